@@ -1,0 +1,156 @@
+"""What can go wrong with an attempt, and what follows from it: one table, read by everything that decides."""
+
+from __future__ import annotations
+
+import errno
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal[
+    "oom",
+    "image_missing",
+    "image_pull",
+    "rate_limited",
+    "engine",
+    "disk_full",
+    "workspace",
+    "setup",
+    "agent",
+    "model_auth",
+    "model_limit",
+    "model_request",
+    "model_unavailable",
+    "context_overflow",
+    "budget",
+    "grader",
+    "internal",
+]
+Stage = Literal["open", "prepare", "solve", "collect", "grade"]
+Fault = Literal["environment", "model", "agent", "grader", "user", "evalkit"]
+
+MAX_RESOURCE_FACTOR = 8
+_FAILURES_THAT_TELL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What follows from a failure of one kind."""
+
+    fault: Fault
+    retry: bool = False
+    escalate: bool = False
+    counts_against_agent: bool = False
+    trips_breaker: bool = False
+    delay: float = 2.0
+
+
+POLICIES: dict[Kind, Policy] = {
+    "oom": Policy("environment", retry=True, escalate=True, delay=0.0),
+    "image_missing": Policy("user"),
+    "image_pull": Policy("environment", retry=True, delay=10.0),
+    "rate_limited": Policy("environment", retry=True, delay=30.0),
+    "engine": Policy("environment", retry=True, trips_breaker=True),
+    "disk_full": Policy("environment", trips_breaker=True),
+    "workspace": Policy("environment", retry=True),
+    "setup": Policy("environment", retry=True),
+    "agent": Policy("agent", counts_against_agent=True),
+    "model_auth": Policy("user", trips_breaker=True),
+    "model_limit": Policy("model", retry=True, delay=30.0),
+    "model_request": Policy("model", counts_against_agent=True),
+    "model_unavailable": Policy("model", retry=True, delay=10.0),
+    "context_overflow": Policy("agent", counts_against_agent=True),
+    "budget": Policy("user"),
+    "grader": Policy("grader", retry=True),
+    "internal": Policy("evalkit"),
+}
+assert set(POLICIES) == set(get_args(Kind))
+
+_KIND_OF_STAGE: dict[Stage, Kind] = {
+    "open": "workspace",
+    "prepare": "setup",
+    "solve": "agent",
+    "collect": "workspace",
+    "grade": "grader",
+}
+
+
+class Failed(Exception):
+    """An attempt cannot go on, for a reason that has a kind."""
+
+    def __init__(self, kind: Kind, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.retry_after = retry_after
+
+
+class StageTimedOut(Exception):
+    """A stage other than solve did not end in its time."""
+
+
+def kind_of(error: BaseException, stage: Stage) -> Kind:
+    """The kind of failure an exception stands for: by its type and number, never by its text."""
+    if isinstance(error, Failed):
+        return error.kind
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full"
+    if isinstance(error, MemoryError):
+        return "internal"
+    return _KIND_OF_STAGE[stage]
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """The first real cause inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    delay: float
+    resource_factor: int
+
+
+def plan_retry(
+    kind: str, *, tries: int, retries: int, resource_factor: int, retry_after: float | None = None
+) -> Retry | None:
+    """Whether a failed try is repeated, when, and with how many shares of the resources."""
+    policy = POLICIES.get(kind)  # type: ignore[call-overload]  # rows may carry kinds of a newer evalkit
+    if policy is None or not policy.retry or tries > retries:
+        return None
+    factor = min(resource_factor * 2, MAX_RESOURCE_FACTOR) if policy.escalate else resource_factor
+    backoff = policy.delay * math.pow(2, tries - 1)
+    return Retry(delay=max(backoff, retry_after or 0.0), resource_factor=factor)
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Opens after a few failures in a row that every other instance would share.
+
+    Where a failure is tried again it may pass, as when an engine is restarted. Then all tries that were under way fail
+    at once, which counts once, and `pause` says how long to wait before the next ones tell whether it has passed.
+    """
+
+    instances: int
+    tries: int
+    tripped_by: str | None = None
+    pause: float = 0.0
+    _streak: int = 0
+    _counted_at: float = -math.inf
+
+    def observe(self, kind: str | None, *, began: float, now: float) -> None:
+        """Take note of how a try ended, with None for one that did not fail."""
+        policy = POLICIES.get(kind) if kind else None  # type: ignore[call-overload]  # likewise
+        self.pause = 0.0
+        if policy is None or not policy.trips_breaker:
+            self._streak = 0
+        elif not policy.retry or began >= self._counted_at:
+            self._streak += 1
+            self._counted_at = now
+            possible = self.instances * (self.tries if policy.retry else 1)
+            if self._streak >= min(_FAILURES_THAT_TELL, possible):
+                self.tripped_by = kind
+            elif policy.retry:
+                self.pause = policy.delay * math.pow(2, self._streak - 1)

@@ -1,0 +1,280 @@
+"""What travels through a run: instances go in, results come out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evalkit.domain.budget import Budget
+from evalkit.domain.failures import Kind, Stage
+
+Outcome = Literal["submitted", "empty", "timeout", "error"]
+Verdict = Literal["resolved", "unresolved", "ungraded"]
+
+SCHEMA = 1
+_MESSAGE_LIMIT = 500
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Overrides(Model):
+    """What one instance asks for instead of the run's own limits."""
+
+    open: float | None = None
+    solve: float | None = None
+    collect: float | None = None
+    grade: float | None = None
+    memory: int | None = None
+    cpus: float | None = None
+
+
+class Limits(Model):
+    """Seconds per stage, and the share of the machine, of one instance."""
+
+    open: float
+    solve: float
+    collect: float
+    grade: float
+    memory: int
+    cpus: float
+
+    def adjusted(self, overrides: Overrides, *, pinned: Collection[str] = ()) -> Limits:
+        """With what an instance asks for, except for what the user insists on."""
+        asked = overrides.model_dump(exclude_none=True)
+        return self.model_copy(update={name: value for name, value in asked.items() if name not in pinned})
+
+
+class Instance(Model):
+    """One question of a benchmark."""
+
+    id: str
+    statement: str
+    images: tuple[str, ...] = ()
+    """Pictures that belong to the statement: URLs, or paths of files."""
+    image: str | None = None
+    build: Path | None = None
+    """A folder with a Dockerfile that its image is built from, if it names none."""
+    fields: Mapping[str, str] = Field(default_factory=dict)
+    overrides: Overrides = Overrides()
+    grades_in_place: bool = False
+    digest: str = ""
+    source: str = ""
+    """Where the data set was found, with its revision if it has one."""
+    data: Any = None
+
+
+class Failure(Model):
+    kind: Kind
+    message: str
+    stage: Stage
+
+    @field_validator("message")
+    @classmethod
+    def _keep_short(cls, message: str) -> str:
+        clean = message.encode("utf-8", "replace").decode("utf-8")
+        return clean if len(clean) <= _MESSAGE_LIMIT else clean[: _MESSAGE_LIMIT - 1] + "…"
+
+
+class Patch(Model):
+    sha256: str
+    bytes: int
+    path: str
+
+
+class Usage(Model):
+    """Tokens and money spent. A cost of None is unknown, which is not the same as nothing.
+
+    `known_cost_usd` is the part of the cost that is known: at least this much was spent.
+    """
+
+    llm_calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = 0.0
+    known_cost_usd: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_cost(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("cost_usd") and "known_cost_usd" not in values:
+            return values | {"known_cost_usd": values["cost_usd"]}
+        return values
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return Usage(
+            llm_calls=self.llm_calls + other.llm_calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost_usd=_money((self.cost_usd or 0.0) + (other.cost_usd or 0.0)) if known else None,
+            known_cost_usd=_money(self.known_cost_usd + other.known_cost_usd),
+        )
+
+
+def _money(amount: float) -> float:
+    """Sums of prices without the noise of binary fractions."""
+    return round(amount, 9)
+
+
+class Meter:
+    """Counts what an attempt spends. It outlives time-outs and failures, so spent money is always reported."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.usage = Usage()
+        self.budget = budget or Budget("attempt")
+
+    def add(self, usage: Usage) -> None:
+        self.usage += usage
+        self.budget.spend(usage.known_cost_usd, usage.tokens)
+
+    def settle(self, since: Usage, cost_usd: float) -> None:
+        """What was spent since then cost exactly this, as the one who bills it says."""
+        before = self.usage.known_cost_usd
+        cost = None if since.cost_usd is None else _money(since.cost_usd + cost_usd)
+        known = _money(since.known_cost_usd + cost_usd)
+        self.usage = self.usage.model_copy(update={"cost_usd": cost, "known_cost_usd": known})
+        self.budget.spend(known - before, 0)
+
+
+class Answer(Model):
+    """What an agent leaves behind: a patch, a text, or the state of its workspace."""
+
+    patch: Patch | None = None
+    text: str | None = None
+    empty: bool = False
+
+
+class Recorded(Model):
+    """An answer that an earlier run, or another tool, has collected."""
+
+    answer: Answer
+    timed_out: bool = False
+    usage: Usage = Usage()
+    """What is not in any earlier row of the attempt."""
+
+
+class Grade(Model):
+    verdict: Verdict
+    score: float | None = None
+
+
+class Result(Model):
+    """The decisions about one finished attempt: one line of results.jsonl."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    instance_id: str
+    attempt: int
+    outcome: Outcome
+    verdict: Verdict
+    score: float | None
+    failure: Failure | None
+    patch: Patch | None
+    usage: Usage
+    started_at: str
+    finished_at: str
+    seconds: float
+    stages: Mapping[str, float]
+    retries: int
+    resource_factor: int
+    artifacts: str
+    accepted: bool = False
+    grade_key: str | None = None
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:
+    """Names all that a verdict depends on: equal keys need no second grading."""
+    if answer.patch is None:
+        return None
+    parts = (answer.patch.sha256, instance.digest, grader_version)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+class RowFailure(msgspec.Struct, frozen=True, gc=False):
+    kind: str = "internal"
+    stage: str = ""
+    message: str = ""
+
+
+class RowPatch(msgspec.Struct, frozen=True, gc=False):
+    path: str = ""
+    bytes: int = 0
+    sha256: str = ""
+
+
+class RowUsage(msgspec.Struct, frozen=True, gc=False):
+    llm_calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+    known_cost_usd: float = 0.0
+
+    @property
+    def least_cost_usd(self) -> float:
+        return self.known_cost_usd if self.cost_usd is None else self.cost_usd
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """What planning and summaries read of a result line.
+
+    Leaner and more lenient than Result: a row of a newer evalkit with other fields or kinds is still a result.
+    """
+
+    instance_id: str
+    attempt: int
+    outcome: Outcome
+    verdict: Verdict
+    score: float | None = None
+    failure: RowFailure | None = None
+    patch: RowPatch | None = None
+    usage: RowUsage = RowUsage()
+    seconds: float = 0.0
+    artifacts: str = ""
+    accepted: bool = False
+    grade_key: str | None = None
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    moment = moment or datetime.now(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Job(Model):
+    """One attempt at one instance, as the agent and the benchmark see it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    run_id: str
+    instance: Instance
+    attempt: int
+    folder: Path
+    scratch: Path
+    limits: Limits
+    resource_factor: int = 1
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "agent.log"
+
+    @property
+    def run_folder(self) -> Path:
+        return self.folder.parents[2]

@@ -1,0 +1,149 @@
+"""What the rows of a run say so far, and what is still to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal, NamedTuple
+
+from evalkit.domain.models import Outcome, Result, Row, Verdict
+
+Bucket = Literal["resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"]
+BUCKETS: tuple[Bucket, ...] = (
+    "resolved",
+    "unresolved",
+    "ungraded",
+    "empty",
+    "timeout",
+    "error",
+    "incomplete",
+)
+StopOn = Literal["critic", "never"]
+
+
+class Mark(NamedTuple):
+    """What stands of one attempt. Equal marks are one object, so a million rows weigh little."""
+
+    bucket: Bucket
+    outcome: Outcome
+    failure: str | None
+    accepted: bool
+
+    def matches(self, kinds: Collection[str]) -> bool:
+        """Whether it is of these kinds. What is resolved is done, also where time ran out."""
+        return self.bucket != "resolved" and (self.outcome in kinds or self.failure in kinds)
+
+
+@cache
+def _mark(outcome: Outcome, verdict: Verdict, failure: str | None, accepted: bool) -> Mark:
+    bucket: Bucket
+    if outcome == "error":
+        bucket = "error"
+    elif verdict != "ungraded":
+        bucket = verdict
+    elif outcome != "submitted":
+        bucket = outcome
+    else:
+        bucket = "ungraded"
+    return Mark(bucket, outcome, failure, accepted and outcome != "error")
+
+
+def mark_of(row: Row | Result) -> Mark:
+    return _mark(row.outcome, row.verdict, row.failure.kind if row.failure else None, row.accepted)
+
+
+class Standing:
+    """What stands of one instance: one mark for each of its attempts."""
+
+    __slots__ = ("marks",)
+
+    def __init__(self) -> None:
+        self.marks: dict[int, Mark] = {}
+
+    def record(self, attempt: int, mark: Mark) -> None:
+        """A later row replaces an earlier one of the same attempt, but an error never replaces a result."""
+        earlier = self.marks.get(attempt)
+        if earlier is None or mark.bucket != "error" or earlier.bucket == "error":
+            self.marks[attempt] = mark
+
+    @property
+    def bucket(self) -> Bucket:
+        marks = self.marks
+        if not marks:
+            return "incomplete"
+        buckets = {mark.bucket for mark in marks.values()}
+        if "resolved" in buckets:
+            return "resolved"
+        if "unresolved" in buckets:
+            return "unresolved"
+        return marks[max(marks)].bucket
+
+    @property
+    def accepted(self) -> bool:
+        return any(mark.accepted for mark in self.marks.values())
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The standings of all instances of a run, in the order of the run."""
+
+    standings: dict[str, Standing]
+    spent_usd: float = 0.0
+    spent_usd_on: dict[str, float] = field(default_factory=dict)
+    unknown_ids: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> Ledger:
+        return cls({instance_id: Standing() for instance_id in ids})
+
+    def record(self, row: Row) -> None:
+        standing = self.standings.get(row.instance_id)
+        if standing is None:
+            self.unknown_ids.add(row.instance_id)
+            return
+        standing.record(row.attempt, mark_of(row))
+        self.spent_usd += row.usage.least_cost_usd
+        spent = self.spent_usd_on.get(row.instance_id, 0.0)
+        self.spent_usd_on[row.instance_id] = spent + row.usage.least_cost_usd
+
+    def ids_in(self, *buckets: Bucket) -> list[str]:
+        return [name for name, standing in self.standings.items() if standing.bucket in buckets]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How many attempts an instance gets, and when no other is made."""
+
+    count: int = 1
+    stop_on: StopOn = "critic"
+
+    def pending(self, standing: Standing, retry: Collection[str] = ()) -> tuple[int, ...]:
+        """The attempts still to be made, in order. `retry` names outcomes or failure kinds that do not count."""
+        settled = {number: mark for number, mark in standing.marks.items() if not mark.matches(retry)}
+        if self.stop_on == "critic" and any(mark.accepted for mark in settled.values()):
+            return ()
+        return tuple(number for number in range(1, self.count + 1) if number not in settled)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An attempt to be made now, and those that follow unless its result is accepted."""
+
+    instance_id: str
+    attempt: int
+    then: tuple[int, ...] = ()
+
+    def following(self, *, accepted: bool) -> Step | None:
+        if accepted or not self.then:
+            return None
+        return Step(self.instance_id, self.then[0], self.then[1:])
+
+
+def plan(standings: Mapping[str, Standing], attempts: Attempts, retry: Collection[str] = ()) -> list[Step]:
+    """The steps to take, first attempts of all instances before second ones."""
+    pending = {name: attempts.pending(standing, retry) for name, standing in standings.items()}
+    if attempts.stop_on == "critic":
+        return [Step(name, numbers[0], numbers[1:]) for name, numbers in pending.items() if numbers]
+    steps = [Step(name, number) for name, numbers in pending.items() for number in numbers]
+    return sorted(steps, key=lambda step: step.attempt)

@@ -1,0 +1,85 @@
+"""Errors that end a command. Each knows its exit code, its kind for machines, and what to do next."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    DONE = 0
+    INCOMPLETE = 1
+    USAGE = 2
+    ENVIRONMENT = 3
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class EvalkitError(Exception):
+    """Ends the command with one readable line, never a traceback."""
+
+    exit_code = ExitCode.ENVIRONMENT
+    kind = "environment"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.document: dict[str, object] = {}
+        """What the command's document says besides the error."""
+
+
+class UsageError(EvalkitError):
+    """The command line or the config asks for something that cannot be."""
+
+    exit_code = ExitCode.USAGE
+    kind = "usage"
+
+
+class ConfigError(UsageError):
+    kind = "config"
+
+
+class DatasetError(EvalkitError):
+    """The data set is missing or cannot be read as what it claims to be."""
+
+    kind = "dataset"
+
+
+class RunLocked(EvalkitError):
+    """Another process writes to this run."""
+
+    kind = "locked"
+
+
+class StoreError(EvalkitError):
+    """A result could not be made durable. Nothing may go on after this."""
+
+    kind = "store"
+
+
+class EngineUnavailable(EvalkitError):
+    kind = "engine"
+
+
+class CredentialsRefused(EvalkitError):
+    kind = "credentials"
+
+
+class SandboxRequired(UsageError):
+    kind = "sandbox"
+
+
+class Interrupted(EvalkitError):
+    exit_code = ExitCode.INTERRUPTED
+    kind = "interrupted"
+
+
+class Terminated(EvalkitError):
+    exit_code = ExitCode.TERMINATED
+    kind = "terminated"
+
+
+class InternalError(EvalkitError):
+    """A defect of evalkit itself."""
+
+    kind = "internal"
