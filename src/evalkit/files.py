@@ -1,0 +1,77 @@
+"""Trees of files: copied to and from places that agents write to, and hashed. Links stay links, never followed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file to `target`, or the contents of a directory into it. Parents are made, modes are kept.
+
+    Sockets, pipes and devices are left out: opening one may block, and no answer consists of them.
+    """
+    mode = source.lstat().st_mode
+    if stat.S_ISDIR(mode):
+        _make_folder(target)
+        with os.scandir(source) as entries:
+            for entry in entries:
+                copy(source / entry.name, target / entry.name)
+        target.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if stat.S_ISLNK(mode):
+        _clear(target)
+        target.symlink_to(source.readlink())
+    elif stat.S_ISREG(mode):
+        _clear(target)
+        shutil.copyfile(source, target, follow_symlinks=False)
+        target.chmod(stat.S_IMODE(mode))
+
+
+def write(content: bytes, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clear(target)
+    target.write_bytes(content)
+
+
+def digest(folder: Path) -> str:
+    """A hash of all that is in a folder: names, contents, links, and what may be executed."""
+    whole = hashlib.sha256()
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        folders.sort()
+        for name in sorted([*names, *folders]):
+            path = Path(place, name)
+            whole.update(os.fsencode(path.relative_to(folder)) + b"\0" + _describe(path) + b"\0")
+    return whole.hexdigest()
+
+
+def _describe(path: Path) -> bytes:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return b"link " + os.fsencode(path.readlink())
+    if not stat.S_ISREG(mode):
+        return b"folder" if stat.S_ISDIR(mode) else b"special"
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{'program' if mode & stat.S_IXUSR else 'file'} {content}".encode()
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _make_folder(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        target.unlink()
+    target.mkdir(parents=True, exist_ok=True)
+
+
+def _clear(target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)

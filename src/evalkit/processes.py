@@ -1,0 +1,111 @@
+"""Child processes on this machine: each in a session of its own, waited for without a thread, ended whole."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import anyio
+import anyio.to_thread
+
+_PR_SET_CHILD_SUBREAPER = 36
+_started: set[int] = set()
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    stdin: IO[Any] | int = subprocess.DEVNULL,
+    stdout: IO[Any],
+    stderr: IO[Any],
+    groups: set[int] | None = None,
+) -> int:
+    """Run a program to its end and return its status. Its process group ends with it, and when this is cancelled.
+
+    While it runs, its process group is in `groups`, so that another task can end it.
+    """
+    try:
+        process = subprocess.Popen(
+            argv, env=dict(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        stderr.write(f"{argv[0]}: {error.strerror}\n".encode())
+        stderr.flush()
+        return 127
+    registers = (_started, groups if groups is not None else set())
+    for register in registers:
+        register.add(process.pid)
+    try:
+        await _ended(process)
+    finally:
+        kill_group(process.pid)
+        code = process.wait()
+        for register in registers:
+            register.discard(process.pid)
+    return code if code >= 0 else 128 - code
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    if not hasattr(os, "pidfd_open"):
+        await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+        return
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Make daemons that leave their session children of this process, so that they can be found and ended."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_orphans(marker: str) -> None:
+    """Kill and reap adopted processes with this entry in their environment, and all that they started."""
+    while True:
+        orphans = _adopted(marker.encode())
+        if not orphans:
+            return
+        for pid in orphans:
+            kill_group(pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _adopted(marker: bytes) -> list[int]:
+    own_session = os.getsid(0)
+    found = []
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            for pid in map(int, listing.read_text().split()):
+                if pid not in _started and _belongs(pid, own_session, marker):
+                    found.append(pid)
+    return found
+
+
+def _belongs(pid: int, own_session: int, marker: bytes) -> bool:
+    try:
+        if os.getsid(pid) == own_session:
+            return False
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    # A zombie has no environment left; outside of our session it can only be an adopted one.
+    return not environment or marker in environment.split(b"\0")

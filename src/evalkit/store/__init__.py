@@ -1,0 +1,1 @@
+"""The run directory: what was asked, and every result, on disk."""

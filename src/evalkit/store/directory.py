@@ -1,0 +1,142 @@
+"""One run on disk: its manifest, its results, and one folder for each attempt."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evalkit.domain.models import Result, Row
+from evalkit.domain.planning import Ledger
+from evalkit.errors import EvalkitError, StoreError, UsageError
+from evalkit.store import manifest as manifests
+from evalkit.store.folders import name_folders
+from evalkit.store.listing import list_runs
+from evalkit.store.locks import exclusive
+from evalkit.store.manifest import Manifest
+from evalkit.store.rows import RowFile, Unreadable, encode_row, read_rows
+
+RESULTS = "results.jsonl"
+LOG = "run.log"
+_LOCK = "run.lock"
+
+
+class RunDirectory:
+    """A run that can be read by anyone at any time, and written to by one process."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._folders = name_folders(manifest.instance_ids)
+        self._results: RowFile | None = None
+
+    @classmethod
+    def create(
+        cls, path: Path, manifest: Manifest, fill: Callable[[RunDirectory], None] = lambda _run: None
+    ) -> RunDirectory:
+        """Make the directory of a run. It is a run once all that `fill` puts there is there."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise UsageError(
+                f"{path} exists already", hint=f"finish it with `evalkit resume {path}`, or name another run"
+            ) from None
+        except OSError as error:
+            raise EvalkitError(f"cannot make the run directory {path}: {error.strerror}") from error
+        run = cls(path, manifest)
+        fill(run)
+        run.save()
+        manifests.sync_folder(path.parent)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        return cls(path, Manifest.read(path))
+
+    def save(self) -> None:
+        try:
+            self.manifest.write(self.path)
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path / manifests.FILE}: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Remove a run in which nothing happened."""
+        if not (self.path / RESULTS).stat().st_size:
+            shutil.rmtree(self.path)
+
+    def adopt(self, manifest: Manifest) -> None:
+        """Go on with a manifest that has more instances or accepted changes; `save` makes it durable."""
+        self.manifest = manifest
+        self._folders = name_folders(manifest.instance_ids)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the one process that writes to this run."""
+        with exclusive(
+            self.path / _LOCK, hint="wait for it to end, or stop it; `evalkit aggregate` reads the run meanwhile"
+        ):
+            try:
+                self._results = RowFile(self.path / RESULTS)
+            except OSError as error:
+                raise StoreError(f"cannot open {self.path / RESULTS}: {error.strerror}") from error
+            manifests.sync_folder(self.path)
+            try:
+                yield
+            finally:
+                self._results.close()
+                self._results = None
+
+    def append(self, result: Result) -> None:
+        assert self._results is not None, "append outside of writing()"
+        self._results.append(encode_row(result))
+
+    def rows(self) -> Iterator[Row | Unreadable]:
+        return read_rows(self.path / RESULTS)
+
+    def ledger(self) -> Ledger:
+        ledger = Ledger.of(self.manifest.instance_ids)
+        for row in self.rows():
+            if isinstance(row, Row):
+                ledger.record(row)
+        return ledger
+
+    def attempt_folder(self, instance_id: str, attempt: int) -> Path:
+        return self.path / "instances" / self._folders[instance_id] / f"attempt-{attempt}"
+
+    def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path:
+        """An empty folder for a try. What an earlier try left there is kept beside it."""
+        folder = self.attempt_folder(instance_id, attempt)
+        if folder.exists():
+            number = 1
+            while (earlier := folder.with_name(f"{folder.name}.try-{number}")).exists():
+                number += 1
+            folder.rename(earlier)
+        folder.mkdir(parents=True)
+        return folder
+
+
+def find_run(named: str | None, output: Path) -> Path:
+    """The directory of a run: by its path, by its id under `output`, or the newest one there."""
+    if named is None:
+        return _newest(output, f"there is no run in {output}")
+    try:
+        return _find(named, output)
+    except OSError as error:  # such as a name longer than any file's
+        raise UsageError(f"there is no run {named}: {error.strerror}") from error
+
+
+def _find(named: str, output: Path) -> Path:
+    for candidate in (Path(named), output / named):
+        if (candidate / manifests.FILE).is_file():
+            return candidate
+    if Path(named).is_dir():
+        return _newest(Path(named), f"{named} is no run: it has no {manifests.FILE}")
+    raise UsageError(f"there is no run {named}", hint=f"runs are kept in {output}; see `ls {output}`")
+
+
+def _newest(output: Path, otherwise: str) -> Path:
+    runs = list_runs(output)
+    if not runs:
+        raise UsageError(otherwise, hint="start one with `evalkit infer`, or name a run directory")
+    return runs[-1]

@@ -1,0 +1,37 @@
+"""Folder names for instance ids, which are arbitrary strings."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,119}")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_READABLE_LENGTH = 60
+
+
+def name_folders(ids: Iterable[str]) -> dict[str, str]:
+    """One folder name for each id, the id itself where it is plain.
+
+    Names differ by more than case, and a name depends only on the ids before it, so ids added later change nothing.
+    """
+    taken: set[str] = set()
+    folders: dict[str, str] = {}
+    for instance_id in ids:
+        name = instance_id if _is_plain(instance_id) else _digest_name(instance_id)
+        if name.casefold() in taken:
+            name = _digest_name(instance_id)
+        taken.add(name.casefold())
+        folders[instance_id] = name
+    return folders
+
+
+def _is_plain(instance_id: str) -> bool:
+    return _PLAIN.fullmatch(instance_id) is not None and not instance_id.endswith(".")
+
+
+def _digest_name(instance_id: str) -> str:
+    digest = hashlib.sha256(instance_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    readable = _UNSAFE.sub("-", instance_id).strip("-.")[:_READABLE_LENGTH]
+    return f"{readable}~{digest}" if readable else f"~{digest}"

@@ -1,0 +1,311 @@
+"""Runs of other tools, read like our own: OpenHands, mini-swe-agent, SWE-bench predictions, logs and reports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evalkit.domain.models import Outcome, Row, RowFailure, RowPatch, RowUsage, Verdict
+from evalkit.domain.planning import Attempts
+from evalkit.domain.summary import RunFacts
+from evalkit.errors import UsageError
+from evalkit.store.logs import LOG, PATCH, REPORT
+from evalkit.store.predictions import encode, read_predictions
+from evalkit.store.rows import Unreadable
+
+_UNKNOWN = RowUsage(cost_usd=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    row: Row
+    read_patch: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRun:
+    path: Path
+    label: str
+    entries: Sequence[Entry]
+    unreadable: Sequence[Unreadable] = ()
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> RunFacts:
+        ids = list(dict.fromkeys(entry.row.instance_id for entry in self.entries))
+        most = max((entry.row.attempt for entry in self.entries), default=1)
+        return RunFacts(str(self.path), ids, Attempts(most, "critic"), self.fields)
+
+    def rows(self) -> Iterator[Row | Unreadable]:
+        yield from self.unreadable
+        yield from (entry.row for entry in self.entries)
+
+
+def open_foreign(path: Path) -> ForeignRun | None:
+    """The run of another tool at this place, told by its files; None where there is none."""
+    if path.is_dir():
+        return _open_folder(path)
+    return _open_file(path) if path.is_file() and path.suffix in (".json", ".jsonl") else None
+
+
+def _open_folder(path: Path) -> ForeignRun | None:
+    if (path / "output.jsonl").is_file():
+        return _read_openhands(path / "output.jsonl")
+    if (path / "preds.json").is_file():
+        return _read_predictions(path / "preds.json", path)
+    for depth in ("*/", "*/*/"):
+        if any(path.glob(depth + REPORT)) or any(path.glob(depth + LOG)):
+            return _read_logs(path, sorted(path.glob(depth)))
+    return None
+
+
+def _open_file(path: Path) -> ForeignRun:
+    if path.suffix == ".json" and (report := _find_report(path)) is not None:
+        return _read_report(path, report)
+    if path.suffix == ".jsonl" and _is_openhands(path):
+        return _read_openhands(path)
+    return _read_predictions(path, path.parent)
+
+
+class _OpenHandsRow(msgspec.Struct):
+    """Of a row of many megabytes, what is read: histories are skipped while they are parsed."""
+
+    instance_id: str
+    test_result: dict[str, Any] | None
+    attempt: int | None = None
+    error: str | None = None
+    metrics: dict[str, Any] | None = None
+
+
+_decode_quickly = msgspec.json.Decoder(_OpenHandsRow).decode
+
+
+def _decode_openhands(line: bytes) -> _OpenHandsRow:
+    try:
+        return _decode_quickly(line)
+    except ValueError:
+        # Patches may hold lone surrogates, which the fast parser refuses.
+        return msgspec.convert(json.loads(line), _OpenHandsRow)
+
+
+def _is_openhands(path: Path) -> bool:
+    with path.open("rb") as file:
+        first = next((line for line in file if line.strip()), b"")
+    try:
+        _decode_openhands(first)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_openhands(path: Path) -> ForeignRun:
+    entries: list[Entry] = []
+    unreadable: list[Unreadable] = []
+    verdicts = _read_verdicts(path.with_name(f"{path.stem}.report.json"))
+    with path.open("rb") as file:
+        number = offset = 0
+        for line in file:
+            number, start, offset = number + 1, offset, offset + len(line)
+            if not line.strip():
+                continue
+            try:
+                found = _decode_openhands(line)
+            except ValueError as error:
+                unreadable.append(Unreadable(str(path), number, str(error)))
+                continue
+            entries.append(Entry(_row_of_openhands(found, verdicts), partial(_patch_at, path, start)))
+    return ForeignRun(path, "OpenHands", entries, unreadable)
+
+
+def _patch_at(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return _openhands_patch(_decode_openhands(file.readline()))
+
+
+def _openhands_patch(row: _OpenHandsRow) -> bytes:
+    result = row.test_result or {}
+    patch = result.get("git_patch") or result.get("git_patch_captured_on_error")
+    return encode(patch) if isinstance(patch, str) else b""
+
+
+def _row_of_openhands(found: _OpenHandsRow, verdicts: Mapping[str, Verdict]) -> Row:
+    result = found.test_result or {}
+    patch = _openhands_patch(found)
+    score = None if found.error else _score_of(result)
+    verdict: Verdict = verdicts.get(found.instance_id, "ungraded")
+    if verdict == "ungraded" and score is not None:
+        verdict = "resolved" if score >= 1.0 else "unresolved"
+    outcome: Outcome = "submitted" if patch or verdict != "ungraded" or "git_patch" not in result else "empty"
+    return Row(
+        instance_id=found.instance_id,
+        attempt=max(1, found.attempt or 1),
+        outcome="error" if found.error else outcome,
+        verdict="ungraded" if found.error else verdict,
+        score=score,
+        failure=RowFailure(kind="agent", stage="solve", message=found.error) if found.error else None,
+        patch=_describe(patch),
+        usage=_openhands_usage(found.metrics),
+        accepted=not found.error,
+    )
+
+
+def _score_of(result: Mapping[str, Any]) -> float | None:
+    """The score that some of its benchmarks put into the row."""
+    score, final = result.get("score"), result.get("final_score")
+    if isinstance(score, bool | int | float):
+        return float(score)
+    if isinstance(final, dict) and isinstance(final.get("result"), int | float) and final.get("total"):
+        return float(final["result"]) / float(final["total"])
+    return None
+
+
+def _openhands_usage(metrics: Mapping[str, Any] | None) -> RowUsage:
+    if not metrics:
+        return _UNKNOWN
+    tokens = metrics.get("accumulated_token_usage") or {}
+    cost = metrics.get("accumulated_cost")
+    return RowUsage(
+        llm_calls=len(metrics.get("costs") or metrics.get("token_usages") or ()),
+        input_tokens=int(tokens.get("prompt_tokens") or 0),
+        cached_tokens=int(tokens.get("cache_read_tokens") or 0),
+        output_tokens=int(tokens.get("completion_tokens") or 0),
+        reasoning_tokens=int(tokens.get("reasoning_tokens") or 0),
+        cost_usd=float(cost) if isinstance(cost, int | float) else None,
+    )
+
+
+class _Stats(msgspec.Struct):
+    instance_cost: float | None = None
+    api_calls: int = 0
+
+
+class _Info(msgspec.Struct):
+    exit_status: str | None = None
+    model_stats: _Stats = msgspec.field(default_factory=_Stats)
+
+
+class _Trajectory(msgspec.Struct):
+    info: _Info = msgspec.field(default_factory=_Info)
+
+
+def _read_predictions(path: Path, folder: Path) -> ForeignRun:
+    """Predictions, and what mini-swe-agent's trajectories beside them say of each."""
+    predictions = read_predictions(path)
+    entries: list[Entry] = []
+    unreadable: list[Unreadable] = []
+    for name, prediction in predictions.items():
+        trajectory = folder / name / f"{name}.traj.json"
+        info = _Info()
+        if Path(name).name == name and trajectory.is_file():
+            try:
+                info = msgspec.json.decode(trajectory.read_bytes(), type=_Trajectory).info
+            except (ValueError, OSError) as error:
+                unreadable.append(Unreadable(str(trajectory), 1, str(error)))
+        entries.append(Entry(_row_of_prediction(name, prediction.patch, info), partial(bytes, prediction.patch)))
+    models = sorted({each.model for each in predictions.values() if each.model})
+    return ForeignRun(path, " + ".join(models) or path.stem, entries, unreadable)
+
+
+def _row_of_prediction(name: str, patch: bytes, info: _Info) -> Row:
+    crashed = not patch.strip() and (info.exit_status or "").endswith(("Error", "Exception"))
+    return Row(
+        instance_id=name,
+        attempt=1,
+        outcome="error" if crashed else "submitted" if patch.strip() else "empty",
+        verdict="ungraded",
+        failure=RowFailure(kind="agent", stage="solve", message=info.exit_status or "") if crashed else None,
+        patch=_describe(patch),
+        usage=RowUsage(llm_calls=info.model_stats.api_calls, cost_usd=info.model_stats.instance_cost),
+        accepted=not crashed,
+    )
+
+
+def _read_logs(path: Path, folders: Sequence[Path]) -> ForeignRun:
+    """Logs of the SWE-bench harness, with the verdicts that it recorded."""
+    entries: list[Entry] = []
+    unreadable: list[Unreadable] = []
+    for folder in folders:
+        report = folder / REPORT
+        if not report.is_file() and not (folder / LOG).is_file():
+            continue
+        resolved: bool | None = None
+        reason = f"{folder} has no {REPORT}"
+        if report.is_file():
+            try:
+                resolved = bool(json.loads(report.read_bytes())[folder.name]["resolved"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = f"{report} is no report: {error!r}"
+                unreadable.append(Unreadable(str(report), 1, repr(error)))
+        entries.append(Entry(_row_of_log(folder, resolved, reason), partial(_read_or_nothing, folder / PATCH)))
+    label = " + ".join(sorted({folder.parent.name for folder in folders})) or path.name
+    return ForeignRun(path, label, entries, unreadable)
+
+
+def _row_of_log(folder: Path, resolved: bool | None, reason: str) -> Row:
+    verdict: Verdict = "ungraded" if resolved is None else "resolved" if resolved else "unresolved"
+    failure = RowFailure(kind="grader", stage="grade", message=reason)
+    return Row(
+        instance_id=folder.name,
+        attempt=1,
+        outcome="error" if resolved is None else "submitted",
+        verdict=verdict,
+        score=None if resolved is None else float(resolved),
+        failure=failure if resolved is None else None,
+        patch=_describe(_read_or_nothing(folder / PATCH)),
+        usage=_UNKNOWN,
+        accepted=resolved is not None,
+    )
+
+
+def _find_report(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and isinstance(document.get("resolved_ids"), list) else None
+
+
+_STATES: dict[str, tuple[Outcome, Verdict]] = {
+    "resolved_ids": ("submitted", "resolved"),
+    "unresolved_ids": ("submitted", "unresolved"),
+    "empty_patch_ids": ("empty", "ungraded"),
+    "error_ids": ("error", "ungraded"),
+}
+
+
+def _read_report(path: Path, report: Mapping[str, Any]) -> ForeignRun:
+    """The report of a whole run. Instances without a prediction are left out: they were not run."""
+    entries: dict[str, Entry] = {}
+    for key, (outcome, verdict) in _STATES.items():
+        for name in report.get(key) or ():
+            failure = RowFailure(kind="grader", stage="grade") if outcome == "error" else None
+            row = Row(str(name), 1, outcome, verdict, failure=failure, usage=_UNKNOWN, accepted=failure is None)
+            entries.setdefault(row.instance_id, Entry(row, bytes))
+    return ForeignRun(path, path.stem, list(entries.values()))
+
+
+def _read_verdicts(path: Path) -> dict[str, Verdict]:
+    report = _find_report(path) or {}
+    verdicts: dict[str, Verdict] = dict.fromkeys(report.get("unresolved_ids") or (), "unresolved")
+    return verdicts | dict.fromkeys(report.get("resolved_ids") or (), "resolved")
+
+
+def _describe(patch: bytes) -> RowPatch | None:
+    return RowPatch(bytes=len(patch), sha256=hashlib.sha256(patch).hexdigest()) if patch else None
+
+
+def _read_or_nothing(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,63 @@
+"""The end of a file of lines: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from evalkit.errors import StoreError
+
+_BLOCK = 1 << 16
+
+
+class LineFile:
+    """Appends whole lines, durably. `parse` raises ValueError for what is no whole line."""
+
+    def __init__(self, path: Path, parse: Callable[[bytes], object]) -> None:
+        self._path = path
+        self._parse = parse
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._mend_tail()
+
+    def append(self, line: bytes) -> None:
+        """Write one line and make it durable, or leave the file as it was and raise StoreError."""
+        size = os.fstat(self._fd).st_size
+        try:
+            written = os.write(self._fd, line)
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
+            os.fdatasync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, size)
+            raise StoreError(
+                f"cannot write to {self._path}: {error.strerror}",
+                hint="make room or repair the disk, then run `evalkit resume`, or `evalkit build-images` again",
+            ) from error
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _mend_tail(self) -> None:
+        """Complete a last line that only lacks its newline; cut one that was torn by a crash."""
+        size = os.fstat(self._fd).st_size
+        start = self._start_of_last_line(size)
+        if start == size:
+            return
+        try:
+            self._parse(os.pread(self._fd, size - start, start))
+        except ValueError:
+            os.ftruncate(self._fd, start)
+        else:
+            os.write(self._fd, b"\n")
+        os.fsync(self._fd)
+
+    def _start_of_last_line(self, size: int) -> int:
+        end = size
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            newline = os.pread(self._fd, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+        return 0

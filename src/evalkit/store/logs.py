@@ -1,0 +1,50 @@
+"""Recorded logs of evaluations, in the layout of the SWE-bench harness: RUN/MODEL/INSTANCE/test_output.txt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.errors import UsageError
+
+LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedLogs:
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path) -> RecordedLogs:
+        if not root.is_dir():
+            raise UsageError(f"there is no directory of logs {root}", hint="name one like logs/run_evaluation/RUN")
+        return cls(root)
+
+    def find(self, instance_id: str, model: str) -> Path | None:
+        """The folder of one instance, by the names that the harness gives."""
+        if Path(instance_id).name != instance_id:
+            return None
+        places = (self.root / model.replace("/", "__") / instance_id, self.root / instance_id)
+        found = next((place for place in places if place.is_dir()), None)
+        if found is not None:
+            return found
+        anywhere = sorted(self.root.glob(f"*/{_literal(instance_id)}"))
+        if len(anywhere) > 1:
+            names = ", ".join(path.parent.name for path in anywhere)
+            raise UsageError(
+                f"{self.root} has logs of {instance_id} by several models: {names}", hint="name one folder"
+            )
+        return anywhere[0] if anywhere else None
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def is_of(folder: Path, patch: bytes) -> bool:
+    """Whether logs are of this patch. Space does not count: tools differ in how they end lines and files."""
+    try:
+        recorded = (folder / PATCH).read_bytes()
+    except FileNotFoundError:
+        return True
+    return b"".join(recorded.split()) == b"".join(patch.split())

@@ -1,0 +1,102 @@
+"""run.json: what a run asks, written once before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from evalkit.domain.models import SCHEMA, Model
+from evalkit.errors import UsageError
+from evalkit.store.listing import MANIFEST
+
+FILE = MANIFEST
+# What other commands read of the config of a run, which a later evalkit may have written.
+_NEEDED_KEYS = (("run", "attempts"), ("run", "stop_on"), ("run", "max_cost_usd"), ("agent", "name"), ("model", "name"))
+
+
+class Manifest(Model):
+    """Everything that `resume` and `aggregate` need to know of a run besides its rows.
+
+    `given` keeps what the config file and the environment said, so that resume can tell a change from a habit.
+    """
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    run_id: str
+    created_at: str
+    versions: Mapping[str, str]
+    config: Mapping[str, Mapping[str, Any]]
+    origin: Mapping[str, str]
+    given: Mapping[str, Mapping[str, Any]]
+    dataset: Mapping[str, Any]
+    prompt_sha256: str | None = None
+    changes: Sequence[Mapping[str, Any]] = ()
+    instance_ids: Sequence[str]
+    fields: Mapping[str, Sequence[str]] = Field(default_factory=dict)
+
+    @field_validator("config")
+    @classmethod
+    def _require_keys(cls, config: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        for section, key in _NEEDED_KEYS:
+            if key not in config.get(section, {}):
+                raise ValueError(f"{section}.{key} is missing")
+        return config
+
+    @field_validator("dataset")
+    @classmethod
+    def _require_fingerprint(cls, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "fingerprint" not in dataset:
+            raise ValueError("fingerprint is missing")
+        return dataset
+
+    def write(self, folder: Path) -> None:
+        document = self.model_dump(mode="json", by_alias=True)
+        write_atomically(folder / FILE, json.dumps(document, indent=1).encode() + b"\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        path = folder / FILE
+        try:
+            document = json.loads(path.read_bytes())
+            schema = document["schema"]
+        except FileNotFoundError:
+            raise UsageError(f"{folder} is no run: it has no {FILE}", hint="name a run directory") from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{path} cannot be read: {error!r}") from error
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise UsageError(
+                f"{path} has schema {schema}, this evalkit reads {SCHEMA}",
+                hint="use the version of evalkit that wrote the run, or a newer one",
+            )
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise UsageError(f"{path}: {where}: {problem['msg']}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file as one step: readers and crashes see the old content or the new, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
