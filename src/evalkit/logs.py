@@ -1,0 +1,72 @@
+"""Logging of a run: everything to run.log, and what belongs to an attempt to its agent.log too.
+
+One handler for the whole process; a context variable, which tasks and worker threads inherit, says whose record it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+from evalkit import masking
+
+_attempt_log: ContextVar[Path | None] = ContextVar("attempt_log", default=None)
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+logger = logging.getLogger("evalkit")
+
+
+class RoutedHandler(logging.Handler):
+    """Appends each record to its files. Files are opened for a record only, so their number stays bounded."""
+
+    def __init__(self, run_log: Path) -> None:
+        super().__init__()
+        self._run_log = run_log
+        self.setFormatter(logging.Formatter(_FORMAT))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = (masking.mask(self.format(record)) + "\n").encode("utf-8", "backslashreplace")
+        except Exception:  # noqa: BLE001  # arguments of a record are foreign objects; a log line may not fail work
+            line = f"unprintable log record from {record.pathname}:{record.lineno}\n".encode()
+        for path in (self._run_log, _attempt_log.get()):
+            if path is not None:
+                _append(path, line)
+
+
+def _append(path: Path, line: bytes) -> None:
+    with suppress(OSError):  # a full disk stops the run through its results, not through its log
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def written_to(run_log: Path, level: int = logging.INFO) -> Iterator[None]:
+    """Log to this file while the context lasts."""
+    handler = RoutedHandler(run_log)
+    root = logging.getLogger()
+    earlier = root.level
+    root.addHandler(handler)
+    root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(earlier)
+
+
+@contextmanager
+def routed_to(attempt_log: Path) -> Iterator[None]:
+    """Records made in here, and in tasks and threads started in here, belong to this attempt."""
+    token = _attempt_log.set(attempt_log)
+    try:
+        yield
+    finally:
+        _attempt_log.reset(token)

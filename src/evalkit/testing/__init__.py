@@ -1,0 +1,33 @@
+"""Fakes that keep to evalkit's protocols, for tests of the engine and of plugins.
+
+They run in the same process, wait on anyio's clock, which a test can make a virtual one, and record what happened. What
+they do can be scripted for each instance and each call. Nothing here is registered under an entry point.
+"""
+
+from evalkit.testing.agent import Behaviour, FakeAgent, answer, in_turn, print_text, resist, spend, submit
+from evalkit.testing.benchmark import FakeBenchmark
+from evalkit.testing.observer import Event, RecordingObserver
+from evalkit.testing.script import Hook, Script, fail, hang, proceed, sleep
+from evalkit.testing.workspace import FakeWorkspace, FakeWorkspaces
+
+__all__ = [
+    "Behaviour",
+    "Event",
+    "FakeAgent",
+    "FakeBenchmark",
+    "FakeWorkspace",
+    "FakeWorkspaces",
+    "Hook",
+    "RecordingObserver",
+    "Script",
+    "answer",
+    "fail",
+    "hang",
+    "in_turn",
+    "print_text",
+    "proceed",
+    "resist",
+    "sleep",
+    "spend",
+    "submit",
+]

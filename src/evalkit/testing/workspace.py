@@ -1,0 +1,130 @@
+"""A workspace in a folder of its own: nothing is isolated, everything is recorded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+from evalkit import files, processes
+from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
+from evalkit.testing.script import Hook, Script, proceed
+
+_TAIL = 4096
+
+
+class FakeWorkspace:
+    """Files are really there and commands really run, with no more than their process group to hold them.
+
+    Files are copied without a thread, so that a virtual clock stands still meanwhile.
+    """
+
+    def __init__(self, spec: WorkspaceSpec, root: Path) -> None:
+        self.spec = spec
+        self.root = root
+        self.commands: list[tuple[str, ...]] = []
+        self.interrupts = 0
+        self._groups: set[int] = set()
+
+    @property
+    def places(self) -> Places:
+        base = PurePosixPath(self.root)
+        return Places(work=base / "work", tests=base / "tests", logs=base / "logs", solution=base / "solution")
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: PurePosixPath | None = None,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        stderr: Path | None = None,
+    ) -> Exit:
+        self.commands.append(tuple(argv))
+        for place in (self.places.work, self.places.tests, self.places.logs, self.places.solution):
+            Path(place).mkdir(parents=True, exist_ok=True)
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **self.places.environment(), **(env or {})}
+        with ExitStack() as stack:
+            rest = stack.enter_context(tempfile.TemporaryFile())
+            out = stack.enter_context(stdout.open("a+b")) if stdout else rest
+            err = out if stderr == stdout else stack.enter_context(stderr.open("a+b")) if stderr else rest
+            start = os.fstat(err.fileno()).st_size
+            code = await processes.run(
+                argv,
+                env=environment,
+                cwd=Path(cwd or self.places.work),
+                stdin=stack.enter_context((stdin or Path(os.devnull)).open("rb")),
+                stdout=out,
+                stderr=err,
+                groups=self._groups,
+            )
+            size = os.fstat(err.fileno()).st_size
+            begin = max(start, size - _TAIL)
+            return Exit(code, os.pread(err.fileno(), size - begin, begin).decode("utf-8", "replace"))
+
+    async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
+        if isinstance(source, bytes):
+            files.write(source, Path(target))
+        else:
+            files.copy(source, Path(target))
+
+    async def read(self, source: PurePosixPath, target: Path) -> None:
+        files.copy(Path(source), target)
+
+    async def interrupt(self) -> None:
+        self.interrupts += 1
+        for group in self._groups:
+            processes.kill_group(group)
+
+
+class FakeWorkspaces:
+    """Opens folders under `parent`, and keeps count.
+
+    `script` says what happens first at each opening for an instance, one after the other: with an error, nothing opens.
+    """
+
+    def __init__(
+        self,
+        parent: Path,
+        *,
+        memory_budget: int | None = None,
+        script: Mapping[str, Sequence[Hook]] | None = None,
+    ) -> None:
+        self.memory_budget = memory_budget
+        self.opened: list[FakeWorkspace] = []
+        self.closed: list[FakeWorkspace] = []
+        self.most_open = 0
+        self.most_shares = 0
+        """The highest sum of resource factors of workspaces that were open at once."""
+        self.most_memory = 0
+        self._parent = parent
+        self._script: Script[Hook] = Script(proceed, script)
+        self._shares = self._memory = 0
+
+    @asynccontextmanager
+    async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
+        await self._script.next(spec.job.instance.id)(spec)
+        workspace = FakeWorkspace(spec, self._parent / f"workspace-{len(self.opened)}")
+        self.opened.append(workspace)
+        self._count(spec, 1)
+        try:
+            yield workspace
+        finally:
+            self._count(spec, -1)
+            self.closed.append(workspace)
+            shutil.rmtree(workspace.root, ignore_errors=True)
+
+    @property
+    def open_now(self) -> int:
+        return len(self.opened) - len(self.closed)
+
+    def _count(self, spec: WorkspaceSpec, sign: int) -> None:
+        self._shares += sign * spec.job.resource_factor
+        self._memory += sign * spec.memory
+        self.most_open = max(self.most_open, self.open_now)
+        self.most_shares = max(self.most_shares, self._shares)
+        self.most_memory = max(self.most_memory, self._memory)
