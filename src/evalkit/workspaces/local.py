@@ -1,0 +1,176 @@
+"""Workspaces on this machine: a private folder each, in a sandbox where there is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import anyio
+import anyio.to_thread
+
+from evalkit import files, processes, scratch
+from evalkit.config import Config
+from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.errors import SandboxRequired
+from evalkit.workspaces import relay
+from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
+
+_TAIL = 4096
+_TRUSTED_AGENTS = ("gold", "nop")
+_AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS = ("shell",)
+_COPIES_AT_ONCE = 8
+_PASSED_ON = ("LANG", "LC_ALL", "TZ")
+
+
+@dataclass(slots=True)
+class LocalWorkspace:
+    root: Path
+    environment: Mapping[str, str]
+    network: bool
+    sandbox: Sandbox | None
+    copying: anyio.CapacityLimiter
+    door: Path | None = None
+    """The socket through which the model is reached, while somebody listens there."""
+    _groups: set[int] = field(default_factory=set)
+
+    @property
+    def places(self) -> Places:
+        return _places(self.root)
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: PurePosixPath | None = None,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        stderr: Path | None = None,
+    ) -> Exit:
+        folder = self._inside(cwd or self.places.work)
+        if not folder.is_dir():
+            folder = self.root
+        door = self.door if self.door is not None and self.door.is_socket() else None
+        command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
+        if self.sandbox:
+            command = self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door)
+        with ExitStack() as open_files:
+            rest = open_files.enter_context(tempfile.TemporaryFile(dir=self.root))
+            out = open_files.enter_context(stdout.open("a+b")) if stdout else rest
+            err = out if stderr == stdout else open_files.enter_context(stderr.open("a+b")) if stderr else rest
+            given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
+            start = os.fstat(err.fileno()).st_size
+            code = await processes.run(
+                command,
+                env=dict(self.environment) | dict(env or {}),
+                cwd=folder,
+                stdin=given,
+                stdout=out,
+                stderr=err,
+                groups=self._groups,
+            )
+            return Exit(code, _read_tail(err, start))
+
+    async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
+        place = self._inside(target)
+        if isinstance(source, bytes):
+            files.write(source, place)
+        else:
+            await anyio.to_thread.run_sync(files.copy, source, place, limiter=self.copying)
+
+    async def read(self, source: PurePosixPath, target: Path) -> None:
+        place = self._inside(source)
+        await anyio.to_thread.run_sync(files.copy, place, target, limiter=self.copying)
+
+    async def interrupt(self) -> None:
+        for group in self._groups:
+            processes.kill_group(group)
+        self.end_strays()
+
+    def end_strays(self) -> None:
+        if self.sandbox is None:
+            processes.end_orphans(f"EVALKIT_WORK={self.places.work}")
+
+    def _inside(self, path: PurePosixPath) -> Path:
+        """A path of the workspace, refused if links would lead out of it."""
+        place = Path(path)
+        if not place.parent.resolve().is_relative_to(self.root):
+            raise Failed("workspace", f"{path} lies outside of the workspace")
+        return place
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorkspaces:
+    """Opens folders under one temporary folder of this process."""
+
+    parent: Path
+    sandbox: Sandbox | None = None
+    passed_on: Mapping[str, str] = field(default_factory=dict)
+    memory_budget: int | None = None
+    _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
+
+    @asynccontextmanager
+    async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
+        root = Path(tempfile.mkdtemp(dir=self.parent))
+        door = spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None
+        network = spec.network not in ("none", "model")
+        workspace = LocalWorkspace(root, self._environment(root, spec), network, self.sandbox, self._copying, door)
+        try:
+            for folder in ("work", "tests", "solution", "home", "tmp", "logs/agent", "logs/verifier"):
+                (root / folder).mkdir(parents=True)
+            yield workspace
+        finally:
+            workspace.end_strays()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(scratch.remove, root, limiter=self._copying)
+
+    def _environment(self, root: Path, spec: WorkspaceSpec) -> dict[str, str]:
+        own_python = str(Path(sys.executable).parent)
+        return {
+            **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            "PATH": f"{own_python}:{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(root / "home"),
+            "TMPDIR": str(root / "tmp"),
+            scratch.TOKEN_VARIABLE: self.parent.name,
+            **_places(root).environment(),
+            **(self.passed_on if spec.purpose == "solve" else {}),
+        }
+
+
+def _places(root: Path) -> Places:
+    base = PurePosixPath(root)
+    return Places(work=base / "work", tests=base / "tests", logs=base / "logs", solution=base / "solution")
+
+
+def _read_tail(file: IO[bytes], start: int) -> str:
+    size = os.fstat(file.fileno()).st_size
+    begin = max(start, size - _TAIL)
+    return os.pread(file.fileno(), size - begin, begin).decode("utf-8", "replace")
+
+
+def create(config: Config, scope: RunScope) -> LocalWorkspaces:
+    program = find_bubblewrap()
+    if program is None:
+        _require_trust(config)
+        processes.adopt_orphans()
+    sandbox = Sandbox(program, hidden=(*scope.hidden, scope.scratch)) if program else None
+    passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
+    return LocalWorkspaces(scope.scratch, sandbox, passed_on)
+
+
+def _require_trust(config: Config) -> None:
+    """Without a sandbox, only what comes with evalkit runs unasked, and never what a model made up."""
+    untrusted = config.agent.name in _AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS
+    trusted = config.agent.name in _TRUSTED_AGENTS or (config.runs_bundled_tasks and not untrusted)
+    if not (trusted or config.workspace.unsandboxed):
+        raise SandboxRequired(
+            f"agent {config.agent.name!r} would run on this machine with all your rights: there is no working bwrap",
+            hint="install bubblewrap, or use --workspace docker, or accept it with --set workspace.unsandboxed=true",
+        )
