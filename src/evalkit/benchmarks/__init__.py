@@ -1,0 +1,1 @@
+"""What is asked, how an answer is collected and graded."""

@@ -1,0 +1,236 @@
+"""commit0: write a library from its stubs. The score is the share of the reference tests that pass."""
+
+from __future__ import annotations
+
+import bz2
+import importlib.util
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from evalkit.benchmarks.artifacts import set_aside
+from evalkit.benchmarks.datasets import Row, read_rows
+from evalkit.benchmarks.patches import describe_patch
+from evalkit.benchmarks.repository import Repository
+from evalkit.config import Config
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Answer, Grade, Instance, Job
+from evalkit.domain.protocols import Workspace
+from evalkit.errors import DatasetError
+
+DATASET = "wentingzhao/commit0_combined"
+PLACE = PurePosixPath("/testbed")
+LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
+_SPECIFICATION = "spec.pdf.bz2"
+_KILLED = 137
+_ASK = """The Python library in this repository has lost the bodies of its functions: they are stubs.
+Implement all stubs in {source}, so that the tests in {tests} pass. Do not change the tests.
+The library may be installed on this machine: do not read or copy the installed package, and do not fetch its sources.
+"""
+# Written for any pytest, so that images need no plugin of their own and the grader no network.
+_PLUGIN = """
+import json, os
+outcomes = {}
+
+def pytest_runtest_logreport(report):
+    if hasattr(report, "wasxfail"):
+        outcome = "xfailed" if report.skipped else "xpassed"
+    elif report.failed and report.when != "call":
+        outcome = "error"
+    else:
+        outcome = report.outcome
+    if report.when == "call" or outcome != "passed":
+        outcomes[report.nodeid] = outcome
+
+def pytest_sessionfinish():
+    with open(os.environ["EVALKIT_OUTCOMES"], "w") as file:
+        json.dump(outcomes, file)
+"""
+_RUN = """
+[ ! -f .venv/bin/activate ] || . .venv/bin/activate
+python -m pytest --version > /dev/null || exit 90
+[ ! -d src ] || PYTHONPATH="src:$PYTHONPATH"
+export PYTHONPATH
+"""
+_NO_PYTEST = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    row: Mapping[str, Any]
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit0:
+    dataset: str
+    split: str
+    reference: Path | None
+    exclude: tuple[str, ...] = ()
+    place: PurePosixPath | None = PLACE
+
+    @property
+    def grader_version(self) -> str:
+        return "commit0 1"
+
+    def load(self) -> Iterable[Instance]:
+        return (self._to_instance(row) for row in read_rows(self.dataset, self.split))
+
+    def grader_network(self, _instance: Instance) -> str:
+        return "none"
+
+    async def prepare(self, job: Job, workspace: Workspace) -> None:
+        await self._repository(workspace).scrub(_library(job).row["base_commit"], job.scratch)
+
+    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
+        patch = _library(job).row.get("patch")
+        if not isinstance(patch, str):
+            raise Failed("setup", f"the data set has no reference solution of {job.instance.id}")
+        job.scratch.mkdir(parents=True, exist_ok=True)
+        place = job.scratch / "solution.diff"
+        place.write_bytes(patch.encode("utf-8", "surrogatepass"))
+        if (refusal := await self._repository(workspace).apply(place)) is not None:
+            raise Failed("agent", f"the reference solution of {job.instance.id} does not apply: {refusal}")
+
+    async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        start = (job.scratch / "start").read_text().split()[-1]
+        patch = job.folder / PATCH
+        await self._repository(workspace).diff(start, patch, (_SPECIFICATION, *self.exclude))
+        return describe_patch(patch, job)
+
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
+        assert answer.patch is not None
+        set_aside(job.folder, LOG, REPORT)
+        library = _library(job)
+        refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
+        outcomes: dict[str, str] = {}
+        if refusal is None:
+            outcomes = await self._run_tests(job, workspace)
+        report = make_report(library.tests, outcomes) | {"patch_refused": refusal}
+        (job.folder / REPORT).write_text(json.dumps(report, indent=1))
+        return Grade(verdict="resolved" if report["score"] == 1.0 else "unresolved", score=report["score"])
+
+    async def _run_tests(self, job: Job, workspace: Workspace) -> dict[str, str]:
+        library, log = _library(job), job.folder / LOG
+        folder = workspace.places.logs / "grader"
+        await workspace.write(_PLUGIN.encode(), folder / "evalkit_outcomes.py")
+        environment = {"PYTHONPATH": str(folder), "EVALKIT_OUTCOMES": str(folder / "outcomes.json")}
+        end = await workspace.exec(
+            ("/bin/sh", "-c", _RUN + make_command(library.row["test"])),
+            env=environment,
+            cwd=self._place(workspace),
+            stdout=log,
+            stderr=log,
+        )
+        if end.code == _NO_PYTEST:
+            raise Failed("grader", f"there is no pytest in the image: {end.tail.strip()}")
+        if end.code == _KILLED:
+            raise Failed("oom", "the tests were killed")
+        target = job.scratch / "outcomes.json"
+        with suppress(FileNotFoundError):
+            await workspace.read(folder / "outcomes.json", target)
+            return _read_outcomes(target)
+        return {}
+
+    def _to_instance(self, row: Row) -> Instance:
+        values, name = row.values, row.values.get("instance_id") or row.text("repo")
+        test = values.get("test")
+        if not isinstance(test, dict) or not isinstance(test.get("test_cmd"), str):
+            raise DatasetError(f"{row.where}: test has no test_cmd")
+        repo = row.text("repo").rpartition("/")[2]
+        row.text("base_commit")
+        tests = tuple(values["test_ids"]) if values.get("test_ids") else self._reference_tests(repo, row)
+        source, place = values.get("src_dir") or ".", test.get("test_dir") or "tests"
+        return Instance(
+            id=str(name),
+            statement=_ASK.format(source=source, tests=place),
+            image=values.get("image") or f"wentingzhao/{repo.lower()}:v0",
+            fields={"repo": row.text("repo")},
+            digest=replace(row, values={**values, "reference tests": tests}).digest,
+            source=row.source,
+            data=Library(values, tests),
+        )
+
+    def _reference_tests(self, repo: str, row: Row) -> tuple[str, ...]:
+        file = f"{repo.lower().replace('.', '-')}.bz2"
+        places = [folder / file for folder in self._reference_folders(row)]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise DatasetError(
+                f"{row.where}: there are no reference tests of {repo}: {file} is in none of the places",
+                hint="name the directory of commit0's test ids with --set benchmark.reference=DIR",
+            )
+        return read_test_ids(path)
+
+    def _reference_folders(self, row: Row) -> list[Path]:
+        if self.reference is not None:
+            return [self.reference]
+        package = importlib.util.find_spec("commit0")
+        places = (package and package.submodule_search_locations) or ()
+        installed = [Path(place) / "data" / "test_ids" for place in places]
+        return [row.folder, row.folder / "test_ids", *installed]
+
+    def _repository(self, workspace: Workspace) -> Repository:
+        return Repository(workspace, self._place(workspace))
+
+    def _place(self, workspace: Workspace) -> PurePosixPath:
+        return self.place or workspace.places.work
+
+
+def read_test_ids(path: Path) -> tuple[str, ...]:
+    try:
+        text = bz2.decompress(path.read_bytes()).decode()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return tuple(dict.fromkeys(line for line in text.splitlines() if line.strip()))
+
+
+def make_command(test: Mapping[str, Any]) -> str:
+    """The command of the row, with its outcomes recorded. A bare `pytest` is that of the image's Python."""
+    command = str(test["test_cmd"]).strip()
+    if command == "pytest" or command.startswith("pytest "):
+        command = f"python -m {command}"
+    place = shlex.quote(str(test.get("test_dir") or "tests"))
+    return f"{command} -p evalkit_outcomes --continue-on-collection-errors {place}"
+
+
+def make_report(expected: Sequence[str], outcomes: Mapping[str, str]) -> dict[str, Any]:
+    """Each reference test with its outcome. One that did not run has not passed; others do not count."""
+    tests = {name: outcomes.get(name, "missing") for name in expected}
+    counts = Counter(tests.values())
+    passed = counts["passed"] + counts["xfailed"]
+    return {
+        "score": passed / len(tests) if tests else 0.0,
+        "passed": passed,
+        "total": len(tests),
+        "counts": dict(sorted(counts.items())),
+        "tests": tests,
+    }
+
+
+def _read_outcomes(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return {str(name): str(outcome) for name, outcome in found.items()} if isinstance(found, dict) else {}
+
+
+def _library(job: Job) -> Library:
+    assert isinstance(job.instance.data, Library)
+    return job.instance.data
+
+
+def create(config: Config) -> Commit0:
+    return Commit0(
+        dataset=config.benchmark.dataset or DATASET,
+        split=config.benchmark.split,
+        reference=config.benchmark.reference,
+        exclude=config.benchmark.exclude,
+        place=None if config.workspace_kind == "local" else PLACE,
+    )

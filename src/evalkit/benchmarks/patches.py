@@ -1,0 +1,86 @@
+"""Patches between two trees, made and applied on the host by git."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from subprocess import DEVNULL
+from typing import IO
+
+import anyio.to_thread
+
+from evalkit import processes
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Answer, Job, Patch
+
+_BLOCK = 1 << 20
+_NO_CONTENT = (".git", "__pycache__")
+_DIFFERENT = 1
+_LONGEST_MESSAGE = 2000
+
+
+async def compare_trees(before: Path, after: Path, target: Path) -> None:
+    """Write the patch that makes `before` into `after`: binary, modes, links, additions and deletions included.
+
+    Both must be called `a` and `b` in one folder, which makes git write the usual headers.
+    """
+    assert (before, after) == (before.with_name("a"), before.with_name("b"))
+    for tree in (before, after):
+        await anyio.to_thread.run_sync(_drop_leftovers, tree)
+    arguments = ("diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix")
+    with target.open("wb") as patch:
+        code, said = await _git(*arguments, "--no-ext-diff", "--no-textconv", "a", "b", cwd=before.parent, stdout=patch)
+    if code not in (0, _DIFFERENT):
+        raise Failed("workspace", f"git diff failed with status {code}: {said}")
+
+
+async def apply_patch(patch: Path, tree: Path) -> str | None:
+    """Apply a patch to a tree; None when it applied, else what git says."""
+    with patch.open("rb") as given:
+        code, said = await _git("apply", "--binary", "--whitespace=nowarn", "-", cwd=tree, stdin=given)
+    return None if code == 0 else said or f"git apply failed with status {code}"
+
+
+def describe_patch(path: Path, job: Job) -> Answer:
+    """The answer that a patch file in the attempt's folder is."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    patch = Patch(sha256=digest.hexdigest(), bytes=size, path=str(path.relative_to(job.run_folder)))
+    return Answer(patch=patch, empty=size == 0)
+
+
+async def _git(
+    *arguments: str, cwd: Path, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None
+) -> tuple[int, str]:
+    """Run git away from any repository and any configuration of this machine."""
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": str(cwd.parent),
+    }
+    with tempfile.TemporaryFile() as said:
+        code = await processes.run(
+            ("git", *arguments), env=environment, cwd=cwd, stdin=stdin or DEVNULL, stdout=stdout or said, stderr=said
+        )
+        said.seek(0)
+        return code, said.read(_LONGEST_MESSAGE).decode("utf-8", "replace").strip()
+
+
+def _drop_leftovers(tree: Path) -> None:
+    """Remove what is no content of a tree: repositories inside it, and compiled Python."""
+    if tree.is_symlink():
+        raise Failed("workspace", f"{tree.name} is a link, and what it leads to is not ours")
+    for folder, names, _ in os.walk(tree):
+        for name in list(names):
+            if name in _NO_CONTENT:
+                shutil.rmtree(Path(folder, name), ignore_errors=True)
+                names.remove(name)

@@ -1,0 +1,22 @@
+"""Where tasks are, without reading them: light enough for completion on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+BUNDLED = Path(__file__).parent / "bundled"
+INSTRUCTION = "instruction.md"
+TASK_FILE = "task.toml"
+
+
+def is_task(folder: Path) -> bool:
+    return (folder / INSTRUCTION).exists() or (folder / TASK_FILE).exists()
+
+
+def task_names(root: Path) -> Iterator[str]:
+    """The names of the tasks that a directory holds, or is."""
+    if is_task(root):
+        yield root.resolve().name
+    else:
+        yield from sorted(path.name for path in root.iterdir() if is_task(path))

@@ -1,0 +1,178 @@
+"""A git repository inside a workspace: what an agent may see of it, what it changed, and how changes come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import Exit, Workspace
+from evalkit.logs import logger
+
+_KILLED, _NOT_FOUND = 137, 127
+
+# Settings on the command line win over those that an agent leaves in the repository.
+_GIT = (
+    "git() { command git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.attributesFile=/dev/null"
+    " -c core.excludesFile=/dev/null -c core.autocrlf=false -c core.safecrlf=false -c diff.noprefix=false"
+    ' -c diff.mnemonicPrefix=false -c diff.orderFile=/dev/null -c gc.auto=0 "$@"; }\n'
+)
+_CONFIG = b"[safe]\n\tdirectory = *\n[user]\n\tname = evalkit\n\temail = evalkit@localhost\n"
+
+# Git refuses to add a repository inside of this one, or adds nothing but its name: its files are left out.
+_SNAPSHOT = """
+cd "$(git rev-parse --show-toplevel)"
+folder=$(git rev-parse --absolute-git-dir)
+export GIT_INDEX_FILE="$folder/evalkit-index"
+rm -f "$GIT_INDEX_FILE" "$GIT_INDEX_FILE.lock"
+git read-tree "$1"
+snapshot() {
+    for place in $(find . -mindepth 2 -name .git -prune -print | sed 's,/.git$,,; s, ,?,g'); do
+        if [ -z "$(git ls-files -- "$place" | head -n 1)" ]; then
+            echo "$place is a repository of its own: left out" >&2
+            set -- "$@" ":(exclude,top)${place#./}"
+        fi
+    done
+    git add -A -- . "$@"
+}
+snapshot
+"""
+
+_SCRUB = (
+    "set -eu\n"
+    + _GIT
+    + """
+base=$(git rev-parse --verify --quiet "$1^{commit}") || { echo "there is no commit $1" >&2; exit 3; }
+"""
+    + _SNAPSHOT
+    + """
+tree=$(git write-tree)
+rm -f "$GIT_INDEX_FILE"
+unset GIT_INDEX_FILE
+start=$base
+if [ "$tree" != "$(git rev-parse "$base^{tree}")" ]; then
+    start=$(git commit-tree "$tree" -p "$base" -m "Environment")
+fi
+
+git worktree prune
+for remote in $(git remote); do git remote remove "$remote"; done
+branch=$(git symbolic-ref --quiet HEAD) || branch=refs/heads/main
+git for-each-ref --format='delete %(refname)' | git update-ref --no-deref --stdin
+git symbolic-ref HEAD "$branch"
+git update-ref "$branch" "$start"
+git read-tree "$start"
+git update-index -q --refresh || true
+git pack-refs --all --prune
+cd "$folder"
+rm -rf logs worktrees FETCH_HEAD ORIG_HEAD MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD REBASE_HEAD AUTO_MERGE BISECT_*
+rm -rf rebase-apply rebase-merge objects/info/commit-graph objects/info/commit-graphs objects/pack/*.keep
+
+later() {
+    git cat-file --batch-all-objects --batch-check='%(objecttype) %(objectname)' | sed -n 's/^commit //p' | sort > all
+    git rev-list "$start" | sort > kept
+    comm -23 all kept
+    rm -f all kept
+}
+if [ -n "$(later)" ] || [ -s objects/info/alternates ]; then
+    git repack -a -d -q
+    rm -f objects/info/alternates
+    git prune --expire=now
+    git prune-packed -q
+    [ -z "$(later)" ] || { echo "commits after the base commit are still there" >&2; exit 4; }
+fi
+echo "$start"
+"""
+)
+
+_DIFF = (
+    "set -eu\n"
+    + _GIT
+    + _SNAPSHOT
+    + """
+start=$1
+shift
+git diff --cached --binary --full-index --no-renames --no-color --no-ext-diff --no-textconv --ignore-submodules=all \\
+    --src-prefix=a/ --dst-prefix=b/ "$start" -- . "$@"
+rm -f "$GIT_INDEX_FILE"
+"""
+)
+
+# The attempts of the official harness, in its order.
+_APPLY = ("git apply --verbose", "git apply --verbose --3way", "git apply --verbose --reject")
+_PATCH = "patch --batch --forward --fuzz=5 -p1 -i"
+_CLEAN = "git checkout -- . ; git clean -fd"
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    workspace: Workspace
+    path: PurePosixPath
+
+    async def scrub(self, base: str, scratch: Path) -> str:
+        """Remove all history that is not the base commit's. Returns the commit that the work starts from.
+
+        That is the base commit, or one on top of it with what the image changed when it was made.
+        """
+        scratch.mkdir(parents=True, exist_ok=True)
+        said = scratch / "start"
+        end = await self._script(_SCRUB, base, stdout=said)
+        if end.code != 0:
+            raise _failed("setup", "the repository cannot be prepared", end)
+        return said.read_text().split()[-1]
+
+    async def diff(self, start: str, target: Path, exclude: Sequence[str] = ()) -> None:
+        """Write the full difference of the files to the start: new files and binary ones, committed or not."""
+        end = await self._script(_DIFF, start, *(f":(exclude){path}" for path in exclude), stdout=target)
+        if end.code != 0:
+            raise _failed("workspace", "the changes cannot be collected", end)
+        for line in end.tail.splitlines():
+            logger.warning("git: %s", line)
+
+    async def reset(self, start: str) -> None:
+        """Bring all files back to a commit. What the repository ignores stays, as it was built when the image was."""
+        end = await self._script(f'set -eu\n{_GIT}git reset -q --hard "$1"\ngit clean -qfd\n', start)
+        if end.code != 0:
+            raise _failed("setup", "the repository cannot be reset", end)
+
+    async def apply(self, patch: Path) -> str | None:
+        """Apply a patch as the official harness does; None when it applied, else what the last attempt said."""
+        if (end := await self._run("git rev-parse --verify HEAD")).code != 0:
+            raise _failed("setup", "there is no repository to apply the patch to", end)
+        place = self.workspace.places.logs / "grader" / "patch.diff"
+        await self.workspace.write(patch, place)
+        for command in (*_APPLY, _PATCH):
+            if command != _APPLY[0]:
+                await self._run(_CLEAN)
+            end = await self._run(f'{command} "$1"', str(place))
+            if end.code == 0:
+                return None
+            if end.code in (_KILLED, _NOT_FOUND):
+                raise _failed("setup", "the patch cannot be applied here", end)
+        if (await self._run('git apply --check --reverse "$1"', str(place))).code == 0:
+            return None
+        return end.tail.strip() or f"git apply and patch failed, the last with status {end.code}"
+
+    async def _run(self, command: str, *arguments: str) -> Exit:
+        return await self._script(command, *arguments)
+
+    async def _script(self, script: str, *arguments: str, stdout: Path | None = None) -> Exit:
+        home = self.workspace.places.logs / "grader" / "home"
+        await self.workspace.write(_CONFIG, home / ".gitconfig")
+        environment = {
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "LC_ALL": "C",
+        }
+        argv = ("/bin/sh", "-c", script, "sh", *arguments)
+        return await self.workspace.exec(argv, env=environment, cwd=self.path, stdout=stdout)
+
+
+def _failed(kind: str, what: str, end: Exit) -> Failed:
+    said = end.tail.strip().rpartition("\n")[2]
+    message = f"{what}: status {end.code}: {said}"
+    if end.code == _KILLED:
+        return Failed("oom", message)
+    return Failed("setup" if kind == "setup" or end.code == _NOT_FOUND else "workspace", message)

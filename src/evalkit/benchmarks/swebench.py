@@ -1,0 +1,137 @@
+"""SWE-bench: repair an issue of a real repository; any data set of its schema, graded by the official graders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from evalkit.benchmarks import swebench_graders as graders
+from evalkit.benchmarks import swebench_rows as rows
+from evalkit.benchmarks.artifacts import set_aside
+from evalkit.benchmarks.datasets import read_rows
+from evalkit.benchmarks.patches import describe_patch
+from evalkit.benchmarks.repository import Repository
+from evalkit.config import Config
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Answer, Grade, Instance, Job
+from evalkit.domain.protocols import Workspace
+from evalkit.logs import logger
+
+DATASET = "princeton-nlp/SWE-bench_Verified"
+LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
+PLACE = PurePosixPath("/testbed")
+_NOT_APPLIED = ">>>>> Patch Apply Failed"
+_TIMED_OUT = ">>>>> Tests Timed Out"
+_KILLED = 137
+_SHARE_FOR_TESTS = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class SweBench:
+    dataset: str
+    split: str
+    exclude: tuple[str, ...] = ()
+    place: PurePosixPath | None = PLACE
+    """Where images keep the repository; None for the work folder."""
+
+    @property
+    def grader_version(self) -> str:
+        return f"swebench {graders.load().version}"
+
+    def load(self) -> Iterable[Instance]:
+        return map(rows.to_instance, read_rows(self.dataset, self.split))
+
+    def grader_network(self, _instance: Instance) -> str:
+        # The scripts of most rows install the repository again, which fetches its build requirements.
+        return "bridge"
+
+    async def prepare(self, job: Job, workspace: Workspace) -> None:
+        await self._repository(workspace).scrub(_row(job)["base_commit"], job.scratch)
+
+    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
+        await self._apply_column("patch", job, workspace)
+
+    async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        start = (job.scratch / "start").read_text().split()[-1]
+        patch = job.folder / PATCH
+        await self._repository(workspace).diff(start, patch, self.exclude)
+        return describe_patch(patch, job)
+
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
+        assert answer.patch is not None
+        set_aside(job.folder, LOG, REPORT)
+        refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
+        if refusal is not None:
+            (job.folder / LOG).write_text(f"{_NOT_APPLIED}:\n{refusal}\n")
+        else:
+            await self._run_tests(job, workspace)
+        return await anyio.to_thread.run_sync(self.judge_log, job.instance, job.folder)
+
+    def reference_patch(self, instance: Instance) -> bytes:
+        return str(instance.data.get("patch") or "").encode("utf-8", "surrogatepass")
+
+    def judge_log(self, instance: Instance, folder: Path) -> Grade:
+        tests = {column: rows.read_tests(instance.data, column) for column in rows.TEST_LISTS}
+        report = graders.judge(instance.data, tests, folder / LOG)
+        (folder / REPORT).write_text(json.dumps({instance.id: report}, indent=4))
+        graders.require_sound(report)
+        return Grade(verdict="resolved" if report["resolved"] else "unresolved", score=float(report["resolved"]))
+
+    async def _run_tests(self, job: Job, workspace: Workspace) -> None:
+        script, log = rows.make_eval_script(_row(job)), job.folder / LOG
+        if script is None:
+            raise Failed("grader", f"{job.instance.id} has no eval_script: use a newer revision of the data set")
+        place = workspace.places.logs / "grader" / "eval.sh"
+        await workspace.write(script.encode("utf-8", "surrogatepass"), place)
+        with anyio.move_on_after(job.limits.grade * _SHARE_FOR_TESTS) as limit:
+            end = await workspace.exec(("/bin/bash", str(place)), cwd=self._place(workspace), stdout=log, stderr=log)
+        if limit.cancelled_caught:
+            _append(log, f"{_TIMED_OUT}: after {job.limits.grade * _SHARE_FOR_TESTS:g} s")
+            return
+        if end.code == _KILLED:
+            raise Failed("oom", "the tests were killed")
+        if end.code != 0 and rows.is_tampered(log):
+            logger.warning("%s: the markers of the log are there more than once: not trusted", job.instance.id)
+            _append(log, ">>>>> Tests Errored: markers are there more than once")
+
+    async def _apply_column(self, column: str, job: Job, workspace: Workspace) -> None:
+        job.scratch.mkdir(parents=True, exist_ok=True)
+        patch = job.scratch / f"{column}.diff"
+        patch.write_bytes(str(_row(job).get(column) or "").encode("utf-8", "surrogatepass"))
+        refusal = await self._repository(workspace).apply(patch)
+        with suppress(FileNotFoundError):
+            patch.unlink()
+        if refusal is not None:
+            raise Failed("agent", f"{column} of {job.instance.id} does not apply: {refusal}")
+
+    def _repository(self, workspace: Workspace) -> Repository:
+        return Repository(workspace, self._place(workspace))
+
+    def _place(self, workspace: Workspace) -> PurePosixPath:
+        return self.place or workspace.places.work
+
+
+def _row(job: Job) -> Mapping[str, Any]:
+    assert isinstance(job.instance.data, Mapping)
+    return job.instance.data
+
+
+def _append(log: Path, line: str) -> None:
+    with log.open("a") as file:
+        file.write(f"\n{line}\n")
+
+
+def create(config: Config) -> SweBench:
+    return SweBench(
+        dataset=config.benchmark.dataset or DATASET,
+        split=config.benchmark.split,
+        exclude=config.benchmark.exclude,
+        place=None if config.workspace_kind == "local" else PLACE,
+    )

@@ -1,0 +1,136 @@
+"""SWE-bench Multimodal: issues with pictures, which the agent finds in its workspace."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.error import URLError
+
+import anyio.to_thread
+
+from evalkit.benchmarks import swebench
+from evalkit.benchmarks.datasets import Row, read_rows
+from evalkit.benchmarks.swebench_rows import to_instance
+from evalkit.config import Config
+from evalkit.domain.models import Answer, Grade, Instance, Job
+from evalkit.domain.protocols import Workspace
+from evalkit.errors import DatasetError
+from evalkit.logs import logger
+
+DATASET = "princeton-nlp/SWE-bench_Multimodal"
+_SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "image/webp": ".webp"}
+_LARGEST_IMAGE = 20 << 20
+_SECONDS = 20.0
+_NOTE = "\n\nThe images of this issue are files in {place}, named after their number."
+
+
+@dataclass(frozen=True, slots=True)
+class Multimodal:
+    """Differs from SWE-bench in the statement and what belongs to it; the rest is the same."""
+
+    swebench: swebench.SweBench
+
+    @property
+    def grader_version(self) -> str:
+        return self.swebench.grader_version
+
+    def load(self) -> Iterable[Instance]:
+        return map(illustrate, read_rows(self.swebench.dataset, self.swebench.split))
+
+    def grader_network(self, instance: Instance) -> str:
+        return self.swebench.grader_network(instance)
+
+    async def prepare(self, job: Job, workspace: Workspace) -> None:
+        await self.swebench.prepare(job, workspace)
+        urls = referenced_images(job.instance.data)
+        folder = job.folder / "images"
+        missing = await anyio.to_thread.run_sync(fetch_images, urls, folder, abandon_on_cancel=True) if urls else {}
+        for url, reason in missing.items():
+            logger.warning("%s: image %s cannot be fetched: %s", job.instance.id, url, reason)
+        if folder.is_dir():
+            await workspace.write(folder, workspace.places.logs / "agent" / "images")
+
+    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
+        await self.swebench.apply_solution(job, workspace)
+
+    async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        return await self.swebench.collect(job, workspace)
+
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
+        return await self.swebench.grade(job, answer, workspace)
+
+    def reference_patch(self, instance: Instance) -> bytes:
+        return self.swebench.reference_patch(instance)
+
+    def judge_log(self, instance: Instance, folder: Path) -> Grade:
+        return self.swebench.judge_log(instance, folder)
+
+
+def illustrate(row: Row) -> Instance:
+    """The instance, with each image numbered where its statement refers to it."""
+    instance = to_instance(row)
+    try:
+        urls = referenced_images(row.values)
+    except ValueError as error:
+        raise DatasetError(f"{row.where}: image_assets: {error}") from error
+    statement = instance.statement
+    for number, url in enumerate(urls, start=1):
+        statement = statement.replace(url, f"{url} (Image: {number})", 1)
+    if urls:
+        statement += _NOTE.format(place="$EVALKIT_LOGS/agent/images")
+    return instance.model_copy(update={"statement": statement})
+
+
+def referenced_images(values: Mapping[str, Any]) -> list[str]:
+    """The images of the statement that it refers to, in its order. Images of patches are never among them."""
+    assets = values.get("image_assets") or {}
+    if isinstance(assets, str):
+        assets = json.loads(assets)
+    if not isinstance(assets, dict):
+        raise ValueError(f"an object is needed, this is {type(assets).__name__}")
+    given = assets.get("problem_statement") or []
+    urls = [entry["url"] if isinstance(entry, dict) else entry for entry in given]
+    if not all(isinstance(url, str) for url in urls):
+        raise ValueError("problem_statement is not a list of addresses")
+    statement = str(values["problem_statement"])
+    places = {url: statement.find(url) for url in dict.fromkeys(urls)}
+    return sorted((url for url, place in places.items() if place >= 0), key=lambda url: places[url])
+
+
+def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
+    """Put images into a folder, named after their number. Returns those that could not be had, and why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing: dict[str, str] = {}
+    for number, url in enumerate(urls, start=1):
+        try:
+            content, suffix = _fetch(url)
+        except (URLError, OSError, ValueError) as error:
+            missing[url] = str(error)
+        else:
+            (folder / f"{number}{suffix}").write_bytes(content)
+    listing = [{"number": number, "url": url, "missing": missing.get(url)} for number, url in enumerate(urls, start=1)]
+    (folder / "images.json").write_text(json.dumps(listing, indent=1))
+    return missing
+
+
+def _fetch(url: str) -> tuple[bytes, str]:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("no address of the web")
+    with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  # checked above
+        kind = response.headers.get_content_type()
+        if kind not in _SUFFIXES:
+            raise ValueError(f"{kind} is no image that models take")
+        content = response.read(_LARGEST_IMAGE + 1)
+    if len(content) > _LARGEST_IMAGE:
+        raise ValueError(f"more than {_LARGEST_IMAGE >> 20} MB")
+    return content, _SUFFIXES[kind]
+
+
+def create(config: Config) -> Multimodal:
+    place: PurePosixPath | None = None if config.workspace_kind == "local" else swebench.PLACE
+    dataset = config.benchmark.dataset or DATASET
+    return Multimodal(swebench.SweBench(dataset, config.benchmark.split, config.benchmark.exclude, place))

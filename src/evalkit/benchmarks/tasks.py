@@ -1,0 +1,178 @@
+"""Task directories: a statement, a work folder, hidden tests, and a reward."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from evalkit import files
+from evalkit.benchmarks.artifacts import set_aside
+from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
+from evalkit.benchmarks.places import BUNDLED, is_task
+from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task
+from evalkit.config import Config
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Answer, Grade, Instance, Job
+from evalkit.domain.protocols import Workspace
+from evalkit.errors import DatasetError
+from evalkit.logs import logger
+
+_LARGEST_REWARD_FILE = 1 << 20
+
+_RUN_SOLUTION = 'chmod +x "$EVALKIT_SOLUTION/solve.sh" && exec "$EVALKIT_SOLUTION/solve.sh"'
+_RUN_TESTS = 'chmod +x "$EVALKIT_TESTS/test.sh" && exec "$EVALKIT_TESTS/test.sh"'
+_CLEAR_WORK = 'cd "$EVALKIT_WORK" && rm -rf -- ..?* .[!.]* *'
+_CLEAR_TESTS = 'rm -rf "$EVALKIT_TESTS" "$EVALKIT_LOGS/verifier" && mkdir -p "$EVALKIT_LOGS/verifier"'
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDirectories:
+    root: Path
+    in_containers: bool
+
+    @property
+    def grader_version(self) -> str:
+        return "tasks 1"
+
+    def load(self) -> Iterable[Instance]:
+        if not self.root.is_dir():
+            raise DatasetError(f"there is no directory of tasks {self.root}")
+        if is_task(self.root):
+            yield read_task(self.root.resolve(), in_containers=self.in_containers)
+            return
+        try:
+            folders = sorted(path for path in self.root.resolve().iterdir() if path.is_dir())
+        except OSError as error:
+            raise DatasetError(f"{self.root} cannot be read: {error.strerror}") from error
+        for folder in folders:
+            if is_task(folder):
+                yield read_task(folder, in_containers=self.in_containers)
+            elif not folder.name.startswith((".", "_")):
+                logger.warning("%s is no task: it has no instruction.md", folder)
+
+    def grader_network(self, _instance: Instance) -> str:
+        return "none"
+
+    async def prepare(self, job: Job, workspace: Workspace) -> None:
+        if self._brings_files(job):
+            await self._lay_out(job, job.scratch / "a")
+            await workspace.write(job.scratch / "a", workspace.places.work)
+        elif not job.instance.grades_in_place:
+            await workspace.read(workspace.places.work, job.scratch / "a")
+
+    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
+        task = _task(job)
+        if not (task.solution / "solve.sh").is_file():
+            raise Failed("setup", f"task {job.instance.id} has no solution/solve.sh")
+        await workspace.write(task.solution, workspace.places.solution)
+        end = await workspace.exec(
+            ("/bin/sh", "-c", _RUN_SOLUTION), env=task.file.solution.env, stdout=job.log, stderr=job.log
+        )
+        if end.code != 0:
+            raise Failed("agent", f"solve.sh exited with status {end.code}: {end.tail.strip()}")
+
+    async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        if job.instance.grades_in_place:
+            return Answer()
+        after = job.scratch / "b"
+        after.mkdir(parents=True)
+        with suppress(FileNotFoundError):  # a deleted work folder is an answer too
+            await workspace.read(workspace.places.work, after)
+        patch = job.folder / "patch.diff"
+        await compare_trees(job.scratch / "a", after, patch)
+        return describe_patch(patch, job)
+
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
+        if not job.instance.grades_in_place:
+            refusal = await self._restore(job, answer, workspace)
+            if refusal is not None:
+                (job.folder / "report.json").write_text(json.dumps({"reward": 0.0, "patch_refused": refusal}))
+                return Grade(verdict="unresolved", score=0.0)
+        return await self._run_tests(job, workspace)
+
+    async def _restore(self, job: Job, answer: Answer, workspace: Workspace) -> str | None:
+        """Bring a fresh workspace to the state that the answer describes; what git says if that cannot be."""
+        assert answer.patch is not None
+        tree = job.scratch / "graded"
+        if self._brings_files(job):
+            await self._lay_out(job, tree)
+        else:
+            await workspace.read(workspace.places.work, tree)
+        refusal = await apply_patch(job.run_folder / answer.patch.path, tree)
+        if refusal is None:
+            await workspace.exec(("/bin/sh", "-c", _CLEAR_WORK))
+            await workspace.write(tree, workspace.places.work)
+        return refusal
+
+    async def _run_tests(self, job: Job, workspace: Workspace) -> Grade:
+        task, log = _task(job), job.folder / "test_output.txt"
+        set_aside(job.folder, log.name, "report.json", "verifier")
+        # Whatever the agent left where tests and rewards belong is not ours to trust.
+        await workspace.exec(("/bin/sh", "-c", _CLEAR_TESTS))
+        await workspace.write(task.tests, workspace.places.tests)
+        end = await workspace.exec(("/bin/sh", "-c", _RUN_TESTS), env=task.file.verifier.env, stdout=log, stderr=log)
+        verifier = job.folder / "verifier"
+        with suppress(FileNotFoundError):
+            await workspace.read(workspace.places.logs / "verifier", verifier)
+        rewards = read_rewards(verifier)
+        if rewards is None:
+            rewards = {"reward": 1.0 if end.code == 0 else 0.0}
+        score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
+        report = {"reward": score, "rewards": rewards, "exit_code": end.code}
+        (job.folder / "report.json").write_text(json.dumps(report, indent=1))
+        return Grade(verdict="resolved" if score >= 1.0 else "unresolved", score=score)
+
+    def _brings_files(self, job: Job) -> bool:
+        """Without an image of its own, the task's files are put into the work folder."""
+        task = _task(job)
+        return not self.in_containers or (task.file.environment.docker_image is None and task.dockerfile is None)
+
+    async def _lay_out(self, job: Job, target: Path) -> None:
+        task = _task(job)
+        target.mkdir(parents=True)
+        if task.environment.is_dir():
+            await anyio.to_thread.run_sync(files.copy, task.environment, target)
+        for name in CONTAINER_FILES:
+            (target / name).unlink(missing_ok=True)
+
+
+def read_rewards(folder: Path) -> dict[str, float] | None:
+    """The rewards that a verifier wrote, if it did: a number, or a JSON object of numbers."""
+    for name in ("reward.json", "reward.txt"):
+        path = folder / name
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                return _parse_rewards(file.read(_LARGEST_REWARD_FILE).decode("utf-8", "replace"), name)
+    return None
+
+
+def _parse_rewards(text: str, name: str) -> dict[str, float]:
+    try:
+        found: Any = json.loads(text)
+        rewards = found if isinstance(found, dict) else {"reward": found}
+        numbers = {str(key): float(value) for key, value in rewards.items() if not isinstance(value, bool | str)}
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise Failed("grader", f"{name} is neither a number nor an object of numbers: {text[:80]!r}") from error
+    if not numbers or len(numbers) < len(rewards):
+        raise Failed("grader", f"{name} is neither a number nor an object of numbers: {text[:80]!r}")
+    for key, number in numbers.items():
+        if not math.isfinite(number):
+            raise Failed("grader", f"{name}: {key} is {number}, not a finite number")
+    return numbers
+
+
+def _task(job: Job) -> Task:
+    assert isinstance(job.instance.data, Task)
+    return job.instance.data
+
+
+def create(config: Config) -> TaskDirectories:
+    dataset = config.benchmark.dataset
+    return TaskDirectories(Path(dataset) if dataset else BUNDLED, in_containers=config.workspace_kind != "local")

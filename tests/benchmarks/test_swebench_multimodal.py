@@ -1,0 +1,95 @@
+"""Images of issues: those that the statement refers to, in its order, and what could not be had."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from gitwork import ScriptAgent, attempt, make_project
+
+from evalkit.benchmarks.datasets import Row, read_rows
+from evalkit.benchmarks.swebench import SweBench
+from evalkit.benchmarks.swebench_multimodal import Multimodal, fetch_images, illustrate, referenced_images
+from evalkit.errors import DatasetError
+from places import shared
+
+
+class Images(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        known = {"/a.png": "image/png", "/b.jpg": "image/jpeg", "/page.html": "text/html"}
+        self.send_response(200 if self.path in known else 404)
+        self.send_header("Content-Type", known.get(self.path, "text/plain"))
+        self.end_headers()
+        self.wfile.write(b"picture")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def images() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Images)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_only_referenced_images_count_in_the_order_of_the_statement() -> None:
+    assets = {
+        "problem_statement": ["http://x/2", "http://x/1", "http://x/unused", "http://x/2"],
+        "test_patch": ["http://x/1"],
+    }
+    row = {"problem_statement": "first http://x/1 then http://x/2", "image_assets": json.dumps(assets)}
+    assert referenced_images(row) == ["http://x/1", "http://x/2"]
+    assert referenced_images({**row, "image_assets": assets}) == ["http://x/1", "http://x/2"]
+    for nothing in (None, "", "{}"):
+        assert referenced_images({**row, "image_assets": nothing}) == []
+
+
+def test_what_cannot_be_fetched_is_reported(tmp_path: Path) -> None:
+    with images() as address:
+        urls = [f"{address}/{name}" for name in ("a.png", "gone.png", "page.html", "b.jpg")]
+        missing = fetch_images([*urls, "file:///etc/passwd"], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.png", "4.jpg", "images.json"]
+    assert list(missing) == [urls[1], urls[2], "file:///etc/passwd"]
+    listing = json.loads((tmp_path / "images.json").read_text())
+    assert [each["number"] for each in listing if each["missing"]] == [2, 3, 5]
+
+
+def test_the_agent_finds_them_in_its_workspace(tmp_path: Path) -> None:
+    pytest.importorskip("swebench", reason="swebench is not installed")
+    project = make_project(tmp_path)
+    with images() as address:
+        url = f"{address}/a.png"
+        row = project.row(problem_statement=f"See {url}!", image_assets=json.dumps({"problem_statement": [url]}))
+        (tmp_path / "rows.json").write_text(json.dumps([row]))
+        benchmark = Multimodal(SweBench(str(tmp_path / "rows.json"), "test", (), None))
+        (instance,) = benchmark.load()
+        assert f"See {url} (Image: 1)!" in instance.statement
+        script = 'cat "$EVALKIT_LOGS/agent/images/1.png"; sed -i "s/a - b/a + b/" calc.py'
+        outcome = attempt(tmp_path, project, benchmark, ScriptAgent(script))
+    assert outcome.log == "picture"
+    assert outcome.row["verdict"] == "resolved"
+
+
+def test_assets_that_are_none_are_named() -> None:
+    values = {"instance_id": "x", "repo": "r", "base_commit": "a" * 40, "problem_statement": "s", "image_assets": "["}
+    with pytest.raises(DatasetError, match=r"rows:3: image_assets"):
+        illustrate(Row(values, "rows:3", ""))
+
+
+def test_all_real_rows_are_illustrated() -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    instances = [illustrate(row) for row in read_rows(str(shared("swebench/SWE-bench_Multimodal")), "dev")]
+    assert len(instances) == 102
+    assert sum("(Image: 1)" in instance.statement for instance in instances) > 80
