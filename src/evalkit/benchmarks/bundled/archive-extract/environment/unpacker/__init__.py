@@ -1,0 +1,6 @@
+"""Unpacks archives that strangers have made."""
+
+from .errors import UnsafeArchive
+from .extract import extract
+
+__all__ = ["UnsafeArchive", "extract"]

@@ -1,0 +1,1 @@
+"""Finds relative links in Markdown files that lead nowhere."""

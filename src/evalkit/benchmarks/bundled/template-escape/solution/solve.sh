@@ -1,0 +1,186 @@
+#!/bin/sh
+set -eu
+cd "$EVALKIT_WORK"
+
+# replace FILE FROM TO: standard input takes the place of these lines. The last ones come first, so that the numbers hold.
+replace() {
+    { head -n "$(($2 - 1))" "$1" && cat && tail -n "+$(($3 + 1))" "$1"; } >"$1.new"
+    cat "$1.new" >"$1"
+    rm "$1.new"
+}
+
+replace quill/engine.py 44 44 <<'END'
+        text = "".join(output)
+        return Markup(text) if escaping else text
+END
+
+replace quill/engine.py 39 39 <<'END'
+            self._parsed[name] = parse(self._load(name))
+END
+
+replace quill/engine.py 20 20 <<'END'
+        text = self.environment.render_in(name, self.values, self.escaping)
+        return escape(text) if self.escaping else text
+END
+
+replace quill/engine.py 2 2 <<'END'
+
+from .markup import Markup, escape
+END
+
+cat >quill/filters.py <<'END'
+"""What can stand behind a `|`.
+
+Each filter takes the value, whether it is in markup, and, some of them, an argument.
+"""
+
+from .markup import Markup, escape, plain
+
+
+def upper(value, escaping):
+    return plain(value).upper()
+
+
+def lower(value, escaping):
+    return plain(value).lower()
+
+
+def trim(value, escaping):
+    return plain(value).strip()
+
+
+def default(value, escaping, replacement):
+    return replacement if value is None or value == "" else value
+
+
+def truncate(value, escaping, length):
+    text = plain(value)
+    return text if len(text) <= length else text[: length - 1] + "\u2026"
+
+
+def join(value, escaping, separator=""):
+    if escaping:
+        return escape(separator).join(value)
+    return str(separator).join(str(item) for item in value)
+
+
+def linebreaks(value, escaping):
+    return Markup(str(escape(value)).replace("\n", "<br>\n")) if escaping else value
+
+
+def safe(value, escaping):
+    return Markup(value)
+
+
+def escaped(value, escaping):
+    return escape(value) if escaping else value
+
+
+FILTERS = {
+    "upper": upper,
+    "lower": lower,
+    "trim": trim,
+    "default": default,
+    "truncate": truncate,
+    "join": join,
+    "linebreaks": linebreaks,
+    "safe": safe,
+    "escape": escaped,
+}
+END
+
+cat >quill/markup.py <<'END'
+"""Text that is markup already."""
+
+import html
+
+
+class Markup(str):
+    """A text that needs no escaping."""
+
+    def __add__(self, other):
+        return Markup(str(self) + str(escape(other)))
+
+    def __radd__(self, other):
+        return Markup(str(escape(other)) + str(self))
+
+    def __mod__(self, values):
+        if isinstance(values, tuple):
+            values = tuple(_Escaping(value) for value in values)
+        else:
+            values = _Escaping(values)
+        return Markup(str(self) % values)
+
+    def join(self, items):
+        return Markup(str(self).join(str(escape(item)) for item in items))
+
+    def __html__(self):
+        return self
+
+
+class _Escaping:
+    """A value, or a mapping, in a format: its text is escaped, its number is a number."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def __getitem__(self, key):
+        return _Escaping(self._value[key])
+
+    def __str__(self):
+        return str(escape(self._value))
+
+    def __repr__(self):
+        return str(escape(repr(self._value)))
+
+    def __int__(self):
+        return int(self._value)
+
+    def __float__(self):
+        return float(self._value)
+
+    def __index__(self):
+        return self._value.__index__()
+
+
+def escape(value):
+    """*value* as markup."""
+    if isinstance(value, Markup):
+        return value
+    text = str(value)
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
+        text = text.replace(character, entity)
+    return Markup(text)
+
+
+def plain(value):
+    """*value* as the text that a reader sees."""
+    return html.unescape(str(value)) if isinstance(value, Markup) else str(value)
+END
+
+replace quill/nodes.py 52 52 <<'END'
+            output.append(escape(value) if context.escaping else str(value))
+END
+
+replace quill/nodes.py 46 47 <<'END'
+    expression: Expression
+END
+
+replace quill/nodes.py 29 29 <<'END'
+            value = FILTERS[name](value, context.escaping, *[_evaluate(argument, context) for argument in arguments])
+END
+
+replace quill/parser.py 34 34 <<'END'
+                nodes.append(Output(_expression(part[2:-2])))
+END
+
+replace quill/parser.py 25 27 <<'END'
+    def __init__(self, parts):
+        self._parts = iter(parts)
+END
+
+replace quill/parser.py 15 17 <<'END'
+def parse(source):
+    """The nodes of a template."""
+    parser = _Parser(_TAG.split(source))
+END

@@ -1,0 +1,45 @@
+#!/bin/sh
+set -eu
+cd "$EVALKIT_WORK"
+
+# replace FILE FROM TO: standard input takes the place of these lines. The last ones come first, so that the numbers hold.
+replace() {
+    { head -n "$(($2 - 1))" "$1" && cat && tail -n "+$(($3 + 1))" "$1"; } >"$1.new"
+    cat "$1.new" >"$1"
+    rm "$1.new"
+}
+
+replace buildorder/order.py 31 35 <<'END'
+    changed = set(changed)
+    outdated = {}  # used as an ordered set
+    for target in build_order(graph):
+        if any(name in changed or name in outdated for name in graph.get(target, ())):
+            outdated[target] = True
+    return list(outdated)
+END
+
+replace buildorder/order.py 15 25 <<'END'
+    done = set()
+    path = []  # the targets being visited, the outermost first
+    open_ = {}  # the same targets, each with an iterator over the dependencies still to visit
+
+    def enter(target):
+        path.append(target)
+        open_[target] = iter(graph.get(target, ()))
+
+    for target in graph if targets is None else targets:
+        if target not in done:
+            enter(target)
+        while path:
+            current = path[-1]
+            for dependency in open_[current]:
+                if dependency in open_:
+                    raise CycleError(path[path.index(dependency) :] + [dependency])
+                if dependency not in done:
+                    enter(dependency)
+                    break
+            else:
+                del open_[path.pop()]
+                done.add(current)
+                order.append(current)
+END

@@ -1,0 +1,6 @@
+"""Semantic versions and which one to offer."""
+
+from .choose import newest
+from .version import Version
+
+__all__ = ["Version", "newest"]
