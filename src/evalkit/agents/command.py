@@ -1,0 +1,126 @@
+"""Runs any program as the agent, inside the workspace.
+
+It finds the statement in the file that EVALKIT_STATEMENT_FILE names, and in EVALKIT_STATEMENT where it is short enough
+for an environment. It may leave a trajectory in the file that EVALKIT_TRAJECTORY names and what it spent, with the
+names of the result's `usage`, in the file that EVALKIT_USAGE names.
+
+Where `workspace.network` is `model`, it finds the model called EVALKIT_MODEL_NAME at EVALKIT_MODEL_URL, needs no key,
+and what it spends is counted on the way.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import anyio
+from pydantic import ValidationError
+
+from evalkit import registry
+from evalkit.agents.presets import Preset, find_preset
+from evalkit.config import Config
+from evalkit.domain.budget import BudgetSpent
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Job, Meter, Usage
+from evalkit.domain.protocols import MODEL_SOCKET, Benchmark, Exit, Forwarding, ModelEndpoint, Workspace
+from evalkit.errors import ConfigError
+from evalkit.logs import logger
+
+TRAJECTORY = "trajectory.jsonl"
+
+_LONGEST_VARIABLE = 100_000
+_LARGEST_USAGE = 1 << 20
+_PICK_UP_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAgent:
+    argv: tuple[str, ...]
+    name: str = ""
+    trajectory: str = TRAJECTORY
+    model: ModelEndpoint | None = None
+
+    def lasting(self) -> AbstractAsyncContextManager[None]:
+        return self.model.lasting() if self.model else nullcontext()
+
+    async def solve(self, job: Job, workspace: Workspace, meter: Meter) -> None:
+        place = workspace.places.logs / "agent"
+        await workspace.write(job.instance.statement.encode("utf-8", "replace"), place / "statement.md")
+        async with AsyncExitStack() as stack:
+            way: Forwarding | None = None
+            if self.model is not None:
+                job.scratch.mkdir(parents=True, exist_ok=True)
+                way = await stack.enter_async_context(self.model.forwarding(job, meter, job.scratch / MODEL_SOCKET))
+            try:
+                env = _environment(job, place) | ({"EVALKIT_MODEL_NAME": self.model.name} if self.model else {})
+                end = await workspace.exec(self.argv, env=env, stdout=job.log, stderr=job.log)
+            finally:
+                # What it spent and did counts also when its time is up.
+                with anyio.move_on_after(_PICK_UP_SECONDS, shield=True):
+                    await self._pick_up(job, workspace, place, meter)
+            self._judge(end, way.problem if way else None)
+
+    def _judge(self, end: Exit, problem: Failed | None) -> None:
+        """An agent that came to the end of its own budget did what it could; what else stopped it is a failure."""
+        if isinstance(problem, BudgetSpent) and problem.level == "attempt":
+            logger.info("the agent was stopped: %s", problem)
+            return
+        if problem is not None:
+            raise problem
+        if end.code != 0:
+            last_line = end.tail.strip().rpartition("\n")[2]
+            raise Failed("agent", f"{self.name or self.argv[0]} exited with status {end.code}: {last_line}")
+
+    async def _pick_up(self, job: Job, workspace: Workspace, place: PurePosixPath, meter: Meter) -> None:
+        with suppress(FileNotFoundError):
+            await workspace.read(place / self.trajectory, job.folder / self.trajectory)
+        if self.model is not None:
+            return  # counted on the way
+        usage = Usage(cost_usd=None)
+        try:
+            with suppress(FileNotFoundError):
+                await workspace.read(place / "usage.json", job.scratch / "usage.json")
+                usage = _read_usage(job.scratch / "usage.json")
+        finally:
+            meter.add(usage)
+
+
+def _environment(job: Job, place: PurePosixPath) -> dict[str, str]:
+    statement = job.instance.statement.encode("utf-8", "replace").decode().replace("\0", "")
+    environment = {
+        "EVALKIT_INSTANCE_ID": job.instance.id.encode("utf-8", "replace").decode().replace("\0", ""),
+        "EVALKIT_ATTEMPT": str(job.attempt),
+        "EVALKIT_STATEMENT_FILE": str(place / "statement.md"),
+        "EVALKIT_TRAJECTORY": str(place / TRAJECTORY),
+        "EVALKIT_USAGE": str(place / "usage.json"),
+    }
+    if len(statement.encode()) <= _LONGEST_VARIABLE:
+        environment["EVALKIT_STATEMENT"] = statement
+    return environment
+
+
+def _read_usage(path: Path) -> Usage:
+    """What the agent says it spent. A file that cannot be trusted leaves the cost unknown."""
+    try:
+        with path.open("rb") as file:
+            return Usage.model_validate_json(file.read(_LARGEST_USAGE))
+    except (OSError, ValidationError) as error:
+        logger.warning("the usage file of the agent cannot be read: %s", error)
+        return Usage(cost_usd=None)
+
+
+def create(config: Config, _benchmark: Benchmark) -> CommandAgent:
+    preset = find_preset(config.agent.preset) if config.agent.preset else Preset()
+    argv = config.agent.command or preset.argv
+    if not argv:
+        raise ConfigError(
+            "the command agent needs agent.command, or agent.preset",
+            hint='for example --set agent.command=\'["my-agent", "--headless"]\'',
+        )
+    model: ModelEndpoint | None = None
+    if config.workspace.network == "model":
+        model = registry.load("models", config.model.api)(config)
+    if config.agent.preset:
+        argv = preset.wrap(argv)
+    return CommandAgent(argv, config.agent.preset or "", preset.trajectory, model)

@@ -1,0 +1,50 @@
+"""Agents of others that run through `command`: a few lines of data each, in presets.toml."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+
+from evalkit.domain.models import Model
+from evalkit.errors import ConfigError
+
+_FILE = Path(__file__).with_name("presets.toml")
+
+
+class Preset(Model):
+    install: str = ""
+    argv: tuple[str, ...] = ()
+    environment: Mapping[str, str] = Field(default_factory=dict)
+    trajectory: str = "trajectory.jsonl"
+
+    def wrap(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """A command that sets the environment first, with variables that only the workspace knows."""
+        exports = "".join(f"export {name}={_expandable(value)}\n" for name, value in self.environment.items())
+        return ("/bin/sh", "-c", f"{exports}exec {' '.join(map(_expandable, argv))}")
+
+
+def _expandable(text: str) -> str:
+    """In double quotes, where $ keeps its meaning. What stands in $(…) is a command, with quotes of its own."""
+    pieces = re.split(r"(\$\(.*?\))", text)
+    quoted = [piece if piece.startswith("$(") else re.sub(r'([\\"`])', r"\\\1", piece) for piece in pieces]
+    return f'"{"".join(quoted)}"'
+
+
+@cache
+def read_presets() -> Mapping[str, Preset]:
+    return {name: Preset.model_validate(entry) for name, entry in tomllib.loads(_FILE.read_text()).items()}
+
+
+def find_preset(name: str) -> Preset:
+    presets = read_presets()
+    if name not in presets:
+        match = difflib.get_close_matches(name, presets, n=1)
+        hint = f"did you mean {match[0]}?" if match else f"there are: {', '.join(presets)}"
+        raise ConfigError(f"agent.preset: there is no {name!r}", hint=hint)
+    return presets[name]

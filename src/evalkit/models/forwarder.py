@@ -1,0 +1,248 @@
+"""The way to the model for agents that live in a workspace: a door to one endpoint, with the key on our side of it.
+
+Each attempt has a socket of its own, so no caller needs to say who it is. Whatever goes through is counted, streamed or
+not, and stops at the limits of the attempt, the instance and the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from evalkit.domain.budget import BudgetSpent
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Meter, Usage
+from evalkit.logs import logger
+from evalkit.models.client import Upstream
+from evalkit.models.doors import Stream
+from evalkit.models.faults import judge_status
+from evalkit.models.pacing import Taken
+from evalkit.models.usage import UNMETERED, read_usage
+
+if TYPE_CHECKING:
+    import httpx
+
+_ASKING = ("/chat/completions", "/responses", "/messages", "/completions", "/embeddings")
+_LISTING = ("/models",)
+_PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id")
+_PASSED_UP = ("content-type", "accept", "anthropic-version", "anthropic-beta")
+_LARGEST_BODY = 64 << 20
+_BYTES_PER_TOKEN = 4
+
+
+class Forwarder:
+    """Serves one attempt."""
+
+    def __init__(self, upstream: Upstream, meter: Meter) -> None:
+        self._upstream = upstream
+        self._meter = meter
+        self._latest_usd = upstream.pace.opening_usd
+        self.problem: Failed | None = None
+        """Why the model could not be asked, where trying again from inside cannot help."""
+
+    async def serve(self, stream: Stream) -> None:
+        """One connection, until either side ends it."""
+        try:
+            await self._serve(_Connection(stream))
+        except (_BrokenOff, h11.ProtocolError) as error:
+            logger.debug("a connection of the agent to its model ended: %r", error)
+
+    async def _serve(self, connection: _Connection) -> None:
+        while (request := await connection.next_request()) is not None:
+            path = request.target.decode("ascii", "replace").partition("?")[0].removeprefix("/v1")
+            if request.method == b"GET" and path in _LISTING:
+                await self._list(connection, path)
+            elif request.method == b"POST" and path in _ASKING:
+                await self._ask(connection, path, request)
+            else:
+                await connection.refuse(404, "not_found", f"only the model can be reached here, not {path}")
+            if not connection.goes_on():
+                return
+
+    async def _list(self, connection: _Connection, path: str) -> None:
+        import httpx  # noqa: PLC0415  # not before a model is asked
+
+        try:
+            response = await self._upstream.http.get(self._upstream.base_url + path, headers=self._upstream.headers)
+        except httpx.RequestError as error:
+            await connection.refuse(502, "model_unavailable", f"the model endpoint cannot be reached: {error!r}")
+            return
+        await connection.begin(response.status_code, response.headers)
+        await connection.send(response.content)
+        await connection.end()
+
+    async def _ask(self, connection: _Connection, path: str, request: h11.Request) -> None:
+        try:
+            body = self._prepare(path, connection.body)
+        except ValueError:
+            await connection.refuse(400, "invalid_request_error", "the body is no JSON object")
+            return
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        kept = {name: headers[name] for name in _PASSED_UP if name in headers}
+        async with self._upstream.pace.slot(len(body) // _BYTES_PER_TOKEN) as taken:
+            try:
+                with self._meter.budget.reserving(self._latest_usd):
+                    await self._forward(connection, path, body, kept | self._upstream.headers, taken)
+            except BudgetSpent as spent:
+                self.problem = self.problem or spent
+                await connection.refuse(400, "budget_exceeded", spent.message)
+
+    def _prepare(self, path: str, body: bytes) -> bytes:
+        """The request as it goes up: to the model of this run and no other, and telling what it used."""
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise ValueError("no object")
+        document["model"] = self._upstream.model
+        if document.get("stream") and path == "/chat/completions":
+            document["stream_options"] = {**(document.get("stream_options") or {}), "include_usage": True}
+        return json.dumps(document).encode()
+
+    async def _forward(
+        self, connection: _Connection, path: str, body: bytes, headers: Mapping[str, str], taken: Taken
+    ) -> None:
+        import httpx  # noqa: PLC0415  # likewise
+
+        usage = UNMETERED
+        try:
+            url, headers = self._upstream.base_url + path, {**headers, "Accept-Encoding": "identity"}
+            async with self._upstream.http.stream("POST", url, content=body, headers=headers) as response:
+                if response.status_code != httpx.codes.OK:
+                    usage = Usage()
+                    await self._pass_on_refusal(connection, response)
+                    return
+                counter = Counter(response.headers.get("content-type", ""))
+                await connection.begin(response.status_code, response.headers)
+                async for block in response.aiter_raw():
+                    counter.feed(block)
+                    await connection.send(block)
+                usage = read_usage(counter.counted(), response.headers, self._upstream.prices)
+                await connection.end()
+        except httpx.ConnectError as error:
+            usage = Usage()
+            await connection.refuse(502, "model_unavailable", f"the model endpoint cannot be reached: {error!r}")
+        except httpx.RequestError as error:
+            logger.warning("the connection to the model broke: %r", error)
+            # In the middle of an answer, so that the other side sees that it is not whole.
+            raise _BrokenOff from error
+        finally:
+            self._meter.add(usage)
+            taken.used = usage.tokens
+            self._latest_usd = usage.known_cost_usd or self._latest_usd
+
+    async def _pass_on_refusal(self, connection: _Connection, response: httpx.Response) -> None:
+        content = await response.aread()
+        failure = judge_status(response.status_code, response.headers, content)
+        if failure.kind in ("model_auth", "budget"):
+            self.problem = self.problem or failure
+        await connection.begin(response.status_code, response.headers)
+        await connection.send(content)
+        await connection.end()
+
+
+class Counter:
+    """Finds the usage in an answer that passes by, in one piece or as a stream, in any of the three APIs."""
+
+    def __init__(self, content_type: str) -> None:
+        self._streams = content_type.startswith("text/event-stream")
+        self._rest = b""
+        self._found: dict[str, Any] = {}
+
+    def feed(self, block: bytes) -> None:
+        self._rest += block
+        if self._streams:
+            *lines, self._rest = self._rest.split(b"\n")
+            for line in lines:
+                if line.startswith(b"data:") and b"usage" in line:
+                    self._look_into(line.removeprefix(b"data:"))
+
+    def counted(self) -> dict[str, Any]:
+        if not self._streams:
+            self._look_into(self._rest)
+        found = dict(self._found)
+        if "cache_read_input_tokens" in found:  # Anthropic's: what is cached is not part of the input
+            cached = found["cache_read_input_tokens"] or 0
+            found["input_tokens"] = (
+                (found.get("input_tokens") or 0) + cached + (found.get("cache_creation_input_tokens") or 0)
+            )
+            found["input_tokens_details"] = {"cached_tokens": cached}
+        return found
+
+    def _look_into(self, content: bytes) -> None:
+        try:
+            document = json.loads(content)
+        except ValueError:
+            return
+        if not isinstance(document, dict):
+            return
+        for place in (document, document.get("response"), document.get("message")):
+            if isinstance(place, dict) and isinstance(place.get("usage"), dict):
+                self._found |= place["usage"]
+
+
+class _BrokenOff(Exception):
+    pass
+
+
+class _Connection:
+    """HTTP on a stream, as a server speaks it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._http = h11.Connection(h11.SERVER)
+        self.body = b""
+
+    async def next_request(self) -> h11.Request | None:
+        event = await self._next_event()
+        if not isinstance(event, h11.Request):
+            return None
+        pieces, size = [], 0
+        async for piece in self._data():
+            pieces.append(piece)
+            size += len(piece)
+            if size > _LARGEST_BODY:
+                return None
+        self.body = b"".join(pieces)
+        return event
+
+    async def _data(self) -> AsyncIterator[bytes]:
+        while isinstance(event := await self._next_event(), h11.Data):
+            yield bytes(event.data)
+
+    async def _next_event(self) -> Any:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+            self._http.receive_data(await self._stream.receive())
+        return event
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        kept = [(name, headers[name]) for name in _PASSED_ON if name in headers]
+        await self._send(h11.Response(status_code=status, headers=kept))
+
+    async def send(self, content: bytes) -> None:
+        if content:
+            await self._send(h11.Data(data=content))
+
+    async def end(self) -> None:
+        await self._send(h11.EndOfMessage())
+
+    async def refuse(self, status: int, kind: str, message: str) -> None:
+        error = {"error": {"message": message, "type": kind, "param": None, "code": kind}}
+        await self.begin(status, {"content-type": "application/json"})
+        await self.send(json.dumps(error).encode())
+        await self.end()
+
+    def goes_on(self) -> bool:
+        """Whether another request may come."""
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            return True
+        return False
+
+    async def _send(self, event: Any) -> None:
+        content = self._http.send(event)
+        if content:
+            await self._stream.send(content)

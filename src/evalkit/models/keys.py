@@ -1,0 +1,114 @@
+"""LiteLLM's virtual keys: one for each attempt, with a budget and a time to live, and its exact spend at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from evalkit import masking
+from evalkit.domain.models import Job, Meter, Usage
+from evalkit.logs import logger
+from evalkit.models.faults import CallFailed, judge_status
+
+if TYPE_CHECKING:
+    import httpx
+
+# The proxy writes what a call cost a while after it answered.
+_POLLS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+_SPARE_SECONDS = 900.0
+_CLEAN_UP_SECONDS = 60.0
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualKeys:
+    """Makes and deletes keys with the key that may do so."""
+
+    http: httpx.AsyncClient
+    root_url: str
+    master_key: str
+
+    @asynccontextmanager
+    async def key_for(self, job: Job, meter: Meter) -> AsyncIterator[str]:
+        """A key for one attempt, deleted however that ends; should evalkit be killed, it ends by itself."""
+        key = await self._make(job, meter)
+        since = meter.usage
+        masking.protect(key)
+        try:
+            yield key
+        finally:
+            with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
+                try:
+                    if meter.usage.llm_calls > since.llm_calls:
+                        await self._settle(key, meter, since)
+                finally:
+                    await self._delete(key)
+            masking.forget(key)
+
+    async def _make(self, job: Job, meter: Meter) -> str:
+        lives = job.limits.open + job.limits.solve + _SPARE_SECONDS
+        wish = {
+            "max_budget": meter.budget.left_usd,
+            "duration": f"{lives:.0f}s",
+            "metadata": {"evalkit_run": job.run_id, "instance": job.instance.id, "attempt": job.attempt},
+        }
+        answer = await self._call("POST", "/key/generate", json=wish)
+        key = answer.get("key")
+        if not isinstance(key, str) or not key:
+            raise CallFailed("model_unavailable", "the proxy made no key: its answer has none")
+        return key
+
+    async def _settle(self, key: str, meter: Meter, since: Usage) -> None:
+        """Replace what answers said of their cost by what the proxy charged, once it has caught up."""
+        told = meter.usage.known_cost_usd - since.known_cost_usd
+        spend, earlier = 0.0, -1.0
+        for pause in _POLLS:
+            await anyio.sleep(pause)
+            try:
+                info = await self._call("GET", "/key/info", params={"key": key})
+                spend = float(info["info"]["spend"])
+            except (CallFailed, KeyError, TypeError, ValueError) as error:
+                logger.warning("the spend of a virtual key cannot be read: %s", error)
+                continue
+            has_caught_up = spend >= told * 0.999 if told else spend == earlier
+            if spend > 0 and has_caught_up:
+                break
+            earlier = spend
+        else:
+            logger.warning("the proxy tells no settled spend of the attempt: $%g, answers said $%g", spend, told)
+            return
+        meter.settle(since, spend)
+
+    async def _delete(self, key: str) -> None:
+        for tries in range(_TRIES):
+            try:
+                await self._call("POST", "/key/delete", json={"keys": [key]})
+            except CallFailed as error:
+                logger.warning("a virtual key cannot be deleted, it ends by itself: %s", error)
+                await anyio.sleep(tries + 1)
+            else:
+                return
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        import httpx  # noqa: PLC0415  # not before a model is asked
+
+        headers = {"Authorization": f"Bearer {self.master_key}"}
+        try:
+            response = await self.http.request(method, self.root_url + path, headers=headers, **arguments)
+        except httpx.RequestError as error:
+            raise CallFailed(
+                "model_unavailable", f"the proxy's {path} cannot be reached: {error!r}", again=True
+            ) from error
+        if response.status_code != httpx.codes.OK:
+            raise judge_status(response.status_code, response.headers, response.content)
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise CallFailed("model_unavailable", f"the proxy's {path} answers no JSON object", again=True)
+        return document

@@ -1,0 +1,93 @@
+"""How fast the workers of a run may ask the model, all together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 60.0
+
+
+@dataclass(slots=True)
+class TokenRate:
+    """Tokens flow in steadily, up to those of a minute, and are taken before a call. The caller has the clock."""
+
+    per_minute: int
+    level: float = field(init=False)
+    moment: float | None = None
+
+    def __post_init__(self) -> None:
+        self.level = float(self.per_minute)
+
+    def wait_for(self, tokens: float, now: float) -> float:
+        """Seconds until so many tokens may be taken; 0 takes them."""
+        if self.moment is not None:
+            self.level = min(float(self.per_minute), self.level + (now - self.moment) * self.per_minute / 60)
+        self.moment = now
+        wanted = min(tokens, float(self.per_minute))
+        if self.level < wanted:
+            return (wanted - self.level) * 60 / self.per_minute
+        self.level -= tokens
+        return 0.0
+
+    def correct(self, taken: float, used: float) -> None:
+        self.level += taken - used
+
+
+class Pace:
+    """Lets calls through in the order they come."""
+
+    def __init__(self, max_in_flight: int = 0, tokens_per_minute: int = 0) -> None:
+        self._slots = anyio.CapacityLimiter(max_in_flight) if max_in_flight else None
+        self._rate = TokenRate(tokens_per_minute) if tokens_per_minute else None
+        self._queue = anyio.Lock()
+        self._held_until = 0.0
+        self.opening_usd = 0.0
+        """What the first call of a conversation cost lately."""
+
+    @asynccontextmanager
+    async def slot(self, estimate: int) -> AsyncIterator[Taken]:
+        async with AsyncExitStack() as stack:
+            if self._slots is not None:
+                await stack.enter_async_context(self._slots)
+            await self._wait(estimate)
+            taken = Taken(estimate)
+            try:
+                yield taken
+            finally:
+                if self._rate is not None:
+                    self._rate.correct(taken.estimate, taken.used)
+
+    def hold(self, seconds: float) -> None:
+        """The endpoint wants a pause: nobody asks before it is over."""
+        self._held_until = max(self._held_until, anyio.current_time() + seconds)
+
+    async def _wait(self, estimate: int) -> None:
+        async with self._queue:
+            while True:
+                now = anyio.current_time()
+                pause = self._held_until - now
+                if pause <= 0 and self._rate is not None:
+                    pause = self._rate.wait_for(estimate, now)
+                if pause <= 0:
+                    return
+                await anyio.sleep(pause)
+
+
+@dataclass(slots=True)
+class Taken:
+    """Tokens that a call was expected to use, and those it did use."""
+
+    estimate: int
+    used: int = 0
+
+
+def backoff(tries: int, retry_after: float | None) -> float:
+    """Seconds before another try: doubling with jitter, and never less than the endpoint asked for."""
+    ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * float(2 ** (tries - 1)))
+    jitter = ceiling * (0.5 + random.random() / 2)  # noqa: S311  # spreads load, protects nothing
+    return jitter if retry_after is None else retry_after + jitter * 0.1

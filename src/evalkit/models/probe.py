@@ -1,0 +1,70 @@
+"""One tiny call of the configured model, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from evalkit import registry
+from evalkit.config import Config
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Instance, Job, Meter, Usage
+from evalkit.domain.protocols import ModelEndpoint, Tool
+
+_TOOL = Tool("ready", "Say that you are ready.", {"type": "object", "properties": {}})
+_ASK = ({"role": "user", "content": "Call the tool `ready`, and say nothing."},)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`failure` is a kind of the failure table; None where the model answered."""
+
+    model: str
+    answered_by: str = ""
+    seconds: float = 0.0
+    calls_tools: bool = False
+    usage: Usage = field(default_factory=Usage)
+    failure: str | None = None
+    message: str = ""
+
+    @property
+    def tells_usage(self) -> bool:
+        return self.usage.tokens > 0
+
+    @property
+    def knows_cost(self) -> bool:
+        """From the endpoint, or by model.prices."""
+        return self.failure is None and self.usage.cost_usd is not None
+
+
+async def probe(config: Config) -> Finding:
+    """Ask once, without another try. Raises EvalkitError where the config names no model, or no key is set."""
+    impatient = config.model.model_copy(update={"retries": 0, "timeout": min(config.model.timeout, 60.0)})
+    config = config.model_copy(update={"model": impatient})
+    endpoint: ModelEndpoint = registry.load("models", config.model.api)(config)
+    nowhere = Path("/nonexistent/instances/doctor/attempt-1")
+    job = Job(
+        run_id="doctor",
+        instance=Instance(id="doctor", statement=""),
+        attempt=1,
+        folder=nowhere,
+        scratch=nowhere,
+        limits=config.limits,
+    )
+    meter = Meter()
+    began = anyio.current_time()
+    try:
+        async with endpoint.lasting(), endpoint.conversation(job, meter) as conversation:
+            done = await conversation.complete(_ASK, (_TOOL,))
+            seconds = anyio.current_time() - began
+    except Failed as failure:
+        return Finding(endpoint.name, usage=meter.usage, failure=failure.kind, message=failure.message)
+    return Finding(
+        endpoint.name,
+        answered_by=done.model,
+        seconds=round(seconds, 3),
+        calls_tools=any(use.name == _TOOL.name for use in done.tool_uses),
+        usage=meter.usage,
+    )

@@ -1,0 +1,63 @@
+"""What a call used and what it cost, as endpoints say it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.config import Prices
+from evalkit.domain.models import Usage
+
+LITELLM_COST = "x-litellm-response-cost"
+UNMETERED = Usage(llm_calls=1, cost_usd=None)
+"""A call that may have been paid for, whose answer never came."""
+
+_MILLION = 1_000_000
+
+
+def read_usage(counted: Mapping[str, Any] | None, headers: Mapping[str, str], prices: Prices | None) -> Usage:
+    """The usage of one answered call. A cost that nobody tells is unknown."""
+    counted = counted if isinstance(counted, Mapping) else {}
+    tokens = {
+        "input_tokens": _count(counted, "prompt_tokens", "input_tokens"),
+        "output_tokens": _count(counted, "completion_tokens", "output_tokens"),
+        "cached_tokens": _detail(counted, "cached_tokens", "prompt_tokens_details", "input_tokens_details"),
+        "reasoning_tokens": _detail(counted, "reasoning_tokens", "completion_tokens_details", "output_tokens_details"),
+    }
+    cost = _amount(headers.get(LITELLM_COST))
+    if cost is None:
+        cost = _amount(counted.get("cost"))
+    if cost is None and prices is not None and (tokens["input_tokens"] or tokens["output_tokens"]):
+        cost = price(tokens["input_tokens"], tokens["cached_tokens"], tokens["output_tokens"], prices)
+    return Usage(llm_calls=1, cost_usd=cost, known_cost_usd=cost or 0.0, **tokens)
+
+
+def price(input_tokens: int, cached_tokens: int, output_tokens: int, prices: Prices) -> float:
+    cached_price = prices.input if prices.cached is None else prices.cached
+    dear = (input_tokens - cached_tokens) * prices.input + cached_tokens * cached_price + output_tokens * prices.output
+    return round(dear / _MILLION, 9)
+
+
+def _count(counted: Mapping[str, Any], *names: str) -> int:
+    for name in names:
+        value = counted.get(name)
+        if isinstance(value, int) and value >= 0:
+            return value
+    return 0
+
+
+def _detail(counted: Mapping[str, Any], name: str, *places: str) -> int:
+    for place in places:
+        details = counted.get(place)
+        if isinstance(details, Mapping) and isinstance(details.get(name), int):
+            return max(0, int(details[name]))
+    return 0
+
+
+def _amount(value: Any) -> float | None:
+    try:
+        amount = float(value)
+    except (TypeError, ValueError):
+        return None
+    return amount if math.isfinite(amount) and amount >= 0 else None

@@ -1,0 +1,39 @@
+"""The options of agents in other packages: declared there, checked and shown here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from evalkit.errors import ConfigError
+
+_KEY = "agent.options"
+
+
+def options_of(factory: Any) -> type[BaseModel] | None:
+    """The model of an agent's options, if it has any."""
+    model = getattr(factory, "options", None)
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def check_options(agent: str, factory: Any, given: Mapping[str, Any]) -> None:
+    """Refuse what the agent does not know or cannot use, before anything starts."""
+    model = options_of(factory)
+    if model is None:
+        if given:
+            raise ConfigError(f"{_KEY}: agent {agent!r} has no options", hint=f"remove [{_KEY}]")
+        return
+    try:
+        model.model_validate(dict(given))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            match = difflib.get_close_matches(name, model.model_fields, n=1)
+            nearest = f"; did you mean {match[0]}?" if match else ""
+            raise ConfigError(f"{_KEY}: agent {agent!r} has no option {name}{nearest}") from error
+        hint = f"see `evalkit config --agent {agent}` for its options"
+        raise ConfigError(f"{_KEY}.{name} of agent {agent!r}: {problem['msg']}", hint=hint) from error

@@ -1,0 +1,75 @@
+"""A trajectory to read in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.text import Text
+
+from evalkit.trajectories.events import Event
+
+_LONGEST_LINES = 60
+
+
+def show(events: Iterable[Event], console: Console) -> None:
+    for event in events:
+        match event["type"]:
+            case "start":
+                title = f"{event['instance_id']} · attempt {event['attempt']} · {event['agent']} · {event['model']}"
+                console.print(Rule(Text(title, style="bold")))
+            case "message":
+                console.print(Text(event["role"], style="bold magenta"))
+                _show_block(console, event["text"], style="")
+                for image in event.get("images", ()):
+                    _show_block(console, f"[picture {image[:100]}]", style="dim")
+            case "reply":
+                _show_reply(event, console)
+            case "result":
+                failed = event.get("exit_code", 0) != 0
+                _show_block(console, event["text"], style="red" if failed else "dim")
+            case "end":
+                _show_end(event, console)
+
+
+def _show_reply(event: Event, console: Console) -> None:
+    usage = event["usage"]
+    cost = "" if usage.get("cost_usd") is None else f" · ${usage['cost_usd']:.4f}"
+    facts = f" {event['seconds']:.1f} s · {usage['input_tokens']} in, {usage['output_tokens']} out{cost}"
+    console.print(Text.assemble((f"step {event['step']}", "bold cyan"), (facts, "dim")))
+    if event["reasoning"]:
+        _show_block(console, event["reasoning"], style="italic dim")
+    if event["text"]:
+        _show_block(console, event["text"], style="")
+    for call in event["tool_calls"]:
+        _show_block(console, _describe_call(call["name"], call["arguments"]), style="green")
+
+
+def _describe_call(name: str, arguments: str) -> str:
+    try:
+        values = json.loads(arguments)
+        if name == "shell":
+            return f"$ {values['command']}"
+        return f"{name}: {values.get('answer', arguments)}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{name} {arguments}"
+
+
+def _show_end(event: Event, console: Console) -> None:
+    usage = event["usage"]
+    cost = "cost unknown" if usage["cost_usd"] is None else f"${usage['cost_usd']:.4f}"
+    if usage["cost_usd"] is None and usage.get("known_cost_usd"):
+        cost = f"at least ${usage['known_cost_usd']:.4f}"
+    tokens = f"{usage['llm_calls']} calls, {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
+    console.print(Rule(Text(f"{event['reason']} · {tokens} · {cost}", style="bold")))
+
+
+def _show_block(console: Console, text: str, style: str) -> None:
+    lines = text.splitlines()
+    if len(lines) > _LONGEST_LINES:
+        half = _LONGEST_LINES // 2
+        lines = [*lines[:half], f"… {len(lines) - 2 * half} lines more …", *lines[-half:]]
+    console.print(Padding(Text("\n".join(lines), style=style), (0, 0, 0, 2)))

@@ -1,0 +1,93 @@
+"""A program in the workspace that asks the model, which is all that it can reach."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.testing.model_server import Fault, Reply, Tokens, ToolCall, by_conversation, in_turn
+from evalkit.workspaces.sandbox import find_bubblewrap
+from modelcli import KEY, Cli
+
+pytest_plugins = ("modelfixtures",)
+pytestmark = pytest.mark.skipif(find_bubblewrap() is None, reason="needs bubblewrap, which does not work here")
+
+AGENT = """
+import json, os, socket, subprocess, sys, urllib.error, urllib.request
+url = os.environ["EVALKIT_MODEL_URL"]
+def ask(stream):
+    body = {"model": "x", "stream": stream, "messages": [{"role": "user", "content": os.environ["EVALKIT_STATEMENT"]}]}
+    request = urllib.request.Request(url + "/chat/completions", json.dumps(body).encode())
+    return urllib.request.urlopen(request, timeout=30).read().decode()
+ask(True)
+command = json.loads(ask(False))["choices"][0]["message"]["content"]
+subprocess.run(command, shell=True, check=True)
+for port in map(int, sys.argv[1:]):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+    except OSError:
+        print("cannot reach", port)
+print(dict(os.environ))
+"""
+REPLY = Reply("echo yes > answer.txt", tokens=Tokens(100, 40, 20, 5), cost_usd=0.01)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path, agent="command")
+
+
+def settings(*values: str) -> list[str]:
+    return [word for value in ("workspace.network=model", *values) for word in ("--set", value)]
+
+
+def run_agent(cli: Cli, server: Any, task: Path, *values: str) -> dict[str, Any]:
+    argv = json.dumps(["python3", "-c", AGENT, server.root_url.rpartition(":")[2]])
+    return cli.infer(server, str(task), *settings(f"agent.command={argv}", *values))
+
+
+def test_it_reaches_the_model_and_nothing_else_and_is_counted(cli: Cli, serve: Any, task: Path) -> None:
+    server = serve(in_turn(REPLY), cost_style="openrouter")
+    document = run_agent(cli, server, task)
+    assert document["buckets"]["resolved"] == 1, cli.said
+    usage = cli.row()["usage"]
+    assert (usage["llm_calls"], usage["input_tokens"], usage["cached_tokens"], usage["cost_usd"]) == (2, 200, 80, 0.02)
+    log = (cli.folder / "runs/run/instances/task/attempt-1/agent.log").read_text()
+    assert "cannot reach" in log
+    assert KEY not in "".join(path.read_text() for path in (cli.folder / "runs").rglob("*") if path.is_file())
+
+
+def test_it_is_stopped_at_its_limit_with_what_it_has(cli: Cli, serve: Any, task: Path) -> None:
+    server = serve(in_turn(REPLY), cost_style="openrouter")
+    run_agent(cli, server, task, "agent.max_cost_usd=0.01")
+    assert len(server.calls) == 1
+    row = cli.row()
+    assert (row["outcome"], row["failure"], row["usage"]["cost_usd"]) == ("empty", None, 0.01)
+
+
+def test_refused_credentials_are_no_fault_of_the_agent(cli: Cli, serve: Any, task: Path) -> None:
+    document = run_agent(cli, serve(in_turn(Fault("unauthorized"))), task)
+    assert document["error"]["kind"] == "credentials"
+    assert cli.row()["failure"]["kind"] == "model_auth"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mini") is None, reason="mini-swe-agent is not installed: pip install mini-swe-agent")
+def test_mini_swe_agent(cli: Cli, serve: Any, task: Path) -> None:
+    def bash(command: str) -> Reply:
+        return Reply("THOUGHT: so be it", [ToolCall("bash", {"command": command})], tokens=Tokens(100, 40, 20, 5))
+
+    end = bash("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")
+    server = serve(by_conversation(bash("ls"), bash("echo yes > answer.txt"), end))
+    prices = "model.prices={input = 1, output = 1}"
+    document = cli.infer(server, str(task), *settings("agent.preset=mini-swe-agent", prices))
+    assert document["buckets"]["resolved"] == 1, cli.said
+    usage = cli.row()["usage"]
+    assert (usage["llm_calls"], usage["input_tokens"], usage["output_tokens"]) == (3, 300, 60)
+    assert usage["cost_usd"] == pytest.approx(360 / 1e6)
+    trajectory = cli.folder / "runs/run/instances/task/attempt-1/mini.traj.json"
+    assert json.loads(trajectory.read_text())["trajectory_format"].startswith("mini-swe-agent")

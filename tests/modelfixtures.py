@@ -1,0 +1,43 @@
+"""What tests of agents that ask a model have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.testing.model_server import ModelServer, Script
+from modelcli import KEY, Cli
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    """A task that is resolved by a file that says yes."""
+    folder = tmp_path / "task"
+    (folder / "tests").mkdir(parents=True)
+    (folder / "environment").mkdir()
+    (folder / "environment/question.txt").write_text("what?\n")
+    (folder / "instruction.md").write_text("Write yes into {{ answer }}.txt")
+    (folder / "tests/test.sh").write_text('#!/bin/sh\ngrep -q yes "$EVALKIT_WORK/answer.txt"\n')
+    return folder
+
+
+@pytest.fixture
+def serve() -> Iterator[Any]:
+    servers: list[ModelServer] = []
+
+    def start(script: Script, **options: Any) -> ModelServer:
+        server = ModelServer(script, **({"keys": [KEY]} | options))
+        servers.append(server)
+        return server.__enter__()
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)

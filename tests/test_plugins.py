@@ -1,0 +1,85 @@
+"""An agent from another package: the one in examples/, installed as its user would install it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[1] / "examples/evalkit-agent-rewrite"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("packages")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--target", str(target), str(EXAMPLE)], check=True)
+    return target
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    folder = tmp_path / "task"
+    for name in ("tests", "environment"):
+        (folder / name).mkdir(parents=True)
+    (folder / "instruction.md").write_text("Spell as they do over there.\n")
+    (folder / "environment/a.txt").write_text("colour\n")
+    (folder / "tests/test.sh").write_text('#!/bin/sh\ngrep -qx color "$EVALKIT_WORK/a.txt"\n')
+    return folder
+
+
+def evalkit(packages: Path, folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EVALKIT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "evalkit", *arguments],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(packages)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_it_is_found_configured_and_run(packages: Path, task: Path, tmp_path: Path) -> None:
+    (tmp_path / "evalkit.toml").write_text(
+        '[agent]\nname = "rewrite"\n[agent.options]\nold = "colour"\nnew = "color"\n'
+        '[workspace]\nkind = "local"\nunsandboxed = true\n'
+    )
+    code, document, said = evalkit(packages, tmp_path, "infer", str(task))
+    assert (code, document["buckets"]["resolved"]) == (0, 1), said
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("{}", "agent.options.old of agent 'rewrite': Field required"),
+        ('{old = ""}', "at least 1 character"),
+        ('{old = "a", nwe = "b"}', "has no option nwe; did you mean new?"),
+    ],
+)
+def test_its_options_are_checked_before_anything_starts(
+    packages: Path, task: Path, tmp_path: Path, options: str, complaint: str
+) -> None:
+    arguments = ("infer", str(task), "--agent", "rewrite", "--workspace", "local", "--set", f"agent.options={options}")
+    code, document, said = evalkit(packages, tmp_path, *arguments)
+    assert code == 2
+    assert complaint in document["error"]["message"]
+    assert "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_its_options_are_shown(packages: Path, tmp_path: Path) -> None:
+    _, document, _ = evalkit(packages, tmp_path, "config", "--agent", "rewrite")
+    assert document["agent_options"]["properties"]["old"]["description"] == "Text to replace"
+
+
+def test_agents_without_options_take_none(packages: Path, tmp_path: Path) -> None:
+    code, document, _ = evalkit(packages, tmp_path, "infer", "--agent", "nop", "--set", "agent.options={a = 1}")
+    assert code == 2
+    assert "has no options" in document["error"]["message"]
