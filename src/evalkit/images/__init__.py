@@ -1,0 +1,1 @@
+"""Images with the agent baked in."""

@@ -1,0 +1,131 @@
+"""The Dockerfiles of images with the agent in them, and what can be read off those of others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PREFIX = "/opt/evalkit-agent"
+LABEL = "evalkit.image"
+INSTALLER = "install_agent.py"
+CONSTRAINTS = "constraints.txt"
+ENVIRONMENT, PIP_CONF, CA_BUNDLE = SECRETS = ("evalkit_env", "evalkit_pip_conf", "evalkit_ca_bundle")
+
+_CONTEXT = "/evalkit-context"
+_TASK_STAGE = "evalkit-task"
+_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE)
+_ARG = re.compile(r"ARG\s+(?P<name>\w+)(?:=[\"']?(?P<default>[^\"'\s]*)[\"']?)?", re.IGNORECASE)
+_HEREDOC = re.compile(r"<<-?[\"']?(\w+)[\"']?")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """What the builder understands. BuildKit can mount what an image should not keep; the classic builder cannot."""
+
+    mounts: bool = True
+
+    def install(self, source: str, *arguments: str) -> str:
+        """Run the installer on what `source` holds: an image, or nothing for the build's own context."""
+        command = json.dumps(["python3", f"{_CONTEXT}/{INSTALLER}", PREFIX, *arguments])
+        if not self.mounts:
+            origin = f"--from={source} / " if source else ". "
+            return f"COPY {origin}{_CONTEXT}/\nRUN {command}\n"
+        mounts = [f"type=bind,{f'from={source},' if source else ''}target={_CONTEXT}"]
+        mounts += [f"type=secret,id={name}" for name in SECRETS]
+        mounts += ["type=cache,target=/root/.cache/pip"]
+        return f"RUN {' '.join(f'--mount={mount}' for mount in mounts)} {command}\n"
+
+
+def relocatable_agent(base: str, arguments: tuple[str, ...], tag: str, syntax: Syntax) -> str:
+    """One prefix with everything the agent needs, and nothing around it."""
+    return (
+        f"FROM {base} AS build\n"
+        f"{syntax.install('', *arguments, '--relocatable')}"
+        f"FROM scratch\n{_label(tag)}"
+        f"COPY --from=build {PREFIX} {PREFIX}\n"
+    )
+
+
+def agent_source(tag: str) -> str:
+    """What each image installs from, where each has an install of its own."""
+    return f"FROM scratch\n{_label(tag)}COPY . /\n"
+
+
+def with_copied_agent(start: str, agent: str, tag: str) -> str:
+    return f"{_ended(start)}COPY --from={agent} {PREFIX} {PREFIX}\n{_path()}{_label(tag)}"
+
+
+def with_installed_agent(start: str, agent: str, arguments: tuple[str, ...], tag: str, syntax: Syntax) -> str:
+    """Installs in a stage of its own as root, so that the image keeps its user, and nothing but the prefix is added."""
+    start, stage = _name_last_stage(start)
+    return (
+        f"{_ended(start)}"
+        f"FROM {stage} AS evalkit-install\nUSER root\n{syntax.install(agent, *arguments)}"
+        f"FROM {stage}\nCOPY --from=evalkit-install {PREFIX} {PREFIX}\n{_path()}{_label(tag)}"
+    )
+
+
+def without_agent(start: str, tag: str) -> str:
+    return f"{_ended(start)}{_label(tag)}"
+
+
+def base_images(dockerfile: str, build_args: Mapping[str, str]) -> tuple[str, ...]:
+    """The images that a Dockerfile starts from, as far as they can be known without building it."""
+    values: dict[str, str] = {}
+    stages, found = {"scratch"}, []
+    for line in _instructions(dockerfile).values():
+        if declared := _ARG.fullmatch(line):
+            name = declared["name"]
+            values[name] = build_args.get(name, declared["default"] or "")
+        elif start := _FROM.fullmatch(line):
+            image = _VARIABLE.sub(
+                lambda match: values.get(match[1] or match[2]) or match[3] or match[0], start["image"]
+            )
+            if image.lower() not in stages and "$" not in image:
+                found.append(image)
+            stages.add((start["stage"] or "").lower())
+    return tuple(dict.fromkeys(found))
+
+
+def _name_last_stage(dockerfile: str) -> tuple[str, str]:
+    lines = dockerfile.split("\n")
+    starts = [(end, match) for end, line in _instructions(dockerfile).items() if (match := _FROM.fullmatch(line))]
+    if not starts:
+        raise ValueError("the Dockerfile has no FROM")
+    end, last = starts[-1]
+    if last["stage"]:
+        return dockerfile, last["stage"]
+    lines[end] = f"{lines[end].rstrip()} AS {_TASK_STAGE}"
+    return "\n".join(lines), _TASK_STAGE
+
+
+def _instructions(dockerfile: str) -> dict[int, str]:
+    """The instructions, each with its lines joined, by the number of its last line; texts within them are left out."""
+    found: dict[int, str] = {}
+    whole, ends = "", list[str]()
+    for number, line in enumerate(dockerfile.split("\n")):
+        text = line.strip()
+        if ends:
+            ends = ends[1:] if text == ends[0] else ends
+        elif text and not text.startswith("#"):
+            whole += text.removesuffix("\\")
+            if not text.endswith("\\"):
+                found[number] = whole.strip()
+                ends = _HEREDOC.findall(whole)
+                whole = ""
+    return found
+
+
+def _ended(text: str) -> str:
+    return text.rstrip().removesuffix("\\") + "\n"
+
+
+def _path() -> str:
+    return f"ENV PATH={PREFIX}/bin:$PATH\n"
+
+
+def _label(tag: str) -> str:
+    return f"LABEL {LABEL}={json.dumps(tag)}\n"

