@@ -1,0 +1,73 @@
+"""Everything that evalkit says to people. It goes to standard error, and no failure of it ever reaches the work.
+
+Light to import, since every error is said through here; what draws is loaded when it is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.console import stderr
+from evalkit.console.text import printable
+
+if TYPE_CHECKING:
+    from evalkit.console.board import Board
+    from evalkit.console.display import Display
+    from evalkit.console.images import ImageWatch
+    from evalkit.console.observer import Watch
+
+_display: Display | None = None
+
+
+def say(line: str) -> None:
+    """Write one line to standard error, if anybody is still listening."""
+    if _display is not None:
+        _display.say(line)
+    else:
+        stderr.write(printable(line, keep="\n\t") + "\n")
+
+
+@contextmanager
+def watch(total: int, *, quiet: bool = False) -> Iterator[Watch]:
+    """Shows a run while it goes on. What it yields wants to be told what happens, and to be kept fresh."""
+    from evalkit.console.observer import Watch, new_board  # noqa: PLC0415  # not needed to say an error
+
+    board = new_board(total)
+    with showing(board, quiet=quiet) as display:
+        yield Watch(board, display)
+
+
+@contextmanager
+def watch_images(log_of: Callable[[str], Path], *, quiet: bool = False) -> Iterator[ImageWatch]:
+    """Shows images being built."""
+    from evalkit.console.images import ImageWatch, new_board  # noqa: PLC0415  # not needed to say an error
+
+    board = new_board()
+    with showing(board, quiet=quiet) as display:
+        images = ImageWatch(board, display, log_of)
+        yield images
+        images.tell_slowest()
+
+
+@contextmanager
+def showing(board: Board, *, quiet: bool = False) -> Iterator[Display]:
+    """Shows a board while the context lasts: in place on a terminal, else as lines."""
+    global _display  # noqa: PLW0603  # the process has one standard error
+    from evalkit.console.display import open_display  # noqa: PLC0415  # not needed to say an error
+
+    with open_display(board, quiet=quiet) as display:
+        outer, _display = _display, display
+        try:
+            yield display
+        finally:
+            _display = outer
+
+
+def show_summary(document: Mapping[str, Any]) -> None:
+    """Draw the document of `aggregate`, or of a run that ended, as tables."""
+    from evalkit.console.summary import render  # noqa: PLC0415  # not needed to say an error
+
+    stderr.write(render(document, columns=stderr.columns(), styled=stderr.is_terminal()))

@@ -1,0 +1,61 @@
+"""Tells a display what happens in a run."""
+
+from __future__ import annotations
+
+from evalkit.console.board import Board
+from evalkit.console.display import Display
+from evalkit.domain.models import Failure, Result
+from evalkit.domain.planning import BUCKETS, mark_of
+
+
+def new_board(total: int) -> Board:
+    return Board("instance", [bucket for bucket in BUCKETS if bucket != "incomplete"], total=total)
+
+
+class Watch:
+    """The observer of a run."""
+
+    def __init__(self, board: Board, display: Display) -> None:
+        self._board = board
+        self._display = display
+
+    async def keep_fresh(self) -> None:
+        await self._display.keep_fresh()
+
+    def added(self, instance_id: str, attempt: int) -> None:
+        self._board.noun = "attempt"
+        self._board.expect()
+        self._display.changed()
+
+    def entered(self, instance_id: str, attempt: int, stage: str) -> None:
+        self._board.enter((instance_id, attempt), _label(instance_id, attempt), stage)
+        self._display.changed()
+
+    def retrying(self, instance_id: str, attempt: int, failure: Failure, delay: float) -> None:
+        self._board.wait((instance_id, attempt))
+        again = f"again in {delay:g} s" if delay else "again"
+        self._display.changed()
+        self._display.tell(f"{_label(instance_id, attempt)} {_describe(failure)}; {again}")
+
+    def finished(self, result: Result) -> None:
+        bucket, label = mark_of(result).bucket, _label(result.instance_id, result.attempt)
+        self._board.end((result.instance_id, result.attempt), bucket, cost_usd=result.usage.cost_usd or 0.0)
+        why = ""
+        if result.failure is not None:
+            why = f" ({_describe(result.failure)})"
+            self._board.last_problem = f"{label}{why}"
+        self._display.changed()
+        self._display.tell(f"[{self._board.done}/{self._board.total}] {label} {bucket} {result.seconds:.1f} s{why}")
+
+    def held(self, reason: str | None) -> None:
+        self._board.held = reason
+        self._display.changed()
+        self._display.tell(f"nothing new starts: {reason}" if reason else "going on")
+
+
+def _label(instance_id: str, attempt: int) -> str:
+    return instance_id if attempt == 1 else f"{instance_id} #{attempt}"
+
+
+def _describe(failure: Failure) -> str:
+    return f"{failure.kind} in {failure.stage}: {failure.message}"

@@ -1,0 +1,57 @@
+"""Writes to standard error, whatever it is: a terminal, a file, a pipe that nobody reads any more, or closed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+
+STDOUT, STDERR = 1, 2
+_TERMINALS_THAT_ONLY_PRINT = ("", "dumb", "unknown")
+_PATIENCE_SECONDS = 1.0
+_DEFAULT_COLUMNS = 80
+
+
+def write(text: str) -> None:
+    content = text.encode(encoding(), "backslashreplace")
+    try:
+        while content:
+            content = content[_write_some(content) :]
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN):
+            _give_up()
+
+
+def _write_some(content: bytes) -> int:
+    try:
+        return os.write(STDERR, content)
+    except BlockingIOError:
+        # Whoever shares the descriptor with us made it non-blocking.
+        select.select([], [STDERR], [], _PATIENCE_SECONDS)
+        return os.write(STDERR, content)
+
+
+def _give_up() -> None:
+    """Nobody reads any more. What this process writes from now on, plugins included, goes nowhere and is no error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if os.path.sameopenfile(STDOUT, STDERR):
+        os.dup2(nowhere, STDOUT)
+    os.dup2(nowhere, STDERR)
+    os.close(nowhere)
+
+
+def encoding() -> str:
+    return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+
+def is_terminal() -> bool:
+    """Whether lines can be drawn again in place."""
+    return os.isatty(STDERR) and os.environ.get("TERM", "") not in _TERMINALS_THAT_ONLY_PRINT
+
+
+def columns() -> int:
+    try:
+        return os.get_terminal_size(STDERR).columns or _DEFAULT_COLUMNS
+    except OSError:
+        return _DEFAULT_COLUMNS
