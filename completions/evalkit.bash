@@ -1,0 +1,196 @@
+# Completion of evalkit for bash. Written by `make completions`.
+# To use it, source this file in ~/.bashrc, or keep it as ~/.local/share/bash-completion/completions/evalkit.
+
+# The program itself knows about runs, instances, and what is installed.
+_evalkit_ask() {
+    _EVALKIT_COMPLETE=$1 "${words[0]/#\~\//$HOME/}" "${words[@]:1:${#words[@]}-2}" 2>/dev/null </dev/null
+}
+
+# Bash has split the line also at = and :, which are parts of our words.
+_evalkit_read_line() {
+    local i word glue=
+    words=()
+    for (( i = 0; i <= COMP_CWORD; i++ )); do
+        word=${COMP_WORDS[i]}
+        if [[ $glue || ( $i -gt 1 && $word == [=:]* ) ]]; then
+            words[${#words[@]}-1]+=$word
+        else
+            words+=("$word")
+        fi
+        [[ $word == *[=:] && $i -gt 1 ]] && glue=yes || glue=
+    done
+    current=${words[${#words[@]}-1]}
+    before=${words[${#words[@]}-2]}
+    # What readline replaces begins after the last place where it split.
+    kept=${current%"${COMP_WORDS[COMP_CWORD]}"}
+    [[ ${COMP_WORDS[COMP_CWORD]} == [=:] ]] && kept=$current
+}
+
+# Offer those of the given words that begin with what is typed, after what stays in front of them.
+_evalkit_offer() {
+    local front=$1 word quoted
+    shift
+    for word; do
+        word=$front$word
+        printf -v quoted %q "$word"
+        quoted=${quoted//\\,/,}
+        if [[ $current == [\'\"]* ]]; then
+            [[ $word == "${current:1}"* ]] && COMPREPLY+=("$word")
+        elif [[ $word == "$current"* || $quoted == "$current"* ]]; then
+            COMPREPLY+=("${quoted#"$kept"}")
+        fi
+    done
+}
+
+# Offer what a value may be. In front of it stands --option= where it is written like that.
+_evalkit_offer_value() {
+    local takes=$1 front=$2 value=${current#"$2"} found=()
+    case $takes in
+        nothing) ;;
+        files | directories)
+            compopt -o filenames 2>/dev/null
+            [[ $takes == files ]] && takes=-f || takes=-d
+            mapfile -t found < <(compgen "$takes" -- "$value")
+            COMPREPLY+=("${found[@]}")
+            ;;
+        instances | kinds)
+            [[ $value == *,* ]] && front+=${value%,*},
+            mapfile -t found < <(_evalkit_words "$takes")
+            _evalkit_offer "$front" "${found[@]}"
+            ;;
+        *)
+            mapfile -t found < <(_evalkit_words "$takes")
+            _evalkit_offer "$front" "${found[@]}"
+            [[ $takes == runs && ! ${COMPREPLY[*]} ]] && _evalkit_offer_value directories "$front"
+            ;;
+    esac
+    [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace 2>/dev/null
+}
+
+_evalkit_words() {
+    case $1 in
+        agents | benchmarks | workspaces | critics | runs | instances | fields) _evalkit_ask "$1" ;;
+        keys) printf '%s\n' benchmark.name benchmark.dataset benchmark.split benchmark.select benchmark.limit benchmark.seed benchmark.shard benchmark.reference benchmark.exclude agent.name agent.command agent.preset agent.prompt agent.options agent.max_steps agent.max_tokens agent.max_cost_usd agent.command_timeout agent.env model.name model.base_url model.api_key_env model.api model.temperature model.options model.stream model.timeout model.retries model.max_in_flight model.tokens_per_minute model.prices model.virtual_keys workspace.kind workspace.image workspace.network workspace.memory workspace.cpus workspace.unsandboxed images.agent_source images.strategy images.agent_base images.constraints images.install_env images.pip_conf images.ca_bundle images.repository images.push images.drop_after_push images.workers images.pulls images.retries images.stall images.disk_floor images.build_args images.network images.platform images.build_dir run.workers run.attempts run.stop_on run.critic run.retries run.max_cost_usd run.max_instance_cost_usd run.memory_share timeouts.open timeouts.solve timeouts.collect timeouts.grade timeouts.build output.dir ;;
+        assignments) printf '%s\n' benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= ;;
+        kinds) printf '%s\n' empty timeout error oom image_missing image_pull rate_limited engine disk_full workspace setup agent model_auth model_limit model_request model_unavailable context_overflow budget grader internal ;;
+        *) printf '%s\n' $1 ;;
+    esac
+}
+
+# What an option of a command takes; nothing at all for a switch.
+_evalkit_takes() {
+    takes=
+    case "$1 $2" in
+        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --workers' | 'config --attempts' | 'config --timeout')
+            takes='nothing'
+            ;;
+        'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'config --benchmark')
+            takes='benchmarks'
+            ;;
+        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'config --dataset' | 'config --config')
+            takes='files'
+            ;;
+        'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'config --select')
+            takes='instances'
+            ;;
+        'infer --agent' | 'resume --agent' | 'config --agent')
+            takes='agents'
+            ;;
+        'infer --workspace' | 'resume --workspace' | 'grade --workspace' | 'config --workspace')
+            takes='workspaces'
+            ;;
+        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'config --run-dir')
+            takes='directories'
+            ;;
+        'infer --set' | 'resume --set' | 'grade --set' | 'aggregate --set' | 'compare --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'config --set')
+            takes='assignments'
+            ;;
+        'resume --retry')
+            takes='kinds'
+            ;;
+        'resume --accept-change')
+            takes='keys'
+            ;;
+        'aggregate --by')
+            takes='fields'
+            ;;
+        'aggregate --format')
+            takes='json table'
+            ;;
+        'trajectory --format')
+            takes='text atif mini events'
+            ;;
+    esac
+}
+
+_evalkit() {
+    local words current before kept word last= command= option= takes= options= arguments=() given=()
+    COMPREPLY=()
+    _evalkit_read_line
+    for word in "${words[@]:1:${#words[@]}-2}"; do
+        _evalkit_takes "$command" "$last"
+        if [[ $word != -* && ! $takes ]]; then
+            [[ $command ]] && given+=("$word") || command=$word
+        fi
+        last=$word
+    done
+    case $command in
+        '')
+            _evalkit_offer '' infer resume grade aggregate compare trajectory predictions build-images config
+            [[ $current == -* ]] && _evalkit_offer '' -h --help --version
+            return
+            ;;
+        infer)
+            options='--run-id --build-missing --dry-run --quiet -q --benchmark --dataset --split --select --limit --shard --agent --model --workspace --workers --attempts --timeout --run-dir --config --set --help -h'
+            arguments=(directories)
+            ;;
+        resume)
+            options='--retry --accept-change --extend --raise-budget --build-missing --dry-run --quiet -q --dataset --select --limit --shard --agent --model --workspace --workers --attempts --timeout --run-dir --config --set --help -h'
+            arguments=(runs)
+            ;;
+        grade)
+            options='--predictions --logs --gold --repeat --report --run-id --force --dry-run --build-missing --quiet -q --benchmark --dataset --split --select --limit --shard --workspace --workers --run-dir --config --set --help -h'
+            arguments=(runs)
+            ;;
+        aggregate)
+            options='--by --format --known-bad --report --run-dir --config --set --help -h'
+            arguments=(runs)
+            ;;
+        compare)
+            options='--run-dir --config --set --help -h'
+            arguments=( )
+            ;;
+        trajectory)
+            options='--attempt --format --run-dir --config --set --help -h'
+            arguments=(runs instances)
+            ;;
+        predictions)
+            options='--name --attempt --run-dir --config --set --help -h'
+            arguments=(runs)
+            ;;
+        build-images)
+            options='--force --dry-run --quiet -q --benchmark --dataset --split --select --limit --shard --workers --push --drop-after-push --config --set --help -h'
+            arguments=(directories)
+            ;;
+        config)
+            options='--schema --benchmark --dataset --split --select --limit --shard --agent --model --workspace --workers --attempts --timeout --run-dir --push --drop-after-push --config --set --help -h'
+            arguments=()
+            ;;
+        *) return ;;
+    esac
+    option=$before
+    [[ $current == --*=* ]] && option=${current%%=*}
+    _evalkit_takes "$command" "$option"
+    if [[ $takes && $option == "$before" ]]; then
+        _evalkit_offer_value "$takes" ''
+    elif [[ $takes ]]; then
+        _evalkit_offer_value "$takes" "$option="
+    else
+        # Where a command takes several, they are all of one kind.
+        takes=${arguments[${#given[@]}]:-${arguments[0]}}
+        [[ $current != -* && $takes ]] && _evalkit_offer_value "$takes" ''
+        [[ $current == -* || ! $current && ( ! $takes || $takes == directories ) ]] && _evalkit_offer '' $options
+    fi
+}
+
+complete -o nosort -F _evalkit evalkit 2>/dev/null || complete -F _evalkit evalkit

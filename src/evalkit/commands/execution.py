@@ -1,0 +1,205 @@
+"""What infer and resume have in common: the parts of a run, its execution, and the document at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from evalkit import console, logs, memory, registry, scratch, stdout
+from evalkit.benchmarks.places import BUNDLED
+from evalkit.commands.interruption import until_signal
+from evalkit.commands.numbers import summarize
+from evalkit.config import Config
+from evalkit.domain.budget import Budgets
+from evalkit.domain.models import Instance, Recorded
+from evalkit.domain.planning import Step
+from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, RunScope
+from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
+from evalkit.engine import Engine, Run
+from evalkit.errors import DatasetError, EvalkitError, ExitCode, UsageError
+from evalkit.plugins import check_options
+from evalkit.settings import Settings
+from evalkit.store import directory as directories
+from evalkit.store.directory import RunDirectory
+
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the config names, found and created."""
+
+    config: Config
+    benchmark: Benchmark
+    agent: Agent
+    critic: Critic
+
+
+def create_parts(config: Config, *, workspaces: bool = True) -> Parts:
+    benchmark = registry.create("benchmarks", config.benchmark.name, config)
+    check_options(config.agent.name, registry.load("agents", config.agent.name), config.agent.options)
+    agent = registry.create("agents", config.agent.name, config, benchmark)
+    critic = registry.load("critics", config.run.critic)
+    if workspaces:
+        registry.load("workspaces", config.workspace_kind)
+    return Parts(config, benchmark, agent, critic)
+
+
+def load_instances(benchmark: Benchmark, config: Config) -> dict[str, Instance]:
+    """All instances of the data set."""
+    with registry.blamed_on(f"the data set of {config.benchmark.name} cannot be loaded", DatasetError):
+        try:
+            instances = index_by_id(benchmark.load())
+        except SelectionError as error:
+            raise DatasetError(str(error)) from error
+        except OSError as error:
+            raise DatasetError(f"the data set of {config.benchmark.name} cannot be read: {error}") from error
+    if not instances:
+        raise DatasetError(f"the data set {config.benchmark.dataset or config.benchmark.name} has no instances")
+    return instances
+
+
+def select_instances(instances: Mapping[str, Instance], config: Config) -> dict[str, Instance]:
+    """Those that the config selects. A name that is a file stands for the names in it."""
+    wanted: list[str] = []
+    for name in config.benchmark.select:
+        wanted += _read_names(Path(name)) if name not in instances and _is_file(name) else [name]
+    try:
+        chosen = select(instances, wanted, config.benchmark.limit, config.benchmark.seed)
+    except SelectionError as error:
+        raise UsageError(str(error), hint="benchmark.select takes ids, regular expressions and files of ids") from error
+    if config.benchmark.shard is None:
+        return chosen
+    number, count = map(int, config.benchmark.shard.split("/"))
+    return take_shard(chosen, number, count)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # a long regular expression is no name of a file
+        return False
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"benchmark.select: {path} cannot be read: {error}") from error
+    return [name for name in names if name and not name.startswith("#")]
+
+
+def provide_images(
+    config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool
+) -> dict[str, Instance]:
+    """The instances, each with the image that it runs in: built if it is missing and that is wanted, else an error."""
+    builds = config.images.agent_source is not None or any(each.build for each in instances.values())
+    if config.workspace_kind != "docker" or not builds:
+        return dict(instances)
+    from evalkit.commands.provision import provide  # noqa: PLC0415  # asks registries and starts builders
+
+    return provide(config, instances, build=build, quiet=quiet)
+
+
+def execute(
+    directory: RunDirectory,
+    parts: Parts,
+    settings: Settings,
+    instances: Mapping[str, Instance],
+    steps: Sequence[Step],
+    *,
+    recorded: Mapping[tuple[str, int], Recorded] | None = None,
+    spent_usd: float = 0.0,
+    spent_usd_on: Mapping[str, float] | None = None,
+    quiet: bool = False,
+) -> int:
+    """Take the steps, print the document of the run, and return the exit code. The run is being written to."""
+    config = settings.config
+    problem: EvalkitError | None = None
+    with ExitStack() as stack:
+        stack.enter_context(logs.written_to(directory.path / directories.LOG))
+        folder = stack.enter_context(scratch.folder())
+        watch = stack.enter_context(console.watch(len(steps), quiet=quiet))
+        scope = RunScope(directory.manifest.run_id, folder, hidden=_hidden_folders(directory, config))
+        run = Run(
+            run_id=scope.run_id,
+            benchmark=parts.benchmark,
+            agent=parts.agent,
+            workspaces=registry.create("workspaces", config.workspace_kind, config, scope),
+            store=directory,
+            critic=parts.critic,
+            observer=watch,
+            scratch=folder / "jobs",
+            limits=config.limits,
+            pinned=_pinned_limits(settings),
+            workers=config.run.workers,
+            retries=config.run.retries,
+            network=config.workspace.network,
+            budgets=Budgets(
+                run_usd=config.run.max_cost_usd,
+                instance_usd=config.run.max_instance_cost_usd,
+                attempt_usd=config.agent.max_cost_usd,
+                attempt_tokens=config.agent.max_tokens,
+                spent_usd=spent_usd,
+                spent_usd_on=spent_usd_on or {},
+            ),
+            grader_version=parts.benchmark.grader_version,
+            held=memory.Governor(config.run.memory_share, memory.available_memory()).held,
+        )
+        try:
+            work = partial(_execute, run, Engine(run, instances, steps, recorded))
+            signal_number = anyio.run(until_signal, work, watch.keep_fresh)
+        except EvalkitError as error:
+            problem, signal_number = error, None
+    document = {"run": str(directory.path), **summarize([directory])}
+    unfinished = [*document["ids"]["error"], *document["ids"]["incomplete"]]
+    if problem is None:
+        stdout.emit(document)
+    if not quiet:
+        console.show_summary(document)
+    if problem is not None:
+        problem.message += _name_unfinished(unfinished)
+        problem.document = document
+        raise problem
+    if signal_number is not None:
+        return 128 + signal_number
+    return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE
+
+
+async def _execute(run: Run, engine: Engine) -> None:
+    async with AsyncExitStack() as stack:
+        if isinstance(run.agent, Lasting):
+            await stack.enter_async_context(run.agent.lasting())
+        await engine.execute()
+
+
+def _hidden_folders(directory: RunDirectory, config: Config) -> tuple[Path, ...]:
+    """Where answers lie on this machine: the data set, and all runs."""
+    dataset = Path(config.benchmark.dataset) if config.benchmark.dataset else BUNDLED
+    folders = (directory.path.parent, dataset if dataset.is_dir() else dataset.parent)
+    return tuple(folder.resolve() for folder in folders if folder.is_dir())
+
+
+def _pinned_limits(settings: Settings) -> frozenset[str]:
+    """What a flag says holds for all instances; other settings yield to what a task asks for."""
+    keys = (
+        "timeouts.open",
+        "timeouts.solve",
+        "timeouts.collect",
+        "timeouts.grade",
+        "workspace.memory",
+        "workspace.cpus",
+    )
+    return frozenset(key.partition(".")[2] for key in keys if settings.origin[key].startswith("flag "))
+
+
+def _name_unfinished(ids: Sequence[str]) -> str:
+    if not ids:
+        return ""
+    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+    return f"; not done: {', '.join(ids[:_MOST_NAMED])}{more}"

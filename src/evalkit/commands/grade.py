@@ -1,0 +1,317 @@
+"""evalkit grade"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalkit import console, stdout
+from evalkit.agents.recorded import NAME as RECORDED
+from evalkit.commands.execution import (
+    Parts,
+    create_parts,
+    execute,
+    load_instances,
+    provide_images,
+    select_instances,
+)
+from evalkit.commands.grading import (
+    LogGrading,
+    find_answers,
+    find_bad,
+    import_predictions,
+    official_report,
+    plan_grading,
+    require_log_judge,
+)
+from evalkit.commands.identity import find_changes
+from evalkit.commands.numbers import summarize
+from evalkit.commands.options import BuildMissing, Quiet, RunArgument, configured, explain
+from evalkit.config import Config
+from evalkit.domain.models import Instance
+from evalkit.domain.planning import Step
+from evalkit.domain.protocols import ReferencePatches
+from evalkit.errors import ConfigError, EvalkitError, ExitCode, UsageError
+from evalkit.settings import Settings, load_again, override
+from evalkit.store.directory import RunDirectory, find_run
+from evalkit.store.logs import RecordedLogs
+from evalkit.store.manifest import write_atomically
+from evalkit.store.predictions import Prediction, read_predictions, require_known
+
+_SOURCES = "Answers"
+GOLD = "gold"
+
+
+@configured("benchmark", "dataset", "split", "select", "limit", "shard", "workspace", "workers", "run-dir")
+def grade(
+    settings: Settings,
+    run: RunArgument = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Grade SWE-bench predictions (JSON or JSON lines) in a new run, rather than a run's own answers",
+            rich_help_panel=_SOURCES,
+            show_default=False,
+        ),
+    ] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Judge recorded logs, as in logs/run_evaluation/RUN, rather than run the tests",
+            rich_help_panel=_SOURCES,
+            show_default=False,
+        ),
+    ] = None,
+    gold: Annotated[
+        bool,
+        typer.Option(
+            "--gold",
+            help="Grade the reference patches: finds instances that no answer can resolve",
+            rich_help_panel=_SOURCES,
+        ),
+    ] = False,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100, help="Times to grade each reference patch: finds flaky tests", rich_help_panel=_SOURCES
+        ),
+    ] = 1,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the run report of the official harness",
+            rich_help_panel="Output",
+            show_default=False,
+        ),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=explain("Name of the new run.", default="made from date and benchmark")),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also grade what this grader has judged already: same patch, same instance")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be graded, and stop")] = False,
+    build_missing: BuildMissing = False,
+    quiet: Quiet = False,
+) -> int:
+    """Grade answers that are there already, without running an agent.
+
+    Answers of a run get new rows in it. Predictions of any tool become a run of their own, which all other commands
+    take. What this very grader has judged before is skipped, whatever files lie around.
+
+    Examples:
+      evalkit grade                                   # the newest run
+      evalkit grade --benchmark swebench --predictions preds.json
+      evalkit grade --benchmark swebench --predictions preds.json --logs logs/run_evaluation/RUN
+      evalkit grade --benchmark swebench --gold --repeat 3
+    """
+    if sum((run is not None, predictions is not None, gold)) > 1:
+        raise UsageError("a run, --predictions and --gold are answers of different origin: give one of them")
+    if repeat > 1 and not gold:
+        raise UsageError("--repeat is for --gold: other answers are graded once")
+    recorded_logs = RecordedLogs.open(logs) if logs else None
+    answers = Request(predictions, gold, repeat, recorded_logs is not None)
+    if answers.are_new:
+        opened = _import(answers, settings, run_id, dry_run=dry_run)
+    else:
+        opened = _reopen(run, settings, from_logs=recorded_logs is not None)
+    if opened is None:
+        return 0
+    with opened.directory.writing():
+        how = How(force=force, dry_run=dry_run, build_missing=build_missing, quiet=quiet)
+        code = _grade(opened, recorded_logs, how)
+        if report is not None and not dry_run:
+            write_report(opened.directory, report)
+        if gold:
+            _write_bad(opened.directory)
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Where the answers come from."""
+
+    predictions: Path | None
+    gold: bool
+    repeat: int
+    from_logs: bool
+
+    @property
+    def are_new(self) -> bool:
+        return self.predictions is not None or self.gold
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run with its answers, and what it takes to grade them."""
+
+    directory: RunDirectory
+    settings: Settings
+    parts: Parts
+    instances: Mapping[str, Instance]
+    models: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    force: bool
+    dry_run: bool
+    build_missing: bool
+    quiet: bool
+
+
+def _reopen(run: str | None, settings: Settings, *, from_logs: bool) -> Opened:
+    directory = RunDirectory.open(find_run(run, settings.config.output.dir))
+    manifest = directory.manifest
+    settings = load_again(manifest.config, manifest.origin, manifest.given, settings.layers)
+    _require_same(directory, settings)
+    parts = _create_parts(settings, from_logs=from_logs)
+    instances = load_instances(parts.benchmark, settings.config)
+    if gone := [name for name in manifest.instance_ids if name not in instances]:
+        console.say(f"evalkit: not graded, since the data set has no longer: {', '.join(gone)}")
+    return Opened(directory, settings, parts, instances)
+
+
+def _import(request: Request, settings: Settings, run_id: str | None, *, dry_run: bool) -> Opened | None:
+    """A new run of the answers; None where the plan was to be printed only."""
+    given = read_predictions(request.predictions) if request.predictions else {}
+    settings = override(settings, _identify(given) | {"agent.name": RECORDED, "agent.command": []}, "grade")
+    if request.gold:
+        settings = override(settings, {"run.attempts": request.repeat, "run.stop_on": "never"}, "flag --gold")
+    config = settings.config
+    parts = _create_parts(settings, from_logs=request.from_logs)
+    instances = load_instances(parts.benchmark, config)
+    if request.predictions is not None:
+        require_known(given, instances, request.predictions)
+    instances = select_instances(instances, config)
+    if request.gold:
+        given = _reference_predictions(parts, instances)
+    _mention_missing(given, instances)
+    if dry_run:
+        _print_plan([Step(name, 1) for name in given if name in instances])
+        return None
+    path = config.output.dir / _name(run_id, config.benchmark.name)
+    directory = import_predictions(path, settings, instances, given)
+    return Opened(directory, settings, parts, instances, {name: each.model for name, each in given.items()})
+
+
+def _create_parts(settings: Settings, *, from_logs: bool) -> Parts:
+    parts = create_parts(settings.config, workspaces=not from_logs)
+    if from_logs:
+        require_log_judge(parts, settings.config)
+    return parts
+
+
+def _reference_predictions(parts: Parts, instances: Mapping[str, Instance]) -> dict[str, Prediction]:
+    benchmark = parts.benchmark
+    if not isinstance(benchmark, ReferencePatches):
+        raise UsageError(
+            f"the reference solutions of {parts.config.benchmark.name!r} are no patches",
+            hint="run them with `evalkit infer --agent gold`",
+        )
+    return {
+        name: Prediction(name, benchmark.reference_patch(instance), GOLD, instance.source)
+        for name, instance in instances.items()
+    }
+
+
+def _grade(opened: Opened, logs: RecordedLogs | None, how: How) -> int:
+    directory, parts, instances = opened.directory, opened.parts, opened.instances
+    answers = find_answers(directory)
+    steps = plan_grading(directory, answers, instances, parts.benchmark.grader_version, force=how.force)
+    if how.dry_run:
+        return _print_plan(steps)
+    if logs is not None:
+        with console.watch(len(steps), quiet=how.quiet) as observer:
+            LogGrading(directory, parts, logs, observer, opened.models).execute(instances, steps, answers)
+        return _print_summary(directory)
+    pending = {step.instance_id: instances[step.instance_id] for step in steps}
+    config = _without_agent(opened.settings.config)
+    ready = {**instances, **provide_images(config, pending, build=how.build_missing, quiet=how.quiet)}
+    return execute(directory, parts, opened.settings, ready, steps, recorded=answers, quiet=how.quiet)
+
+
+def _without_agent(config: Config) -> Config:
+    """No agent runs where answers are graded, so no image needs one."""
+    return config.model_copy(update={"images": config.images.model_copy(update={"agent_source": None})})
+
+
+def _write_bad(directory: RunDirectory) -> None:
+    bad = find_bad(directory)
+    path = directory.path / "known-bad.json"
+    write_atomically(path, json.dumps(bad, indent=1).encode() + b"\n")
+    if bad["failing"] or bad["flaky"]:
+        console.say(
+            f"evalkit: the reference solution fails {len(bad['failing'])} instances and is flaky in"
+            f" {len(bad['flaky'])}: see {path}, and give it to `evalkit aggregate --known-bad`"
+        )
+
+
+def write_report(directory: RunDirectory, target: Path) -> None:
+    document = json.dumps(official_report(directory), indent=4)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, document.encode() + b"\n")
+    except OSError as error:
+        raise EvalkitError(f"cannot write the report {target}: {error.strerror}") from error
+
+
+def _require_same(directory: RunDirectory, settings: Settings) -> None:
+    for key, (before, after) in find_changes(directory.manifest, settings.config).items():
+        raise UsageError(
+            f"{key} was {before!r} and is now {after!r}: these are not the answers of the run",
+            hint="grade it as it was, or make a new run of its predictions with --predictions",
+        )
+
+
+def _identify(predictions: dict[str, Prediction]) -> dict[str, Any]:
+    """What is known of who made the predictions."""
+    models = sorted({each.model for each in predictions.values() if each.model})
+    if len(models) > 1:
+        console.say(f"evalkit: predictions of {len(models)} models are graded as one run: {', '.join(models)}")
+    return {"model.name": " + ".join(models) or None}
+
+
+def _mention_missing(predictions: dict[str, Prediction], instances: Any) -> None:
+    without = sum(name not in predictions for name in instances)
+    left_out = sum(name not in instances for name in predictions)
+    if without:
+        console.say(f"evalkit: {without} of {len(instances)} instances have no prediction: they count as incomplete")
+    if left_out:
+        console.say(f"evalkit: {left_out} predictions are of instances that are not selected")
+
+
+def _name(run_id: str | None, benchmark: str) -> str:
+    if run_id is not None and Path(run_id).name != run_id:
+        raise ConfigError(f"--run-id {run_id}: a name, not a path", hint="--run-dir says where runs are kept")
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return run_id or f"{moment}-{benchmark}-{RECORDED}-{secrets.token_hex(2)}"
+
+
+def _print_plan(steps: Sequence[Step]) -> int:
+    stdout.emit(
+        {
+            "schema": 1,
+            "attempts": len(steps),
+            "instances": [{"id": step.instance_id, "attempt": step.attempt} for step in steps],
+        }
+    )
+    return 0
+
+
+def _print_summary(directory: RunDirectory) -> int:
+    document = {"run": str(directory.path), **summarize([directory])}
+    stdout.emit(document)
+    unfinished = document["buckets"]["error"] + document["buckets"]["incomplete"]
+    return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE

@@ -1,0 +1,97 @@
+"""evalkit infer"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalkit import stdout
+from evalkit.commands.execution import create_parts, execute, load_instances, provide_images, select_instances
+from evalkit.commands.identity import make_manifest
+from evalkit.commands.options import BuildMissing, Quiet, TasksArgument, configured, explain
+from evalkit.config import Config
+from evalkit.domain.models import Instance
+from evalkit.domain.planning import Standing, plan
+from evalkit.errors import ConfigError, UsageError
+from evalkit.settings import Settings, override
+from evalkit.store.directory import RunDirectory
+
+
+@configured(
+    "benchmark",
+    "dataset",
+    "split",
+    "select",
+    "limit",
+    "shard",
+    "agent",
+    "model",
+    "workspace",
+    "workers",
+    "attempts",
+    "timeout",
+    "run-dir",
+)
+def infer(
+    settings: Settings,
+    tasks: TasksArgument = None,
+    run_id: Annotated[
+        str | None, typer.Option(metavar="NAME", help=explain("Name of the run.", default="made from date and agent"))
+    ] = None,
+    build_missing: BuildMissing = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop")] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run an agent over the instances of a benchmark, grade what can be graded, and write a run directory.
+
+    Without anything else, runs the bundled tasks with the reference solutions: no config, Docker or network needed.
+
+    Examples:
+      evalkit infer                                   # a first run
+      evalkit infer my-tasks/ --agent nop             # your tasks, in containers
+      evalkit infer --select csv-quoting,log-merge --attempts 3
+      evalkit infer --agent command --set agent.command='my-agent --headless'
+    """
+    if tasks is not None:
+        settings = override(settings, {"benchmark.name": "tasks", "benchmark.dataset": tasks}, "argument TASKS")
+    config = settings.config
+    parts = create_parts(config)
+    instances = select_instances(load_instances(parts.benchmark, config), config)
+    steps = plan({name: Standing() for name in instances}, config.attempts)
+    if dry_run:
+        stdout.emit(_describe_plan(config, instances, len(steps)))
+        return 0
+    name = run_id or _name_run(config)
+    if Path(name).name != name:
+        raise ConfigError(f"--run-id {name}: a name, not a path", hint="--run-dir says where runs are kept")
+    instances = provide_images(config, instances, build=build_missing, quiet=quiet)
+    manifest = make_manifest(name, settings, instances)
+    directory = RunDirectory.create(config.output.dir / name, manifest)
+    try:
+        with directory.writing():
+            return execute(directory, parts, settings, instances, steps, quiet=quiet)
+    except UsageError:
+        directory.discard()  # nothing has started, and the next try may have the same name
+        raise
+
+
+def _describe_plan(config: Config, instances: Mapping[str, Instance], steps: int) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "benchmark": config.benchmark.name,
+        "agent": config.agent.name,
+        "workspace": config.workspace_kind,
+        "total": len(instances),
+        "attempts": steps,
+        "instances": [{"id": instance.id, "image": instance.image} for instance in instances.values()],
+    }
+
+
+def _name_run(config: Config) -> str:
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{moment}-{config.benchmark.name}-{config.agent.name}-{secrets.token_hex(2)}"

@@ -1,0 +1,59 @@
+"""The summary document of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evalkit import console
+from evalkit.domain.models import Row
+from evalkit.domain.planning import Attempts
+from evalkit.domain.summary import RunFacts, Tally
+from evalkit.store.directory import RunDirectory, find_run
+from evalkit.store.foreign import ForeignRun, open_foreign
+from evalkit.store.manifest import FILE as MANIFEST
+from evalkit.store.rows import Unreadable
+
+AnyRun = RunDirectory | ForeignRun
+
+
+def open_run(named: str | None, output: Path) -> AnyRun:
+    """A run of ours, or of another tool where the name is a place of one."""
+    if named is not None and not (Path(named) / MANIFEST).is_file() and not (output / named / MANIFEST).is_file():
+        foreign = open_foreign(Path(named))
+        if foreign is not None:
+            return foreign
+    return RunDirectory.open(find_run(named, output))
+
+
+def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str, Any]:
+    """The numbers of one or more runs. What cannot be counted is named in the document and on standard error."""
+    tally = Tally([facts_of(directory) for directory in directories])
+    unreadable: list[Unreadable] = []
+    for index, directory in enumerate(directories):
+        for row in directory.rows():
+            if isinstance(row, Row):
+                tally.add(row, index)
+            else:
+                unreadable.append(row)
+                console.say(f"evalkit: {row.file}:{row.line}: not a result: {row.reason}")
+    unknown = sorted(tally.ledger.unknown_ids)
+    for name in unknown:
+        console.say(f"evalkit: results of {name!r} are not counted: no run has this instance")
+    return tally.summary(by=by) | {
+        "unreadable": [{"file": each.file, "line": each.line, "reason": each.reason} for each in unreadable],
+        "unknown_ids": unknown,
+    }
+
+
+def facts_of(directory: AnyRun) -> RunFacts:
+    if isinstance(directory, ForeignRun):
+        return directory.facts
+    manifest = directory.manifest
+    return RunFacts(str(directory.path), manifest.instance_ids, attempts_of(manifest.config), manifest.fields)
+
+
+def attempts_of(config: Mapping[str, Any]) -> Attempts:
+    """What a recorded config says about attempts."""
+    return Attempts(config["run"]["attempts"], config["run"]["stop_on"])

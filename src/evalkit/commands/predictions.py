@@ -1,0 +1,118 @@
+"""evalkit predictions"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evalkit import console, stdout
+from evalkit.commands.numbers import open_run
+from evalkit.commands.options import RunArgument, configured
+from evalkit.domain.models import Row
+from evalkit.errors import EvalkitError
+from evalkit.settings import Settings
+from evalkit.store.directory import RunDirectory
+from evalkit.store.foreign import Entry, ForeignRun
+
+_BLOCK = 1 << 20
+
+
+@configured("run-dir")
+def predictions(
+    settings: Settings,
+    run: RunArgument = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="model_name_or_path; otherwise agent and model of the run")
+    ] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of this attempt only; otherwise of the accepted or else the last one"),
+    ] = None,
+) -> int:
+    """Print the patches of a run as SWE-bench predictions, one JSON object a line.
+
+    Instances without a result are left out; those with an empty answer have an empty patch. Which attempt is taken
+    never depends on its grade.
+
+    Examples:
+      evalkit predictions > preds.jsonl
+      evalkit predictions runs/a --attempt 1 --name my-agent-2.0
+    """
+    directory = open_run(run, settings.config.output.dir)
+    if isinstance(directory, ForeignRun):
+        for entry in choose_entries(directory, attempt):
+            stdout.emit_text(iter([_render_entry(entry, name or directory.label)]))
+        return 0
+    label = name or _label(directory)
+    for row in choose_rows(directory, attempt).values():
+        stdout.emit_text(_render(row, directory.path, label))
+    return 0
+
+
+def choose_rows(directory: RunDirectory, attempt: int | None = None) -> dict[str, Row]:
+    """The row that stands for each instance: accepted before not, a result before an error, late before early."""
+    chosen: dict[str, Row] = {}
+    known = set(directory.manifest.instance_ids)
+    for row in directory.rows():
+        if not isinstance(row, Row):
+            console.say(f"evalkit: {row.file}:{row.line}: not a result: {row.reason}")
+        elif row.instance_id in known and attempt in (None, row.attempt):
+            earlier = chosen.get(row.instance_id)
+            if earlier is None or _rank(row) >= _rank(earlier):
+                chosen[row.instance_id] = row
+    return {
+        instance_id: chosen[instance_id] for instance_id in directory.manifest.instance_ids if instance_id in chosen
+    }
+
+
+def choose_entries(run: ForeignRun, attempt: int | None = None) -> Iterable[Entry]:
+    """Those of another tool, chosen alike."""
+    chosen: dict[str, Entry] = {}
+    for each in run.unreadable:
+        console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
+    for entry in run.entries:
+        if attempt in (None, entry.row.attempt):
+            earlier = chosen.get(entry.row.instance_id)
+            if earlier is None or _rank(entry.row) >= _rank(earlier.row):
+                chosen[entry.row.instance_id] = entry
+    return chosen.values()
+
+
+def _render_entry(entry: Entry, label: str) -> str:
+    patch = entry.read_patch().decode("utf-8", "surrogateescape")
+    document = {"instance_id": entry.row.instance_id, "model_name_or_path": label, "model_patch": patch}
+    return json.dumps(document) + "\n"
+
+
+def _rank(row: Row) -> tuple[bool, bool]:
+    return (row.accepted, row.outcome != "error")
+
+
+def _label(directory: RunDirectory) -> str:
+    config = directory.manifest.config
+    model = config["model"]["name"]
+    agent = str(config["agent"]["name"])
+    return f"{agent}--{model}" if model else agent
+
+
+def _render(row: Row, folder: Path, label: str) -> Iterator[str]:
+    """One line in pieces, so that a patch of any size passes through little memory."""
+    path = folder / row.patch.path if row.patch and row.patch.path else Path(os.devnull)
+    try:
+        patch = path.open("rb")
+    except OSError as error:
+        raise EvalkitError(f"the patch of {row.instance_id} cannot be read: {path}: {error.strerror}") from error
+    with patch:
+        yield json.dumps({"instance_id": row.instance_id, "model_name_or_path": label})[:-1] + ', "model_patch": "'
+        # Bytes that are no text become lone surrogates, which Python programs write back as the bytes they were.
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        while block := patch.read(_BLOCK):
+            yield json.dumps(decoder.decode(block))[1:-1]
+        yield json.dumps(decoder.decode(b"", final=True))[1:-1]
+    yield '"}\n'

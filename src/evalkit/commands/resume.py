@@ -1,0 +1,179 @@
+"""evalkit resume"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, get_args
+
+import typer
+
+from evalkit import stdout
+from evalkit.agents.recorded import NAME as RECORDED
+from evalkit.commands.execution import Parts, create_parts, execute, load_instances, provide_images, select_instances
+from evalkit.commands.grading import find_answers
+from evalkit.commands.identity import chooses_otherwise, describe_dataset, find_changes, make_manifest
+from evalkit.commands.options import BuildMissing, Quiet, RunArgument, configured
+from evalkit.config import Config, split_list
+from evalkit.domain.failures import Kind
+from evalkit.domain.models import Instance, Outcome, timestamp
+from evalkit.domain.planning import Step, plan
+from evalkit.domain.selection import fingerprint
+from evalkit.errors import UsageError
+from evalkit.settings import Settings, load_again, override
+from evalkit.store.directory import RunDirectory, find_run
+from evalkit.store.manifest import Manifest
+
+_DATASET = "benchmark.dataset"
+_MOST_NAMED = 5
+
+
+@configured(
+    "dataset", "select", "limit", "shard", "agent", "model", "workspace", "workers", "attempts", "timeout", "run-dir"
+)
+def resume(
+    settings: Settings,
+    run: RunArgument = None,
+    retry: Annotated[
+        str,
+        typer.Option(
+            metavar="KINDS", help="Outcomes and kinds of failure that count as not done: error,timeout,empty,oom…"
+        ),
+    ] = "error",
+    accept_change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Go on although this key changes what the run measures", show_default=False),
+    ] = None,
+    extend: Annotated[bool, typer.Option("--extend", help="Add instances that the data set has gained")] = False,
+    raise_budget: Annotated[
+        float | None, typer.Option(metavar="USD", help="New run.max_cost_usd", show_default=False)
+    ] = None,
+    build_missing: BuildMissing = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop")] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Finish a run: everything without a final result, and nothing else.
+
+    Runs with the config that the run began with; flags, and what file or environment did not say then, change it.
+
+    Examples:
+      evalkit resume                                # the newest run
+      evalkit resume runs/a --retry error,timeout   # time-outs too
+      evalkit resume --raise-budget 50              # after the budget was spent
+    """
+    kinds = _parse_kinds(retry)
+    directory = RunDirectory.open(find_run(run, settings.config.output.dir))
+    with directory.writing():
+        manifest = directory.manifest
+        settings = load_again(manifest.config, manifest.origin, manifest.given, settings.layers)
+        if raise_budget is not None:
+            settings = override(settings, {"run.max_cost_usd": raise_budget}, "flag --raise-budget")
+        parts = create_parts(settings.config)
+        instances = _choose_instances(manifest, parts, accept_change or (), extend=extend)
+        directory.adopt(_renew(manifest, settings, instances))
+        ledger = directory.ledger()
+        standings = {name: standing for name, standing in ledger.standings.items() if name in instances}
+        steps = plan(standings, settings.config.attempts, kinds)
+        recorded = None
+        if settings.config.agent.name == RECORDED:
+            recorded = find_answers(directory)
+            steps = [step for step in steps if (step.instance_id, step.attempt) in recorded]
+        if dry_run:
+            stdout.emit(_describe(directory, steps))
+            return 0
+        _require_budget(settings.config, ledger.spent_usd, steps)
+        pending = {step.instance_id: instances[step.instance_id] for step in steps}
+        instances |= provide_images(settings.config, pending, build=build_missing, quiet=quiet)
+        if directory.manifest is not manifest:
+            directory.save()
+        return execute(
+            directory,
+            parts,
+            settings,
+            instances,
+            steps,
+            recorded=recorded,
+            spent_usd=ledger.spent_usd,
+            spent_usd_on=ledger.spent_usd_on,
+            quiet=quiet,
+        )
+
+
+def _parse_kinds(text: str) -> frozenset[str]:
+    kinds = frozenset(split_list(text))
+    known = {*get_args(Outcome), *get_args(Kind)}
+    if unknown := sorted(kinds - known):
+        raise UsageError(f"--retry: unknown kind {unknown[0]!r}", hint=f"there are: {', '.join(sorted(known))}")
+    return kinds
+
+
+def _choose_instances(
+    manifest: Manifest, parts: Parts, accepted: Collection[str], *, extend: bool
+) -> dict[str, Instance]:
+    """The instances of the run, as they are now, and those that it gains. Refuses what changes its meaning."""
+    changes = find_changes(manifest, parts.config)
+    for key, (before, after) in changes.items():
+        if key not in accepted:
+            raise UsageError(
+                f"{key} was {before!r} and is now {after!r}: the run would measure something else",
+                hint=f"start a new run, or accept it with `--accept-change {key}`",
+            )
+    available = load_instances(parts.benchmark, parts.config)
+    kept = {name: available[name] for name in manifest.instance_ids if name in available}
+    if fingerprint(kept.values()) != manifest.dataset["fingerprint"] and _DATASET not in accepted:
+        missing = [name for name in manifest.instance_ids if name not in available]
+        what = f"lacks {', '.join(missing[:_MOST_NAMED])}" if missing else "has other contents under the same ids"
+        raise UsageError(
+            f"the data set is not the one that the run began with: it {what}",
+            hint=f"bring it back, or accept it with `--accept-change {_DATASET}`",
+        )
+    if extend:
+        return kept | select_instances(available, parts.config)
+    if chooses_otherwise(manifest, parts.config):
+        raise UsageError("the selection of instances changed", hint="add instances with --extend")
+    return kept
+
+
+def _renew(manifest: Manifest, settings: Settings, instances: Mapping[str, Instance]) -> Manifest:
+    """The manifest with what was added and accepted; the very same one where nothing was."""
+    changes = find_changes(manifest, settings.config)
+    gained = [name for name in instances if name not in set(manifest.instance_ids)]
+    dataset = describe_dataset(settings.config, instances)
+    before, now = manifest.config["run"]["max_cost_usd"], settings.config.run.max_cost_usd
+    if before != now:
+        changes["run.max_cost_usd"] = (before, now)
+    if not (changes or gained or dataset["fingerprint"] != manifest.dataset["fingerprint"]):
+        return manifest
+    renewed = make_manifest(manifest.run_id, settings, instances)
+    record = {
+        "at": timestamp(),
+        "config": {key: {"before": before, "after": after} for key, (before, after) in changes.items()},
+        "gained": gained,
+    }
+    missing = [name for name in manifest.instance_ids if name not in instances]
+    return renewed.model_copy(
+        update={
+            "created_at": manifest.created_at,
+            "versions": manifest.versions,
+            "changes": [*manifest.changes, record],
+            "instance_ids": [*manifest.instance_ids, *gained],
+            "fields": {} if missing else renewed.fields,
+        }
+    )
+
+
+def _describe(directory: RunDirectory, steps: Sequence[Step]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "run": str(directory.path),
+        "attempts": len(steps),
+        "instances": [{"id": step.instance_id, "attempt": step.attempt} for step in steps],
+    }
+
+
+def _require_budget(config: Config, spent_usd: float, steps: Sequence[Step]) -> None:
+    limit = config.run.max_cost_usd
+    if steps and limit is not None and spent_usd >= limit:
+        raise UsageError(
+            f"the run's budget of ${limit:g} is spent (${spent_usd:.2f})",
+            hint="go on with `evalkit resume --raise-budget USD`",
+        )

@@ -1,0 +1,44 @@
+"""evalkit config"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from evalkit import registry, stdout
+from evalkit.agents.prompts import find_prompt
+from evalkit.commands.options import FLAGS, configured
+from evalkit.config import Config
+from evalkit.plugins import options_of
+from evalkit.settings import Settings
+
+
+@configured(*FLAGS)
+def show_config(
+    settings: Settings,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the config instead")] = False,
+) -> int:
+    """Print the effective config, and where each value came from: flag, environment, file or default.
+
+    Examples:
+      evalkit config | jq .config.run
+      evalkit config --set run.retries=3 | jq '.origin."run.retries"'
+      evalkit config --schema > evalkit.schema.json
+    """
+    if schema:
+        stdout.emit(Config.model_json_schema())
+    else:
+        config = settings.config
+        prompt = find_prompt(config)
+        options = options_of(registry.load("agents", config.agent.name))
+        stdout.emit(
+            {
+                "schema": 1,
+                "config": config.model_dump(mode="json"),
+                "origin": dict(settings.origin),
+                "prompt": None if prompt is None else {"path": str(prompt.path), "sha256": prompt.sha256},
+                "agent_options": None if options is None else options.model_json_schema(),
+            }
+        )
+    return 0

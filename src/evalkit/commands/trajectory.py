@@ -1,0 +1,120 @@
+"""evalkit trajectory"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from evalkit import stdout
+from evalkit.commands.options import RunArgument, configured, explain
+from evalkit.domain.models import Row
+from evalkit.errors import UsageError
+from evalkit.settings import Settings
+from evalkit.store.directory import RunDirectory, find_run
+from evalkit.trajectories.atif import to_atif
+from evalkit.trajectories.events import FILE, Event, read_events
+from evalkit.trajectories.mini import to_mini
+
+Format = Literal["text", "atif", "mini", "events"]
+
+
+@configured("run-dir")
+def trajectory(
+    settings: Settings,
+    run: RunArgument = None,
+    instance: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="Instance of the run; may be left out where there is one only"),
+    ] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help=explain("Of this attempt.", default="the last one"), show_default=False),
+    ] = None,
+    format: Annotated[
+        Format,
+        typer.Option(help="text: to read; atif: Harbor's; mini: mini-swe-agent's; events: evalkit's own as a list"),
+    ] = "text",
+) -> int:
+    """Show what an agent did, step by step, also while it is at work.
+
+    JSON formats go to standard output. Text goes to standard error, as all that is for people does, and a summary of it
+    to standard output.
+
+    Examples:
+      evalkit trajectory runs/a django__django-11099   # to read
+      evalkit trajectory runs/a django__django-11099 2>&1 >/dev/null | less -R
+      evalkit trajectory runs/a django__django-11099 --format atif > a.json
+    """
+    directory = RunDirectory.open(find_run(run, settings.config.output.dir))
+    name = _choose_instance(directory, instance)
+    number = attempt or _latest_attempt(directory, name)
+    path = directory.attempt_folder(name, number) / FILE
+    if not path.is_file():
+        raise UsageError(
+            f"attempt {number} at {name} has no trajectory", hint="only agents that keep one have; see agent.log beside"
+        )
+    stdout.emit(_FORMATS[format](path))
+    return 0
+
+
+def _choose_instance(directory: RunDirectory, wanted: str | None) -> str:
+    ids = directory.manifest.instance_ids
+    if wanted is None:
+        if len(ids) == 1:
+            return ids[0]
+        raise UsageError(f"{directory.path} has {len(ids)} instances: name one", hint="evalkit trajectory RUN ID")
+    if wanted not in ids:
+        raise UsageError(
+            f"{directory.path} has no instance {wanted}", hint="see `evalkit aggregate` for the ids of a run"
+        )
+    return wanted
+
+
+def _latest_attempt(directory: RunDirectory, instance_id: str) -> int:
+    """The last one that began, which may have no row yet."""
+    rows = (row.attempt for row in directory.rows() if isinstance(row, Row) and row.instance_id == instance_id)
+    latest = max(rows, default=1)
+    while (directory.attempt_folder(instance_id, latest + 1) / FILE).is_file():
+        latest += 1
+    return latest
+
+
+def _show_text(path: Path) -> dict[str, Any]:
+    from rich.console import Console  # noqa: PLC0415  # for text only
+
+    from evalkit.trajectories.text import show  # noqa: PLC0415  # likewise
+
+    events = list(read_events(path))
+    show(events, Console(stderr=True, highlight=False, markup=False, soft_wrap=False))
+    return _summarize(path, events)
+
+
+def _summarize(path: Path, events: Iterable[Event]) -> dict[str, Any]:
+    last = {event["type"]: event for event in events}
+    start, end = last.get("start", {}), last.get("end", {})
+    return {
+        "schema": 1,
+        "instance_id": start.get("instance_id"),
+        "attempt": start.get("attempt"),
+        "steps": last.get("reply", {}).get("step", 0),
+        "end": end.get("reason"),
+        "usage": end.get("usage"),
+        "path": str(path),
+    }
+
+
+def _convert_to_mini(path: Path) -> dict[str, Any]:
+    patch = path.with_name("patch.diff")
+    submission = patch.read_bytes().decode("utf-8", "replace") if patch.is_file() else ""
+    return to_mini(read_events(path), submission)
+
+
+_FORMATS: dict[Format, Callable[[Path], Any]] = {
+    "text": _show_text,
+    "atif": lambda path: to_atif(read_events(path)),
+    "mini": _convert_to_mini,
+    "events": lambda path: list(read_events(path)),
+}

@@ -1,0 +1,262 @@
+"""The one config model that every command shares."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from evalkit.domain.models import Limits
+from evalkit.domain.planning import Attempts
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
+_BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_duration(value: Any) -> Any:
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match is None:
+            raise ValueError('a duration is a number of seconds, or like "90s", "30m", "4h"')
+        return float(match[1]) * _SECONDS[match[2]]
+    return value
+
+
+def parse_size(value: Any) -> Any:
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError('a size is a number of bytes, or like "512m", "4g"')
+        return int(float(match[1]) * _BYTES[match[2].lower()])
+    return value
+
+
+def parse_none(value: Any) -> Any:
+    """TOML and shells have no null."""
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+def refuse_credentials(url: str | None) -> str | None:
+    if url is not None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an endpoint is an http or https URL, like http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError(
+                "credentials do not belong in a URL: put the key into a variable that model.api_key_env names"
+            )
+    return url
+
+
+def split_command(value: Any) -> Any:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def split_list(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def parse_shard(value: Any) -> Any:
+    if isinstance(value, str):
+        match = _SHARD.fullmatch(value.strip())
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError("a shard is written i/n, like 2/5, with i from 1 to n")
+        return f"{int(match[1])}/{int(match[2])}"
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+Temperature = Annotated[float, Field(ge=0.0, le=2.0)] | None
+Floor = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_list)]
+Shard = Annotated[str, BeforeValidator(parse_shard)]
+Argv = Annotated[tuple[str, ...], BeforeValidator(split_command)]
+Location = Annotated[Path, PlainSerializer(str, return_type=str)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class BenchmarkConfig(Section):
+    name: str = Field("tasks", description="Benchmark: what is asked, how it is graded")
+    dataset: str | None = Field(None, description="Path or hub name of the data set; for tasks, the bundled ones")
+    split: str = Field("test", description="Split of the data set")
+    select: Names = Field(
+        (), description="Instances to run: ids, regular expressions for the whole id, or files with one id a line"
+    )
+    limit: int = Field(0, ge=0, description="Run at most this many of the selected instances; 0 is all")
+    seed: int | None = Field(None, description="Draw the limited instances at random with this seed, not the first")
+    shard: Shard | None = Field(None, description="Run one part of the selected instances: 2/5 is the second of five")
+    reference: Location | None = Field(
+        None, description="Directory of what grading needs besides the rows, such as commit0's lists of tests"
+    )
+    exclude: Names = Field((), description="Paths (git pathspecs) that are kept out of collected patches")
+
+
+class AgentConfig(Section):
+    name: str = Field("gold", description="Agent: who solves")
+    command: Argv = Field((), description="Program and arguments of the `command` agent")
+    preset: str | None = Field(
+        None, description="What the `command` agent runs: mini-swe-agent, claude-code, codex, aider"
+    )
+    prompt: Location | None = Field(None, description="Template of the prompt, instead of the agent's own")
+    options: Mapping[str, Any] = Field({}, description="Options of an agent from another package")
+    max_steps: int = Field(100, ge=1, description="Calls of the model that one attempt of the shell agent may make")
+    max_tokens: int = Field(0, ge=0, description="Tokens that one attempt may use, input and output; 0 is no limit")
+    max_cost_usd: float | None = Field(None, gt=0, description="What one attempt may cost")
+    command_timeout: Duration = Field(180.0, description="For one command of the shell agent")
+    env: Names = Field((), description="Environment variables of yours that the agent gets, by name")
+
+
+class Prices(Section):
+    """USD per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(None, ge=0)
+
+
+class ModelConfig(Section):
+    name: str | None = Field(None, description="Model, as its endpoint calls it")
+    base_url: Annotated[str | None, AfterValidator(refuse_credentials)] = Field(
+        None, description="Endpoint of the model, up to and with /v1"
+    )
+    api_key_env: str | None = Field(None, description="Environment variable that holds the key")
+    api: str = Field("chat", description="What the endpoint speaks: chat (completions), responses")
+    temperature: Annotated[Temperature, BeforeValidator(parse_none)] = Field(
+        0.0, description="Sampling temperature; none leaves it to the endpoint"
+    )
+    options: Mapping[str, Any] = Field(
+        {}, description='More fields of each request, like {reasoning_effort = "high", max_completion_tokens = 8000}'
+    )
+    stream: bool = Field(False, description="Stream answers; LiteLLM tells the cost only where it is off")
+    timeout: Duration = Field(600.0, description="For one call of the model")
+    retries: int = Field(6, ge=0, description="Tries again of a call after 429, 5xx, a time-out or a cut stream")
+    max_in_flight: int = Field(0, ge=0, description="Calls under way at once, of all workers; 0 is no limit")
+    tokens_per_minute: int = Field(0, ge=0, description="Tokens used per minute, of all workers; 0 is no limit")
+    prices: Prices | None = Field(
+        None,
+        description="USD per million tokens where the endpoint tells no cost: {input = 3, cached = 0.3, output = 15}",
+    )
+    virtual_keys: bool = Field(
+        False, description="Make a LiteLLM key for each attempt; api_key_env then holds a key that may do so"
+    )
+
+
+class WorkspaceConfig(Section):
+    kind: str | None = Field(None, description="Where instances run: docker; local for the bundled tasks")
+    image: str = Field("python:3.12-slim", description="Image for instances that name none and have no Dockerfile")
+    network: str = Field(
+        "none", description="Network of the agent: none, model (its endpoint only), bridge, or a network's name"
+    )
+    memory: Size = Field(4 << 30, description="Memory of one instance")
+    cpus: float = Field(1.0, gt=0, description="CPUs of one instance")
+    unsandboxed: bool = Field(False, description="Let local agents run without a sandbox, with all your rights")
+
+
+class ImagesConfig(Section):
+    agent_source: Location | None = Field(None, description="The agent: a directory with pyproject.toml, or an sdist")
+    strategy: Literal["layer", "install"] = Field("layer", description="Copy one installed agent, or install in each")
+    agent_base: str = Field("python:3.12-slim", description="Image whose Python the agent layer is made with")
+    constraints: Location | None = Field(None, description="pip constraints for what the agent is installed with")
+    install_env: Names = Field((), description="Environment variables of yours that the install gets, by name")
+    pip_conf: Location | None = Field(None, description="pip configuration for the install; not kept in images")
+    ca_bundle: Location | None = Field(None, description="Certificates for the install; not kept in images")
+    repository: str = Field("evalkit", description="Repository of the images that are built")
+    push: bool = Field(False, description="Push each image when it is complete")
+    drop_after_push: bool = Field(False, description="Remove each image from this machine once it is pushed")
+    workers: int = Field(12, ge=1, description="Images built at once")
+    pulls: int = Field(4, ge=1, description="Base images pulled at once")
+    retries: int = Field(2, ge=0, description="Tries again after a failed build, pull, push or question")
+    stall: Duration = Field(900.0, description="Give up a try of a build that prints nothing for this long")
+    disk_floor: Floor = Field(10 << 30, description="Start no build with less free disk than this; 0 is no floor")
+    build_args: dict[str, str] = Field(default_factory=dict, description="Values for ARG in Dockerfiles")
+    network: str = Field("default", description="Network of builds: default, host or none")
+    platform: str | None = Field(None, description="Platform of the images, like linux/amd64; the engine's own")
+    build_dir: Location = Field(Path("builds"), description="Directory of build manifests and logs")
+
+
+class RunConfig(Section):
+    workers: int = Field(30, ge=1, description="Instances run at once")
+    attempts: int = Field(1, ge=1, le=1000, description="Attempts at each instance")
+    stop_on: Literal["critic", "never"] = Field("critic", description="Stop at an accepted attempt, or make all")
+    critic: str = Field("pass", description="Who accepts an attempt: pass, non_empty_patch, graded")
+    retries: int = Field(2, ge=0, description="Tries again after a failure of the infrastructure")
+    max_cost_usd: float | None = Field(None, gt=0, description="Call no model and admit no instance once this is spent")
+    max_instance_cost_usd: float | None = Field(None, gt=0, description="What all attempts at one instance may cost")
+    memory_share: float = Field(
+        0.8, gt=0, le=1, description="Admit no new instance while evalkit's processes use more of the memory"
+    )
+
+
+class TimeoutsConfig(Section):
+    open: Duration = Field(300.0, description="To open a workspace, pull included")
+    solve: Duration = Field(3600.0, description="For the agent to solve one instance: seconds, or like 90s, 30m, 4h")
+    collect: Duration = Field(300.0, description="To collect the answer")
+    grade: Duration = Field(1800.0, description="To grade one answer")
+    build: Duration = Field(3600.0, description="To build one image")
+
+
+class OutputConfig(Section):
+    dir: Location = Field(Path("runs"), description="Directory that runs are kept in")
+
+
+class Config(Section):
+    """The effective config: frozen, and shared by reference."""
+
+    benchmark: BenchmarkConfig = BenchmarkConfig()
+    agent: AgentConfig = AgentConfig()
+    model: ModelConfig = ModelConfig()
+    workspace: WorkspaceConfig = WorkspaceConfig()
+    images: ImagesConfig = ImagesConfig()
+    run: RunConfig = RunConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    output: OutputConfig = OutputConfig()
+
+    @property
+    def runs_bundled_tasks(self) -> bool:
+        return self.benchmark.name == "tasks" and self.benchmark.dataset is None
+
+    @property
+    def workspace_kind(self) -> str:
+        return self.workspace.kind or ("local" if self.runs_bundled_tasks else "docker")
+
+    @property
+    def attempts(self) -> Attempts:
+        return Attempts(self.run.attempts, self.run.stop_on)
+
+    @property
+    def limits(self) -> Limits:
+        times = self.timeouts
+        return Limits(
+            open=times.open,
+            solve=times.solve,
+            collect=times.collect,
+            grade=times.grade,
+            memory=self.workspace.memory,
+            cpus=self.workspace.cpus,
+        )
+
+
+def sections() -> dict[str, type[Section]]:
+    found = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, Section)}
+
+
+def keys() -> list[str]:
+    """All keys of the config, as `section.key`."""
+    return [f"{name}.{key}" for name, section in sections().items() for key in section.model_fields]
+
+
+def variable_of(key: str) -> str:
+    return "EVALKIT_" + key.replace(".", "_").upper()

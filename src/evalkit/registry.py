@@ -1,0 +1,63 @@
+"""Finds agents, benchmarks, workspaces and critics by name: ours and those of other packages, all by entry point."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from evalkit.errors import ConfigError, EvalkitError
+
+Group = Literal["agents", "benchmarks", "models", "workspaces", "critics"]
+_KEY: dict[Group, str] = {
+    "agents": "agent.name",
+    "benchmarks": "benchmark.name",
+    "models": "model.api",
+    "workspaces": "workspace.kind",
+    "critics": "run.critic",
+}
+
+
+def names(group: Group) -> list[str]:
+    return sorted({point.name for point in entry_points(group=f"evalkit.{group}")})
+
+
+def load(group: Group, name: str) -> Any:
+    """The object that a package registered under this name."""
+    points = [point for point in entry_points(group=f"evalkit.{group}") if point.name == name]
+    if not points:
+        known = names(group)
+        match = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {match[0]}?" if match else f"there are: {', '.join(known)}"
+        raise ConfigError(f"{_KEY[group]}: there is no {name!r}", hint=hint)
+    if len({point.value for point in points}) > 1:
+        owners = ", ".join(sorted(map(_owner, points)))
+        raise ConfigError(f"{_KEY[group]}: {name!r} is registered by several packages: {owners}")
+    with blamed_on(f"{_KEY[group]}: {name!r} from {_owner(points[0])} cannot be loaded", ConfigError):
+        return points[0].load()
+
+
+def create(group: Group, name: str, *arguments: Any) -> Any:
+    """What the registered factory makes of these arguments."""
+    factory = load(group, name)
+    with blamed_on(f"{_KEY[group]}: {name!r} cannot be created", ConfigError):
+        return factory(*arguments)
+
+
+@contextmanager
+def blamed_on(what: str, kind: type[EvalkitError]) -> Iterator[None]:
+    """Make whatever foreign code raises, or exits with, one readable error."""
+    try:
+        yield
+    except EvalkitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise kind(
+            f"{what}: {type(error).__name__}: {error}", hint="install what it needs, or repair the package"
+        ) from error
+
+
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value

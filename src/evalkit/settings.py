@@ -1,0 +1,208 @@
+"""Loads the config: flags over environment over file over defaults, and says where each value came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from evalkit.config import Config, keys, sections, variable_of
+from evalkit.errors import ConfigError
+
+DEFAULT_FILE = Path("evalkit.toml")
+_PREFIX = "EVALKIT_"
+# Set inside workspaces for scripts and agents: not settings, also when evalkit runs inside one.
+WORKSPACE_VARIABLES = frozenset(
+    {
+        "EVALKIT_ATTEMPT",
+        "EVALKIT_INSTANCE_ID",
+        "EVALKIT_LOGS",
+        "EVALKIT_MODEL_NAME",
+        "EVALKIT_MODEL_URL",
+        "EVALKIT_RUN_TOKEN",
+        "EVALKIT_SOLUTION",
+        "EVALKIT_STATEMENT",
+        "EVALKIT_STATEMENT_FILE",
+        "EVALKIT_TESTS",
+        "EVALKIT_TRAJECTORY",
+        "EVALKIT_USAGE",
+        "EVALKIT_WORK",
+    }
+)
+_IGNORED_PREFIXES = ("EVALKIT_TEST_", "EVALKIT_SERVICES_")
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values of one source, by key, each with the place it stands in."""
+
+    name: str
+    values: Values
+    places: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    config: Config
+    origin: Mapping[str, str]
+    layers: Sequence[Layer]
+
+    @property
+    def given(self) -> dict[str, Values]:
+        """What each source said, key by key."""
+        return {layer.name: dict(layer.values) for layer in self.layers}
+
+
+def load(
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, tuple[str, Any]] | None = None,
+    assignments: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """`flags` maps keys to the flag's name and its value; `assignments` are those of --set."""
+    return combine(read_layers(file=file, flags=flags, assignments=assignments, environment=environment))
+
+
+def read_layers(
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, tuple[str, Any]] | None = None,
+    assignments: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> list[Layer]:
+    """What each source says, the weakest first."""
+    environment = os.environ if environment is None else environment
+    return [read_file(file), read_environment(environment), read_flags(flags or {}, assignments)]
+
+
+def load_again(
+    config: Mapping[str, Mapping[str, Any]],
+    origin: Mapping[str, str],
+    given: Mapping[str, Mapping[str, Any]],
+    layers: Iterable[Layer],
+) -> Settings:
+    """The settings of an earlier run, changed by flags, and by what file and environment did not say before."""
+    known = {
+        f"{section}.{name}": value
+        for section, entries in config.items()
+        for name, value in entries.items()
+        if f"{section}.{name}" in keys()
+    }
+    base = Layer("run", known, {key: origin.get(key, "run") for key in known})
+    return combine([base, *(_without_habits(layer, given.get(layer.name, {})) for layer in layers)])
+
+
+def _without_habits(layer: Layer, before: Mapping[str, Any]) -> Layer:
+    if layer.name == "flags":
+        return layer
+    changed = {key: value for key, value in layer.values.items() if key not in before or before[key] != value}
+    return Layer(layer.name, changed, layer.places)
+
+
+def combine(layers: Iterable[Layer]) -> Settings:
+    values: Values = {}
+    places: dict[str, str] = dict.fromkeys(keys(), "default")
+    layers = list(layers)
+    for layer in layers:
+        values |= layer.values
+        places |= {key: layer.places[key] for key in layer.values}
+    return Settings(_validate(values, places), places, layers)
+
+
+def override(settings: Settings, values: Values, place: str) -> Settings:
+    """The same settings with values of a stronger source."""
+    return combine([*settings.layers, Layer(place, values, dict.fromkeys(values, place))])
+
+
+def read_file(file: Path | None) -> Layer:
+    path = file or DEFAULT_FILE
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if file is not None:
+            raise ConfigError(f"there is no config file {file}") from None
+        return Layer("file", {}, {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}", hint="see `evalkit config --schema` for what a config holds") from error
+    values: Values = {}
+    for section, entries in document.items():
+        if section not in sections():
+            raise ConfigError(f"{path}: unknown section [{section}]{_nearest(section, sections())}")
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{path}: {section} must be a table, written [{section}]")
+        for name, value in entries.items():
+            key = f"{section}.{name}"
+            _require_known(key, f"{path}: unknown key {key}")
+            values[key] = value
+    return Layer("file", values, {key: str(path) for key in values})
+
+
+def read_environment(environment: Mapping[str, str]) -> Layer:
+    key_of = {variable_of(key): key for key in keys()}
+    values: Values = {}
+    for variable, text in environment.items():
+        if not variable.startswith(_PREFIX) or variable in WORKSPACE_VARIABLES:
+            continue
+        if variable.startswith(_IGNORED_PREFIXES):
+            continue
+        if variable not in key_of:
+            raise ConfigError(f"unknown environment variable {variable}{_nearest(variable, key_of)}")
+        values[key_of[variable]] = _parse_text(text, variable)
+    return Layer("environment", values, {key: f"environment {variable_of(key)}" for key in values})
+
+
+def read_flags(flags: Mapping[str, tuple[str, Any]], assignments: Iterable[str]) -> Layer:
+    values = {key: value for key, (_, value) in flags.items()}
+    places = {key: f"flag {flag}" for key, (flag, _) in flags.items()}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals:
+            raise ConfigError(f"--set {assignment}: write it as section.key=value")
+        _require_known(key, f"--set {assignment}: unknown key {key}")
+        values[key] = _parse_text(text, f"--set {key}")
+        places[key] = "flag --set"
+    return Layer("flags", values, places)
+
+
+def _parse_text(text: str, place: str) -> Any:
+    """Text from a shell: a TOML array or table where it is one, else the text; the model makes the rest of it."""
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{place}: {text!r} is no TOML value: {error}") from error
+    return text
+
+
+def _validate(values: Values, places: Mapping[str, str]) -> Config:
+    tree: dict[str, Values] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"][:2])
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{places.get(key, 'config')}: {key} = {problem['input']!r}: {reason}") from error
+
+
+def _require_known(key: str, complaint: str) -> None:
+    if key not in keys():
+        raise ConfigError(complaint + _nearest(key, keys()))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""

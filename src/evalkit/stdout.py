@@ -1,0 +1,67 @@
+"""Owns standard output: one JSON document, and nothing that anything else prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from evalkit.errors import EvalkitError
+
+_STDOUT, _STDERR = 1, 2
+_channel = _STDOUT
+
+
+def claim() -> None:
+    """Keep the real standard output for documents; from now on fd 1 and sys.stdout lead to standard error.
+
+    For good: what a C library has buffered by then must not come out at exit either. The kept descriptor is not
+    inherited, so no child process can write to it.
+    """
+    global _channel  # noqa: PLW0603  # the process has one standard output, and this module owns it
+    if _channel == _STDOUT:
+        sys.stdout.flush()
+        _channel = os.dup(_STDOUT)
+        os.dup2(_STDERR, _STDOUT)
+        sys.stdout = sys.stderr
+
+
+def is_claimed() -> bool:
+    return _channel != _STDOUT
+
+
+def emit(document: Any) -> None:
+    """Write one JSON document, readable where a person looks at it."""
+    indent = 2 if os.isatty(_channel) else None
+    _write(json.dumps(document, indent=indent).encode() + b"\n")
+
+
+def emit_text(pieces: Iterable[str]) -> None:
+    """Write JSON that is rendered piece by piece, because it may be too large to hold."""
+    for piece in pieces:
+        _write(piece.encode())
+
+
+def _write(content: bytes) -> None:
+    try:
+        while content:
+            content = content[_write_some(content) :]
+    except BrokenPipeError:
+        # The reader has seen enough. Later writes, also those at exit, go nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _channel)
+        os.close(nowhere)
+    except OSError as error:
+        raise EvalkitError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _write_some(content: bytes) -> int:
+    try:
+        return os.write(_channel, content)
+    except BlockingIOError:
+        # Another program that has the same pipe made it so: wait for room.
+        select.select((), (_channel,), ())
+        return 0

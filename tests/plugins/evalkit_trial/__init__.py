@@ -1,0 +1,1 @@
+"""A plugin package, installed for the tests by being on the path."""

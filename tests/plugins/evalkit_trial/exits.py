@@ -1,0 +1,1 @@
+raise SystemExit("this plugin exits when it is imported")
