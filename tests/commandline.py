@@ -96,10 +96,10 @@ class Evalkit:
     def runs(self) -> Path:
         return self.folder / "runs"
 
-    def __call__(self, *arguments: object, **variables: str) -> Finished:
+    def __call__(self, *arguments: object, timeout: float = 120, **variables: str) -> Finished:
         process = self.start(*arguments, variables=variables)
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=timeout)
         finally:
             process.kill()
         assert process.returncode is not None

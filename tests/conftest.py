@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from commandline import PLUGINS, Evalkit
+from engines import Engine, find_engine
 from forkserver import ForkServer
+from kinds import SECRET, Place, open_place
 
 # The same examples each time, and no clock.
 settings.register_profile(
@@ -31,3 +33,31 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 def evalkit(tmp_path: Path, fork_server: ForkServer) -> Evalkit:
     """The command line, with a working directory and temporary files of its own."""
     return Evalkit(tmp_path, fork_server)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine that the environment names."""
+    found = find_engine()
+    monkeypatch.setenv("DOCKER_HOST", found.host)
+    return found
+
+
+@pytest.fixture(params=["fake", "sandboxed", "unsandboxed", pytest.param("docker", marks=pytest.mark.engine)])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Every kind of workspace, one after the other."""
+    yield from _open(request.param, request, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def docker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Containers."""
+    yield from _open("docker", request, tmp_path, monkeypatch)
+
+
+def _open(kind: str, request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    for name, value in SECRET.items():
+        monkeypatch.setenv(name, value)
+    engine = request.getfixturevalue("engine") if kind == "docker" else None
+    with open_place(kind, folder, engine) as place:
+        yield place

@@ -65,7 +65,8 @@ def test_config_file(evalkit: Evalkit, toml: str | bytes, words: tuple[str, ...]
     ],
 )
 def test_environment(evalkit: Evalkit, variable: str, value: str, words: tuple[str, ...]) -> None:
-    evalkit("config", **{variable: value}).refused(2, "config", *words)
+    evalkit.variables[variable] = value
+    evalkit("config").refused(2, "config", *words)
 
 
 @pytest.mark.parametrize(

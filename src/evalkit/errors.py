@@ -61,6 +61,12 @@ class EngineUnavailable(EvalkitError):
     kind = "engine"
 
 
+class ImagesMissing(EvalkitError):
+    """A run would start without the images that it needs."""
+
+    kind = "image_missing"
+
+
 class CredentialsRefused(EvalkitError):
     kind = "credentials"
 

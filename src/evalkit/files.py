@@ -16,7 +16,7 @@ def copy(source: Path, target: Path) -> None:
     """
     mode = source.lstat().st_mode
     if stat.S_ISDIR(mode):
-        _make_folder(target)
+        make_folder(target)
         with os.scandir(source) as entries:
             for entry in entries:
                 copy(source / entry.name, target / entry.name)
@@ -24,17 +24,24 @@ def copy(source: Path, target: Path) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if stat.S_ISLNK(mode):
-        _clear(target)
+        clear(target)
         target.symlink_to(source.readlink())
     elif stat.S_ISREG(mode):
-        _clear(target)
+        clear(target)
         shutil.copyfile(source, target, follow_symlinks=False)
         target.chmod(stat.S_IMODE(mode))
 
 
+def take(source: Path, target: Path) -> None:
+    """Copy what an agent left. A link in the place of it may lead anywhere on this machine, and counts as nothing."""
+    if source.is_symlink():
+        raise FileNotFoundError(f"{source} is a link")
+    copy(source, target)
+
+
 def write(content: bytes, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    _clear(target)
+    clear(target)
     target.write_bytes(content)
 
 
@@ -64,13 +71,13 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _make_folder(target: Path) -> None:
+def make_folder(target: Path) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         target.unlink()
     target.mkdir(parents=True, exist_ok=True)
 
 
-def _clear(target: Path) -> None:
+def clear(target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     else:

@@ -26,7 +26,7 @@ _GUARD = 'read -r word || exec "$0" -m evalkit.scratch "$@"'
 @contextmanager
 def folder(parent: Path | None = None) -> Iterator[Path]:
     """A private folder that is gone afterwards. Its name is the token that processes started for it carry."""
-    prefix = f"evalkit-{os.getpid()}-{_start_time(os.getpid())}-"
+    prefix = f"evalkit-{os.getpid()}-{start_time(os.getpid())}-"
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     guard = _start_guard(path)
     try:
@@ -76,7 +76,7 @@ def sweep_leftovers(parent: Path | None = None) -> list[Path]:
     swept = []
     for path in Path(parent or tempfile.gettempdir()).glob("evalkit-*"):
         match = _NAME.fullmatch(path.name)
-        if match and _is_ours(path) and _start_time(int(match[1])) != match[2]:
+        if match and _is_ours(path) and start_time(int(match[1])) != match[2]:
             sweep(path)
             swept.append(path)
     return swept
@@ -134,7 +134,7 @@ def _is_ours(path: Path) -> bool:
     return False
 
 
-def _start_time(pid: int) -> str:
+def start_time(pid: int) -> str:
     """When a process started, in the kernel's ticks: tells it from a later one with the same pid."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

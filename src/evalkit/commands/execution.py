@@ -18,10 +18,10 @@ from evalkit.config import Config
 from evalkit.domain.budget import Budgets
 from evalkit.domain.models import Instance, Recorded
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, RunScope
+from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, RunScope, Workspaces
 from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
 from evalkit.engine import Engine, Run
-from evalkit.errors import DatasetError, EvalkitError, ExitCode, UsageError
+from evalkit.errors import DatasetError, EvalkitError, ExitCode, ImagesMissing, UsageError
 from evalkit.plugins import check_options
 from evalkit.settings import Settings
 from evalkit.store import directory as directories
@@ -106,6 +106,19 @@ def provide_images(
     return provide(config, instances, build=build, quiet=quiet)
 
 
+def _require_images(workspaces: Workspaces, instances: Sequence[Instance]) -> None:
+    """All images before the first instance: what is missing is said once, rather than found out 500 times."""
+    missing = anyio.run(workspaces.missing_images, instances)
+    if missing:
+        named = "".join(f"\n  {image}: {reason}" for image, reason in missing.items())
+        problem = ImagesMissing(
+            f"{len(missing)} of the images that the instances need cannot be had:{named}",
+            hint="build or pull them, then `evalkit resume`",
+        )
+        problem.document = {"missing_images": dict(missing)}
+        raise problem
+
+
 def execute(
     directory: RunDirectory,
     parts: Parts,
@@ -126,11 +139,13 @@ def execute(
         folder = stack.enter_context(scratch.folder())
         watch = stack.enter_context(console.watch(len(steps), quiet=quiet))
         scope = RunScope(directory.manifest.run_id, folder, hidden=_hidden_folders(directory, config))
+        workspaces: Workspaces = registry.create("workspaces", config.workspace_kind, config, scope)
+        _require_images(workspaces, [instances[name] for name in dict.fromkeys(step.instance_id for step in steps)])
         run = Run(
             run_id=scope.run_id,
             benchmark=parts.benchmark,
             agent=parts.agent,
-            workspaces=registry.create("workspaces", config.workspace_kind, config, scope),
+            workspaces=workspaces,
             store=directory,
             critic=parts.critic,
             observer=watch,

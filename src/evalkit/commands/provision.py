@@ -20,7 +20,7 @@ from evalkit.commands.interruption import until_signal
 from evalkit.config import Config
 from evalkit.console.images import ImageWatch
 from evalkit.domain.models import Instance
-from evalkit.errors import EvalkitError, Interrupted, Terminated
+from evalkit.errors import ImagesMissing, Interrupted, Terminated
 from evalkit.images import client, pool
 from evalkit.images.batch import Batch, Observer
 from evalkit.images.disk import Disk
@@ -31,12 +31,6 @@ from evalkit.store.builds import BuildDirectory
 
 _MOST_NAMED = 10
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-class ImagesMissing(EvalkitError):
-    """A run would start without the images that it needs."""
-
-    kind = "image_missing"
 
 
 def build_directory(config: Config) -> BuildDirectory:

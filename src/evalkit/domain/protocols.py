@@ -36,6 +36,8 @@ class Exit:
 
     code: int
     tail: str = ""
+    lacked_memory: bool = False
+    """Some process was killed for lack of memory. Where the command failed too, exec raises Failed("oom") instead."""
 
 
 class Workspace(Protocol):
@@ -58,7 +60,9 @@ class Workspace(Protocol):
 
         `stdout` and `stderr` are files of the host to append to, as the output comes; the same path for both keeps
         their order. What has no file is kept only as the tail. A status above 128 is a signal's number plus 128.
-        When exec returns or is cancelled, nothing that the command started is left running.
+        When exec is cancelled, the command is killed, with all that stayed in its session. What daemons it left,
+        and what it left in the background when it returned, may live on, as a server that is to be graded does,
+        until the workspace is interrupted or closed.
         """
         ...
 
@@ -67,7 +71,10 @@ class Workspace(Protocol):
         ...
 
     async def read(self, source: PurePosixPath, target: Path) -> None:
-        """Copy a file or the contents of a directory out to the host; FileNotFoundError where there is none."""
+        """Copy a file or the contents of a directory out to the host; FileNotFoundError where there is none.
+
+        Links inside a directory stay links. A link in the very place is not followed: it counts as nothing there.
+        """
         ...
 
     async def interrupt(self) -> None:
@@ -112,6 +119,10 @@ class Workspaces(Protocol):
         ...
 
     def open(self, spec: WorkspaceSpec) -> AbstractAsyncContextManager[Workspace]: ...
+
+    async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
+        """Images that these instances need and that cannot be had, each with the reason; asked before any starts."""
+        ...
 
 
 class Agent(Protocol):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path, PurePosixPath
 
 from evalkit import files, processes
+from evalkit.domain.models import Instance
 from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
 from evalkit.testing.script import Hook, Script, proceed
 
@@ -73,7 +74,7 @@ class FakeWorkspace:
             files.copy(source, Path(target))
 
     async def read(self, source: PurePosixPath, target: Path) -> None:
-        files.copy(Path(source), target)
+        files.take(Path(source), target)
 
     async def interrupt(self) -> None:
         self.interrupts += 1
@@ -117,6 +118,9 @@ class FakeWorkspaces:
             self._count(spec, -1)
             self.closed.append(workspace)
             shutil.rmtree(workspace.root, ignore_errors=True)
+
+    async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
+        return {}
 
     @property
     def open_now(self) -> int:

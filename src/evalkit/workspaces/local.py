@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ import anyio.to_thread
 from evalkit import files, processes, scratch
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.models import Instance
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.errors import SandboxRequired
 from evalkit.workspaces import relay
@@ -87,7 +88,7 @@ class LocalWorkspace:
 
     async def read(self, source: PurePosixPath, target: Path) -> None:
         place = self._inside(source)
-        await anyio.to_thread.run_sync(files.copy, place, target, limiter=self.copying)
+        await anyio.to_thread.run_sync(files.take, place, target, limiter=self.copying)
 
     async def interrupt(self) -> None:
         for group in self._groups:
@@ -130,6 +131,9 @@ class LocalWorkspaces:
             workspace.end_strays()
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(scratch.remove, root, limiter=self._copying)
+
+    async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
+        return {}
 
     def _environment(self, root: Path, spec: WorkspaceSpec) -> dict[str, str]:
         own_python = str(Path(sys.executable).parent)

@@ -1,0 +1,245 @@
+"""One container: how it is isolated, how it comes to life, and how it ends."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import anyio
+
+from evalkit.domain.failures import Failed
+from evalkit.domain.models import Job
+from evalkit.domain.protocols import Places, WorkspaceSpec
+from evalkit.logs import logger
+from evalkit.workspaces.docker import keeper
+from evalkit.workspaces.docker.client import Client
+from evalkit.workspaces.docker.connection import Refused, Unreachable
+from evalkit.workspaces.docker.images import Image
+from evalkit.workspaces.docker.keeper import Keeper, KeeperGone
+
+# What package managers and test suites need that act as root inside: to own, read and hand over files of other users,
+# to become another user, and to end its processes. Nothing that reaches the network's or the kernel's settings.
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
+_PROCESSES = 2048
+_NOT_FOUND, _CONFLICT = 404, 409
+_ANSWER_SECONDS = 1.0
+_COUNT_SECONDS = 10.0
+_READY_SECONDS = 60.0
+_REMOVE_SECONDS = 8.0
+_REMOVE_TRIES = 3
+_NAMES_TRIED = 5
+_SERVER_ERROR = 500
+_LOOKS = 5
+_PAUSE = 0.2
+_GRACE_OF_ENGINE = 1
+_PARTS_OF_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
+
+
+def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus: int) -> dict[str, Any]:
+    """What the engine is asked for."""
+    isolation = {
+        "Init": True,
+        "CapDrop": ["ALL"],
+        "CapAdd": list(CAPABILITIES),
+        "SecurityOpt": ["no-new-privileges"],
+        "PidsLimit": _PROCESSES,
+        "Memory": spec.memory,
+        "MemorySwap": spec.memory,
+        "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
+        "NetworkMode": spec.network,
+        "LogConfig": {"Type": "none"},
+    }
+    return {
+        "Image": image.id,
+        "Entrypoint": list(keeper.COMMAND),
+        "Cmd": [],
+        # Not the image's user: it must be able to end the processes of every user.
+        "User": "0:0",
+        "WorkingDir": "/",
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "StopTimeout": _GRACE_OF_ENGINE,
+        "Labels": dict(labels),
+        "HostConfig": isolation,
+    }
+
+
+def name_for(job: Job) -> str:
+    slug = _PARTS_OF_NAME.sub("-", job.instance.id)[-40:].strip("-_.") or "instance"
+    return f"evalkit-{slug}-{job.attempt}-{secrets.token_hex(4)}"
+
+
+@dataclass(slots=True)
+class Container:
+    """A container from its creation to its removal. Its files outlive its processes: it can be started again."""
+
+    client: Client
+    places: Places
+    lifetime: float
+    name: str = ""
+    _keeper: Keeper | None = None
+    _kills: int = 0
+    _may_exist: bool = False
+    _starting: anyio.Lock = field(default_factory=anyio.Lock)
+
+    async def create(self, job: Job, body: Mapping[str, Any]) -> None:
+        """Create it under a name of its own: one that is taken is no trouble, another is tried."""
+        for _ in range(_NAMES_TRIED):
+            self.name = name_for(job)
+            self._may_exist = True  # from here on, also when no answer comes
+            try:
+                await self.client.call(self.client.api.create_container_from_config, dict(body), self.name)
+            except Refused as error:
+                self._may_exist = error.status >= _SERVER_ERROR
+                if error.status != _CONFLICT:
+                    raise
+            else:
+                return
+        raise Failed("workspace", f"no free name for a container, the last one tried was {self.name}")
+
+    async def start(self) -> None:
+        """Start it, and its keeper in it. The keeper's connection comes first: from its end on, nothing can live."""
+        keeper = await self._attach()
+        try:
+            await self.client.call(self.client.api.start, self.name)
+            await self._begin(keeper)
+        except BaseException:
+            await keeper.aclose()
+            raise
+
+    async def revive(self) -> None:
+        """Start it again if something inside has ended it."""
+        async with self._starting:
+            if not await self._is_running():
+                await self._restart()
+
+    async def end_processes(self) -> None:
+        """Kill everything in it, within a second; if that is not to be had from within, from outside."""
+        try:
+            with anyio.fail_after(_ANSWER_SECONDS):
+                await self._living_keeper().end_all()
+        except (KeeperGone, TimeoutError):
+            async with self._starting:
+                if await self._is_running():
+                    await self._restart()
+
+    async def end_session(self, leader: int) -> None:
+        """Kill a process in it and what stayed in its session, or else everything."""
+        try:
+            with anyio.fail_after(_ANSWER_SECONDS):
+                await self._living_keeper().end_session(leader)
+        except (KeeperGone, TimeoutError):
+            await self.end_processes()
+
+    async def restart(self) -> None:
+        async with self._starting:
+            await self._restart()
+
+    async def exists(self) -> bool:
+        try:
+            await self._state()
+        except Refused as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return False
+        return True
+
+    async def lacked_memory(self) -> bool:
+        """Whether the kernel killed something in it for lack of memory since this was last asked."""
+        try:
+            with anyio.fail_after(_COUNT_SECONDS):
+                kills = await self._living_keeper().count_kills()
+        except KeeperGone:
+            return bool((await self._ended())["OOMKilled"])
+        except TimeoutError:
+            return False
+        more, self._kills = kills > self._kills, kills
+        return more
+
+    async def remove(self) -> None:
+        """Remove it by force, with its volumes: once, whatever state it is in, and never for long."""
+        if not self._may_exist:
+            return
+        self._may_exist = False
+        with anyio.move_on_after(_REMOVE_SECONDS, shield=True):
+            if await self._try_to_remove():
+                return
+        logger.warning(
+            "container %s could not be removed: it ends by itself, and the next command sweeps it", self.name
+        )
+
+    async def _try_to_remove(self) -> bool:
+        try:
+            for _ in range(_REMOVE_TRIES):
+                try:
+                    await self.client.call(self.client.closing.remove_container, self.name, force=True, v=True)
+                except Refused as error:
+                    if error.status in (_NOT_FOUND, _CONFLICT):  # a conflict: it is being removed
+                        return True
+                    await anyio.sleep(_PAUSE)
+                except Unreachable:
+                    if not await self.client.is_back():
+                        return False
+                else:
+                    return True
+            return False
+        finally:
+            if self._keeper is not None:
+                await self._keeper.aclose()
+
+    async def _attach(self) -> Keeper:
+        return Keeper(await self.client.upgrade(f"/containers/{self.name}/attach?stream=1&stdin=1&stdout=1"))
+
+    async def _begin(self, keeper: Keeper) -> None:
+        places = self.places
+        folders = [places.work, places.tests, places.solution, places.logs / "agent", places.logs / "verifier"]
+        try:
+            with anyio.fail_after(_READY_SECONDS):
+                work = await keeper.begin(
+                    folders=list(map(str, folders)), work=str(places.work), lifetime=self.lifetime
+                )
+        except KeeperGone:
+            state = await self._ended()
+            if state["OOMKilled"]:
+                raise Failed("oom", "the container had not even the memory to start") from None
+            raise Failed(
+                "workspace",
+                f"the container ended as it started, with status {state['ExitCode']}: has its image a /bin/sh?",
+            ) from None
+        except TimeoutError:
+            raise Failed("workspace", f"the container did not come up within {_READY_SECONDS:g} s") from None
+        self.places = replace(places, work=PurePosixPath(work))
+        self._keeper, self._kills = keeper, 0
+
+    async def _restart(self) -> None:
+        logger.info("container %s is started again", self.name)
+        await self.client.call(self.client.api.restart, self.name, timeout=0)
+        if self._keeper is not None:
+            await self._keeper.aclose()
+        await self._begin(await self._attach())
+
+    def _living_keeper(self) -> Keeper:
+        if self._keeper is None:
+            raise KeeperGone
+        return self._keeper
+
+    async def _state(self) -> Any:
+        return (await self.client.call(self.client.closing.inspect_container, self.name))["State"]
+
+    async def _is_running(self) -> bool:
+        return bool((await self._state())["Running"])
+
+    async def _ended(self) -> Any:
+        """Its state once it has ended, which the engine notices a moment after us."""
+        for _ in range(_LOOKS):
+            state = await self._state()
+            if not state["Running"]:
+                break
+            await anyio.sleep(_PAUSE)
+        return state

@@ -1,0 +1,224 @@
+"""A container as a workspace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import anyio
+import anyio.from_thread
+
+from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import Exit, Places
+from evalkit.logs import logger
+from evalkit.workspaces.docker import tars
+from evalkit.workspaces.docker.client import Client
+from evalkit.workspaces.docker.connection import Conversation, EngineError, Refused, Unreachable
+from evalkit.workspaces.docker.container import Container
+from evalkit.workspaces.docker.frames import Output
+
+# A shell says which process the command is, goes to the folder, if the agent left it there, and gives a missing program
+# its usual status.
+_ENTER = 'echo $$; cd "$1" 2>/dev/null || cd /; shift; exec "$@"'
+_NOT_FOUND, _CONFLICT = 404, 409
+_BLOCK = 1 << 18
+_KILLED = 137
+_END_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 0.2
+_LULL = 0.005
+_KILLS_TRIED = 3
+
+
+@dataclass(slots=True)
+class DockerWorkspace:
+    client: Client
+    container: Container
+    user: str
+    owner: tars.Owner
+    environment: Mapping[str, str]
+    copying: anyio.CapacityLimiter
+
+    @property
+    def places(self) -> Places:
+        return self.container.places
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: PurePosixPath | None = None,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        stderr: Path | None = None,
+    ) -> Exit:
+        command = ["/bin/sh", "-c", _ENTER, "sh", str(cwd or self.places.work), *argv]
+        variables = {**self.places.environment(), **self.environment, **(env or {})}
+        async with self._failures():
+            with Output(stdout, stderr) as output:
+                code = await self._run(command, variables, stdin, output)
+            lacked_memory = await self.container.lacked_memory()
+        if code != 0 and lacked_memory:
+            raise Failed(
+                "oom", f"{argv[0]} ended with status {code} after the kernel killed a process for lack of memory"
+            )
+        if code != 0 and self.client.disk_is_full():
+            raise Failed("disk_full", f"{argv[0]} ended with status {code}, and the engine's disk is full")
+        return Exit(code, output.tail, lacked_memory)
+
+    async def _run(self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output) -> int:
+        exec_id = await self._create_exec(command, variables, with_input=stdin is not None)
+        conversation = await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
+        try:
+            try:
+                if stdin is None:
+                    await _drain(conversation, output)
+                else:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(_feed, conversation, stdin)
+                        await _drain(conversation, output)
+                        tasks.cancel_scope.cancel()
+            except BaseException:
+                await self._end(exec_id, conversation, output)
+                raise
+        finally:
+            await conversation.aclose()
+        return await self._status(exec_id)
+
+    async def _create_exec(self, command: list[str], variables: Mapping[str, str], *, with_input: bool) -> str:
+        async def create() -> str:
+            # Not on the container, whose environment anybody may inspect. From /, because the work folder may be gone.
+            created = await self.client.call(
+                self.client.api.exec_create,
+                self.container.name,
+                command,
+                stdin=with_input,
+                user=self.user,
+                environment=dict(variables),
+                workdir="/",
+            )
+            return str(created["Id"])
+
+        try:
+            return await create()
+        except Refused as error:
+            if error.status != _CONFLICT:  # a conflict: it is not running, because something in it has ended it
+                raise
+        await self.container.revive()
+        return await create()
+
+    async def _end(self, exec_id: str, conversation: Conversation, output: Output) -> None:
+        """Kill a command with its session, and take what it still had to say.
+
+        Not before it says which process it is: the engine may start it after we stopped waiting.
+        """
+        with anyio.CancelScope(shield=True):
+            try:
+                for _ in range(_KILLS_TRIED):
+                    if await self._try_to_end(exec_id, conversation, output):
+                        return
+                await self.container.restart()
+            except (EngineError, Failed, OSError) as error:
+                logger.warning("%s: a command could not be ended: %s", self.container.name, error)
+
+    async def _try_to_end(self, exec_id: str, conversation: Conversation, output: Output) -> bool:
+        with anyio.move_on_after(_END_SECONDS):
+            while output.leader is None and (data := await conversation.receive()):
+                output.feed(data)
+        if output.leader is not None:
+            await self.container.end_session(output.leader)
+            with anyio.move_on_after(_LAST_WORDS_SECONDS):
+                await _drain(conversation, output)
+            return True
+        facts = await self.client.call(self.client.api.exec_inspect, exec_id)
+        if facts["ExitCode"] is not None:
+            return True  # it could not even be started
+        await self.container.end_processes()
+        return False
+
+    async def _status(self, exec_id: str) -> int:
+        """How a command ended. Its output may end a moment before the engine knows."""
+        for pause in (0.0, 0.001, 0.01, 0.05, *[0.2] * 50):
+            await anyio.sleep(pause)
+            facts = await self.client.call(self.client.api.exec_inspect, exec_id)
+            if not facts["Running"]:
+                return _KILLED if facts["ExitCode"] is None else int(facts["ExitCode"])
+        raise Failed("workspace", "the engine says that a command still runs whose output has ended")
+
+    async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
+        _require_absolute(target)
+        async with self._failures():
+            await self._put(tars.pack(source, target, self.owner))
+
+    async def make_folders(self, folders: Sequence[PurePosixPath]) -> None:
+        """Make folders that belong to the user of the image."""
+        async with self._failures():
+            await self._put(iter([tars.pack_folders(folders, self.owner)]))
+
+    async def _put(self, blocks: Iterator[bytes]) -> None:
+        async with self.copying:
+            await self.client.call(self.client.api.put_archive, self.container.name, "/", _cancellable(blocks))
+
+    async def read(self, source: PurePosixPath, target: Path) -> None:
+        _require_absolute(source)
+
+        def fetch() -> None:
+            blocks, _ = self.client.api.get_archive(self.container.name, str(source), chunk_size=_BLOCK)
+            try:
+                tars.unpack(_cancellable(blocks), target)
+            finally:
+                blocks.close()
+
+        async with self._failures():
+            try:
+                async with self.copying:
+                    await self.client.call(fetch)
+            except Refused as error:
+                if error.status != _NOT_FOUND or not await self.container.exists():
+                    raise
+                raise FileNotFoundError(f"there is no {source} in the container") from error
+
+    async def interrupt(self) -> None:
+        async with self._failures():
+            await self.container.end_processes()
+
+    @asynccontextmanager
+    async def _failures(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            raise await self.client.explain(error) from error
+
+
+async def _drain(conversation: Conversation, output: Output) -> None:
+    """Take all output. Of a stream that does not pause, let some come together: waking costs more than reading."""
+    last = -math.inf
+    while data := await conversation.receive():
+        output.feed(data)
+        now = anyio.current_time()
+        if now - last < _LULL and len(data) < _BLOCK // 2:
+            await anyio.sleep(_LULL)
+        last = now
+
+
+async def _feed(conversation: Conversation, stdin: Path) -> None:
+    """Give a command its input. One that ends without reading it all is no trouble."""
+    with stdin.open("rb") as file, suppress(Unreachable):
+        while block := file.read(_BLOCK):
+            await conversation.send(block)
+        await conversation.end_input()
+
+
+def _cancellable(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """In a thread: stop at the next block once the task that waits for it is cancelled."""
+    for block in blocks:
+        anyio.from_thread.check_cancelled()
+        yield block
+
+
+def _require_absolute(path: PurePosixPath) -> None:
+    if not path.is_absolute() or ".." in path.parts:
+        raise Failed("workspace", f"{path} is no absolute path of the container")

@@ -1,0 +1,193 @@
+"""Opens containers."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import anyio
+
+from evalkit.config import Config
+from evalkit.domain.failures import Failed, Kind
+from evalkit.domain.models import Instance
+from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.errors import ConfigError
+from evalkit.logs import logger
+from evalkit.workspaces.docker import engine, leases
+from evalkit.workspaces.docker.client import Client, connect, typed_errors
+from evalkit.workspaces.docker.connection import Endpoint, Refused, Unreachable
+from evalkit.workspaces.docker.container import Container, describe
+from evalkit.workspaces.docker.endpoints import find_endpoint
+from evalkit.workspaces.docker.images import Image, Images
+from evalkit.workspaces.docker.leases import Owner
+from evalkit.workspaces.docker.workspace import DockerWorkspace
+
+_COPIES_AT_ONCE = 8
+_SPARE_CALLS = 8
+_CLOSING_SECONDS = 5.0
+_FILES_PER_WORKER = 8
+_NOT_FOUND, _SERVER_ERROR = 404, 500
+_PAUSES = (0.5, 2.0)
+_MARGIN_SECONDS = 120.0
+_WORK = PurePosixPath("/work")
+_NO_ISOLATION = ("host", "container:")
+
+
+@dataclass(slots=True)
+class DockerWorkspaces:
+    """Containers of one engine. None of them outlives its context, this process, or its limits by much."""
+
+    client: Client
+    images: Images
+    owner: Owner
+    memory_budget: int | None
+    cpus: int
+    default_image: str
+    grace: float
+    passed_on: Mapping[str, str] = field(default_factory=dict)
+    _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
+    _users: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
+        image, container = await self._start(spec)
+        try:
+            workspace = DockerWorkspace(
+                self.client,
+                container,
+                user=image.user,
+                owner=(0, 0),
+                environment=self.passed_on if spec.purpose == "solve" else {},
+                copying=self._copying,
+            )
+            if not image.runs_as_root:
+                await self._hand_over(workspace, image)
+            yield workspace
+        finally:
+            await container.remove()
+
+    async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
+        names, to_be_built = set(), {}
+        for instance in instances:
+            try:
+                names.add(self._image_of(instance))
+            except Failed as failure:
+                to_be_built[f"the image of {instance.id}"] = failure.message
+        with engine.needed():
+            return to_be_built | await self.images.missing(names)
+
+    def _image_of(self, instance: Instance) -> str:
+        if instance.image is None and instance.build is not None:
+            raise Failed("image_missing", f"to be built from {instance.build}")
+        return instance.image or self.default_image
+
+    async def _start(self, spec: WorkspaceSpec) -> tuple[Image, Container]:
+        """Start a container, also over a restart of the engine or a passing trouble of it."""
+        name = self._image_of(spec.job.instance)
+        for pause in (*_PAUSES, None):
+            try:
+                image = await self.images.get(name)
+                return image, await self._start_once(spec, image)
+            except Unreachable as error:
+                if pause is None or not await self.client.is_back():
+                    raise Failed("engine", str(error)) from error
+            except Refused as error:
+                self.images.forget(name)  # it may be what is not found
+                if pause is None or (error.status < _SERVER_ERROR and error.status != _NOT_FOUND):
+                    kind: Kind = "engine" if error.status >= _SERVER_ERROR else "workspace"
+                    raise await self.client.explain(error, refusal=kind) from error
+                await anyio.sleep(pause)
+        raise AssertionError("the last try has no pause after it")
+
+    async def _start_once(self, spec: WorkspaceSpec, image: Image) -> Container:
+        container = Container(self.client, _places(image), self._lifetime(spec))
+        try:
+            await container.create(spec.job, describe(spec, image, leases.labels_for(spec.job, self.owner), self.cpus))
+            await container.start()
+        except BaseException:
+            await container.remove()
+            raise
+        return container
+
+    def _lifetime(self, spec: WorkspaceSpec) -> float:
+        limits = spec.job.limits
+        return 2 * limits.open + limits.solve + limits.collect + limits.grade + _MARGIN_SECONDS + self.grace
+
+    async def _hand_over(self, workspace: DockerWorkspace, image: Image) -> None:
+        """Let an image's own user write where commands are meant to."""
+        if image.id not in self._users:
+            said = await workspace.exec(("/bin/sh", "-c", "id -u && id -g"))
+            try:
+                user, group = map(int, said.tail.split())
+            except ValueError:
+                raise Failed("workspace", f"the image's user {image.user!r} is not known in it: {said.tail}") from None
+            self._users[image.id] = user, group
+        workspace.owner = self._users[image.id]
+        places = workspace.places
+        folders = [places.tests, places.solution, places.logs, places.logs / "agent", places.logs / "verifier"]
+        await workspace.make_folders([*folders, *([places.work] if _places(image).work == _WORK else [])])
+
+
+def _places(image: Image) -> Places:
+    work = PurePosixPath(image.work or "/")
+    return Places(
+        work=_WORK if work == PurePosixPath("/") else work,
+        tests=PurePosixPath("/tests"),
+        logs=PurePosixPath("/logs"),
+        solution=PurePosixPath("/solution"),
+    )
+
+
+def create(config: Config, scope: RunScope) -> DockerWorkspaces:
+    """Connect to the engine, and sweep what evalkit processes left there that are no more."""
+    _allow_open_files(config.run.workers * _FILES_PER_WORKER)
+    endpoint = find_endpoint(os.environ, scope.scratch)
+    owner = Owner.this_process()
+    calls = config.run.workers + _SPARE_CALLS
+    with engine.needed():
+        api = connect(endpoint, calls)
+        with typed_errors(endpoint.host):
+            info = api.info()
+        _require_network(api, endpoint, config.workspace.network)
+        for name in leases.sweep(api, owner, endpoint.host):
+            logger.warning("removed %s, left by an evalkit process that is no more", name)
+        closing = connect(endpoint, calls, _CLOSING_SECONDS)
+    root = Path(info["DockerRootDir"]) if endpoint.is_local and info.get("DockerRootDir") else None
+    client = Client(endpoint, api, closing, anyio.CapacityLimiter(calls), config.workspace.reconnect, root)
+    return DockerWorkspaces(
+        client=client,
+        images=Images(client),
+        owner=owner,
+        memory_budget=engine.memory_budget(info),
+        cpus=int(info["NCPU"]),
+        default_image=config.workspace.image,
+        grace=config.workspace.grace,
+        passed_on={name: os.environ[name] for name in config.agent.env if name in os.environ},
+    )
+
+
+def _require_network(api: Any, endpoint: Endpoint, name: str) -> None:
+    if name.startswith(_NO_ISOLATION):
+        raise ConfigError(f"workspace.network: {name} is no isolation", hint="none, bridge, or the name of a network")
+    try:
+        with typed_errors(endpoint.host):
+            api.inspect_network(name)
+    except Refused as error:
+        if error.status != _NOT_FOUND:
+            raise
+        raise ConfigError(
+            f"workspace.network: the engine has no network {name!r}", hint=f"create it: docker network create {name}"
+        ) from error
+
+
+def _allow_open_files(wanted: int) -> None:
+    """A workspace holds connections and files; the usual limit is meant for programs that have few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = soft + wanted if hard == resource.RLIM_INFINITY else min(hard, soft + wanted)
+    if soft != resource.RLIM_INFINITY and enough > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))

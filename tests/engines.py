@@ -1,0 +1,175 @@
+"""Docker engines for tests: the one that is there, and private ones that may be stopped and filled."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+
+from commandline import require
+from evalkit.workspaces.docker.leases import Owner
+
+_SECONDS = 60.0
+_FILES = {"config-file": "config.json", "data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    host: str
+    busybox: str
+    python: str = ""
+
+    @property
+    def api(self) -> Any:
+        return _connect(self.host)
+
+    def containers(self, **labels: str) -> list[dict[str, Any]]:
+        """Those with these labels of ours, whatever their state."""
+        wanted = [f"evalkit.{name}={value}" for name, value in labels.items()] or ["evalkit.run"]
+        found: list[dict[str, Any]] = self.api.containers(all=True, filters={"label": wanted})
+        return found
+
+
+@cache
+def _connect(host: str) -> Any:
+    return docker.APIClient(host, version="auto")
+
+
+def find_engine() -> Engine:
+    """The engine that the environment names, as `.ci/services` does."""
+    host, busybox = os.environ.get("DOCKER_HOST"), os.environ.get("EVALKIT_TEST_BUSYBOX_IMAGE")
+    require("engine", host and busybox, 'no engine for tests: eval "$(.ci/services start)"')
+    assert host is not None
+    assert busybox is not None
+    engine = Engine(host, busybox, os.environ.get("EVALKIT_TEST_PYTHON_IMAGE", ""))
+    require("engine", _answers(engine), f"the engine at {host} does not answer")
+    return engine
+
+
+def _answers(engine: Engine) -> bool:
+    """Asked by hand at first: the SDK leaves sockets open that could not be connected."""
+    if engine.host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(engine.host.removeprefix("unix://"))
+            except OSError:
+                return False
+    try:
+        engine.api.ping()
+    except (docker.errors.DockerException, requests.exceptions.RequestException):
+        return False
+    return True
+
+
+def require_root() -> None:
+    require("engine", os.getuid() == 0 and _find_dockerd(), "a private dockerd needs root, and to be installed")
+
+
+def _find_dockerd() -> str | None:
+    return shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+
+
+@dataclass
+class PrivateEngine:
+    """A dockerd of our own, without any network."""
+
+    folder: Path
+    tcp: bool = False
+    tcp_host: str = ""
+    _process: subprocess.Popen[bytes] | None = field(default=None)
+
+    @property
+    def engine(self) -> Engine:
+        return Engine(f"unix://{self.folder}/docker.sock", "busybox:test")
+
+    def start(self) -> None:
+        program = _find_dockerd()
+        assert program is not None
+        arguments: list[object] = ["--bridge=none", "--iptables=false", "--host", self.engine.host]
+        for option, name in _FILES.items():
+            arguments += [f"--{option}", self.folder / name]
+        if self.tcp:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.tcp_host = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+            arguments += ["--host", self.tcp_host, "--tls=false"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "docker.pid").unlink(missing_ok=True)
+        (self.folder / "config.json").write_text("{}")
+        with (self.folder / "log").open("ab") as log:
+            # It dies with the tests, however they end.
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", program, *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_for(lambda: _answers(self.engine))
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(_SECONDS)
+            self._process = None
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def proceed(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def import_busybox(self) -> None:
+        binary = shutil.which("busybox")
+        require("engine", binary, "there is no busybox")
+        assert binary is not None
+        self.engine.api.import_image_from_data(make_busybox(Path(binary)), repository="busybox", tag="test")
+
+
+def make_busybox(binary: Path) -> bytes:
+    """A root file system as a tar."""
+    names = subprocess.run([binary, "--list"], capture_output=True, check=True, text=True).stdout.split()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for folder in ("bin", "etc", "tmp", "root"):
+            member = tarfile.TarInfo(folder)
+            member.type, member.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
+            tar.addfile(member)
+        program = tarfile.TarInfo("bin/busybox")
+        program.mode, program.size = 0o755, binary.stat().st_size
+        with binary.open("rb") as file:
+            tar.addfile(program, file)
+        for name in names:
+            if name != "busybox":
+                link = tarfile.TarInfo(f"bin/{name}")
+                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(link)
+    return buffer.getvalue()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = _SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited for too long"
+        time.sleep(0.05)
+
+
+def own_containers(engine: Engine) -> list[dict[str, Any]]:
+    """Containers that this process opened."""
+    owner = Owner.this_process()
+    return engine.containers(host=owner.host, pid=str(owner.pid))

@@ -1,0 +1,86 @@
+"""Every kind of workspace there is, for tests that hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from commandline import require
+from engines import Engine
+from evalkit import processes, scratch
+from evalkit.config import Config
+from evalkit.domain.models import Instance, Job, Limits
+from evalkit.domain.protocols import Purpose, RunScope, Workspace, Workspaces, WorkspaceSpec
+from evalkit.testing import FakeWorkspaces
+from evalkit.workspaces.local import LocalWorkspaces
+from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
+
+MEGABYTE = 1 << 20
+SECRET = {"EVALKIT_TEST_SECRET": "only-for-agents"}
+
+
+def make_job(folder: Path, *, image: str | None = None, id: str = "some__instance-1", solve: float = 60.0) -> Job:
+    limits = Limits(open=60.0, solve=solve, collect=60.0, grade=60.0, memory=256 * MEGABYTE, cpus=1.0)
+    return Job(
+        run_id="run",
+        instance=Instance(id=id, statement="", image=image),
+        attempt=1,
+        folder=folder / "run" / "instances" / id / "attempt-1",
+        scratch=folder / "scratch",
+        limits=limits,
+    )
+
+
+@dataclass
+class Place:
+    """One kind of workspace."""
+
+    kind: str
+    workspaces: Workspaces
+    folder: Path
+    default_image: str | None = None
+
+    @property
+    def holds_processes(self) -> bool:
+        """Whether daemons end with their workspace; in a fake, only process groups do."""
+        return self.kind != "fake"
+
+    def spec(self, purpose: Purpose = "solve", **changes: Any) -> WorkspaceSpec:
+        return WorkspaceSpec(make_job(self.folder), purpose, **{"memory": 256 * MEGABYTE, "cpus": 1.0, **changes})
+
+    def run(self, work: Callable[[Workspace], Any], *, loop: str = "asyncio", **changes: Any) -> Any:
+        """Run an async function in a workspace."""
+
+        async def opened() -> Any:
+            async with self.workspaces.open(self.spec(**changes)) as workspace:
+                return await work(workspace)
+
+        return anyio.run(opened, backend=loop)
+
+
+@contextmanager
+def open_place(kind: str, folder: Path, engine: Engine | None) -> Iterator[Place]:
+    with scratch.folder() as temporary:
+        if kind == "fake":
+            yield Place(kind, FakeWorkspaces(temporary), folder)
+        elif kind == "docker":
+            assert engine is not None
+            from evalkit.workspaces.docker import create
+
+            config = Config.model_validate({"workspace": {"image": engine.busybox}, "agent": {"env": list(SECRET)}})
+            workspaces = create(config, RunScope("run", temporary))
+            yield Place(kind, workspaces, folder, engine.busybox)
+            workspaces.client.close()
+        else:
+            program = find_bubblewrap() if kind == "sandboxed" else None
+            if kind == "sandboxed":
+                require("bubblewrap", program, "there is no bwrap that works")
+            else:
+                processes.adopt_orphans()
+            sandbox = Sandbox(program, hidden=(temporary,)) if program else None
+            yield Place(kind, LocalWorkspaces(temporary, sandbox, dict(SECRET)), folder)
