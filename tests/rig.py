@@ -12,6 +12,7 @@ import anyio
 from trio.testing import MockClock
 
 from evalkit import logs
+from evalkit.config import Config
 from evalkit.critics import accept_any
 from evalkit.domain.budget import Budgets
 from evalkit.domain.models import Limits, Result, timestamp
@@ -42,10 +43,10 @@ def make_manifest(ids: list[str], **changes: Any) -> Manifest:
         "run_id": "run",
         "created_at": timestamp(),
         "versions": {},
-        "config": {"run": {"attempts": 1, "stop_on": "critic"}},
+        "config": Config().model_dump(mode="json"),
         "origin": {},
         "given": {},
-        "dataset": {},
+        "dataset": {"fingerprint": ""},
         "instance_ids": ids,
     }
     return Manifest(**(known | changes))

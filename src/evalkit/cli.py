@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "trajectory": ("trajectory", _READ, "Show what an agent did at an instance, or convert it"),
     "predictions": ("predictions", _READ, "Print the patches of a run as SWE-bench predictions"),
     "build-images": ("build_images", _SETUP, "Build the images of a benchmark, agent included"),
+    "doctor": ("doctor", _SETUP, "Say what this machine can do, and sweep leftovers"),
     "config": ("show_config", _SETUP, "Print the config in effect, and where it came from"),
 }
 

@@ -22,8 +22,8 @@ from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Agent, Benchmark, Workspace, WorkspaceSpec
 from evalkit.engine import Engine, Run
 from evalkit.store.directory import RunDirectory
-from evalkit.store.manifest import Manifest
 from evalkit.testing import FakeWorkspaces, RecordingObserver
+from rig import make_manifest
 
 BUGGY = "def add(a, b):\n    return a - b\n\n\ndef mul(a, b):\n    return a * b\n"
 FIXED = BUGGY.replace("a - b", "a + b")
@@ -171,10 +171,7 @@ def attempt(
     instances: Mapping[str, Instance] = {each.id: each for each in benchmark.load()}
     (name,) = instances
     workspaces = ProjectWorkspaces(root / "workspaces", project.folder)
-    manifest = Manifest(
-        run_id="run", created_at="", versions={}, config={}, origin={}, given={}, dataset={}, instance_ids=[name]
-    )
-    directory = RunDirectory.create(root / "run", manifest)
+    directory = RunDirectory.create(root / "run", make_manifest([name]))
     folder = directory.attempt_folder(name, 1)
     if recorded is not None:
         folder.mkdir(parents=True)

@@ -107,7 +107,3 @@ class SecurityTest(ArchiveTestCase):
         self.refuse("file/x")
         self.refuse("file/")
         self.refuse("directory")
-
-
-if __name__ == "__main__":
-    unittest.main()

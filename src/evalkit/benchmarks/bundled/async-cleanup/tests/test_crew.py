@@ -70,19 +70,6 @@ class PoolTest(unittest.TestCase):
             await pool.release(item)
 
     @in_loop
-    async def test_in_the_order_of_coming(self):
-        pool, served = Pool(["x"]), []
-
-        async def client(name):
-            async with pool.lease():
-                served.append(name)
-                await asyncio.sleep(0)
-
-        await asyncio.gather(*[client(name) for name in "abcd"])
-        self.assertEqual("".join(served), "abcd")
-        await self.check_whole(pool, 1)
-
-    @in_loop
     async def test_cancelled_while_holding(self):
         pool = Pool(["x"])
         task = await start(hold(pool))
@@ -324,29 +311,6 @@ class RunAllTest(unittest.TestCase):
         self.assertEqual(pool.free, 4)
 
     @in_loop
-    async def test_two_fail_at_once(self):
-        jobs = [Job(KeyError("second")), Job(OSError("first"))]
-        run = await start(run_all(Pool("xy"), jobs))
-        jobs[0].clean.set()
-        jobs[1].go.set()
-        jobs[0].go.set()
-        await settle()
-        self.assertTrue(run.done())
-        self.assertIsInstance(run.exception(), OSError)
-
-    @in_loop
-    async def test_failure_in_a_job_that_came_late(self):
-        jobs = [Job(1), Job(OSError("late")), Job(3)]
-        pool = Pool("x")
-        run = await start(run_all(pool, jobs))
-        jobs[0].go.set()
-        await settle()
-        jobs[1].go.set()
-        await settle()
-        self.assertIsInstance(run.exception(), OSError)
-        self.assertEqual((jobs[2].notes, pool.free), ([], 1))
-
-    @in_loop
     async def test_cancelled(self):
         pool, jobs = Pool("xy"), [Job(), Job("finished all the same"), Job()]
         run = await start(run_all(pool, jobs))
@@ -397,15 +361,6 @@ class RunAllTest(unittest.TestCase):
         self.assertEqual((jobs[0].notes, pool.free), (["begun", "cancelled", "clean"], 2))
 
     @in_loop
-    async def test_cancelled_before_anything_begins(self):
-        pool, job = Pool("x"), Job()
-        run = asyncio.ensure_future(run_all(pool, [job, job]))
-        run.cancel()
-        await settle()
-        self.assertTrue(run.cancelled())
-        self.assertEqual((job.notes, pool.free), ([], 1))
-
-    @in_loop
     async def test_pool_is_shared(self):
         pool, stopped, other = Pool("x"), Job(), Job("other")
         first, second = await start(run_all(pool, [stopped])), await start(run_all(pool, [other]))
@@ -416,7 +371,3 @@ class RunAllTest(unittest.TestCase):
         await settle()
         self.assertTrue(second.done())
         self.assertEqual((second.result(), pool.free), (["other"], 1))
-
-
-if __name__ == "__main__":
-    unittest.main()

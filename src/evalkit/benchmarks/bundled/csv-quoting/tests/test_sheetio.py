@@ -78,7 +78,3 @@ class RoundTripTest(unittest.TestCase):
 
     def test_reader_takes_files_of_others(self):
         self.assertEqual(loads('a,"b\n""c"""\n\n"",d\r\r\n""\ne'), [["a", 'b\n"c"'], ["", "d"], [""], ["e"]])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -42,18 +42,11 @@ class OrderTest(BusTest):
         self.assertEqual(self.emit(), "abcd")
         self.assertEqual(self.emit("other"), "ac")
 
-    def test_emitting_any_itself(self):
-        self.listen("a", event=ANY)
-        self.assertEqual(self.emit(ANY), "a")
-
     def test_arguments(self):
         got = []
         self.bus.subscribe("tick", lambda event, *args, **kwargs: got.append((event, args, kwargs)))
         self.assertEqual(self.bus.emit("tick", 1, two=2), 1)
         self.assertEqual(got, [("tick", (1,), {"two": 2})])
-
-    def test_nobody(self):
-        self.assertEqual(self.emit(), "")
 
 
 class CancelTest(BusTest):
@@ -83,13 +76,6 @@ class CancelTest(BusTest):
         self.listen("c", event=ANY)
         self.assertEqual(self.emit(), "ac")
 
-    def test_everybody(self):
-        everybody = []
-        for name in "abc":
-            everybody.append(self.listen(name, then=lambda: [s.cancel() for s in everybody]))
-        self.assertEqual(self.emit(), "a")
-        self.assertEqual(self.bus.count("tick"), 0)
-
     def test_same_function_twice(self):
         got = []
         high = self.bus.subscribe("tick", got.append, priority=5)
@@ -108,17 +94,6 @@ class CancelTest(BusTest):
         first.cancel()
         self.assertEqual((first.active, second.active, self.bus.count("tick")), (False, True, 1))
 
-    def test_cancelled_and_subscribed_again_on_the_way(self):
-        def renew():
-            self.victim.cancel()
-            self.victim = self.listen("B")
-
-        self.listen("a", then=renew)
-        self.victim = self.listen("b")
-        self.assertEqual(self.emit(), "a")
-        self.assertEqual(self.emit(), "a")
-        self.assertEqual(self.bus.count("tick"), 2)
-
 
 class SubscribeOnTheWayTest(BusTest):
     def test_not_for_this_event(self):
@@ -132,10 +107,6 @@ class SubscribeOnTheWayTest(BusTest):
         self.listen("b")
         self.assertEqual(self.emit(), "ab")
         self.assertEqual(self.emit(), "xab")
-
-    def test_to_any(self):
-        self.listen("a", then=lambda: self.listen("x", event=ANY))
-        self.assertEqual(self.emit(), "a")
 
     def test_inner_emit_knows_the_newcomer(self):
         def start():

@@ -83,12 +83,6 @@ class TreeTest(unittest.TestCase):
         ):
             self.assertEqual(parse(text), tree, text)
 
-    def test_long_sums(self):
-        self.assertEqual(calculate(" - ".join(["1"] * 300)), -298)
-
-    def test_evaluate_takes_trees(self):
-        self.assertEqual(evaluate(Binary("-", A, B), {"a": 5, "b": 3}), 2)
-
 
 class ErrorTest(unittest.TestCase):
     def test_positions(self):

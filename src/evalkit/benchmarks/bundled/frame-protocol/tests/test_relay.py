@@ -96,10 +96,6 @@ class EncodeTest(unittest.TestCase):
             with self.assertRaises(ValueError, msg=number):
                 encode(message)
 
-    def test_limit_holds_before_compression(self):
-        with self.assertRaises(ValueError):
-            encode(Data(datetime(2024, 1, 1, tzinfo=UTC), "", (("a" * 1000, 1.0),) * 1100), compress=True)
-
 
 class ReceivingTestCase(unittest.TestCase):
     def check(self, data, messages, damaged=0):
@@ -111,11 +107,6 @@ class ReceiveTest(ReceivingTestCase):
     def test_example(self):
         self.check(b"".join(sealed(text) for _, text in EXAMPLE), [message for message, _ in EXAMPLE])
 
-    def test_own_frames(self):
-        for message, _ in EXAMPLE:
-            self.check(encode(message), [message])
-            self.check(encode(message, compress=True), [message])
-
     def test_times_are_exact(self):
         for number in (1688713627007, -1, 253402300799999, -62135596800000, 1):
             ((message,), _) = received(frame(2, struct.pack(">q", number) + b"\0\0\0\0"))
@@ -124,10 +115,6 @@ class ReceiveTest(ReceivingTestCase):
 
     def test_bytes_between_frames(self):
         self.check(b"R\0LRRL"[:5] + HELLO_FRAME + b"noise R" + HELLO_FRAME + b"R", [HELLO, HELLO])
-
-    def test_magic_in_two_pieces(self):
-        reader = FrameReader()
-        self.assertEqual(reader.feed(b"noise R") + reader.feed(HELLO_FRAME[1:]), [HELLO])
 
     def test_other_version(self):
         self.check(frame(1, b"RL\1\1 what ever", version=2) + HELLO_FRAME, [HELLO])
@@ -142,9 +129,6 @@ class ReceiveTest(ReceivingTestCase):
     def test_other_flags_are_ignored(self):
         self.check(frame(1, b"\0\1x\0\0\0\1", flags=0xFFFE), [HELLO])
 
-    def test_empty_feed(self):
-        self.assertEqual(FrameReader().feed(b""), [])
-
 
 class DamageTest(ReceivingTestCase):
     def test_every_single_byte(self):
@@ -157,11 +141,6 @@ class DamageTest(ReceivingTestCase):
                 data += b"\0" * 1048576  # the reader has to wait for so long a frame
                 messages, damaged = received(data)
             self.assertEqual((messages, damaged), ([HELLO], 0 if position < 2 else 1), position)
-
-    def test_checksum_covers_the_header(self):
-        broken = bytearray(frame(9, b"abc"))
-        broken[3] = 10
-        self.check(bytes(broken) + HELLO_FRAME, [HELLO], damaged=1)
 
     def test_length_too_large_swallows_nothing(self):
         broken = bytearray(HELLO_FRAME)
@@ -219,7 +198,3 @@ class FixtureTest(unittest.TestCase):
                 recorded = file.read()
         with open(os.path.join(WORK, "fixtures", "handshake.bin"), "rb") as file:
             self.assertEqual(file.read(), recorded)
-
-
-if __name__ == "__main__":
-    unittest.main()

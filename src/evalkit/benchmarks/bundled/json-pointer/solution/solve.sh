@@ -2,11 +2,9 @@
 set -eu
 cd "$EVALKIT_WORK"
 
-# replace FILE FROM TO: standard input takes the place of these lines. The last ones come first, so that the numbers hold.
-replace() {
+replace() { # FILE FROM TO: standard input takes the place of these lines
     { head -n "$(($2 - 1))" "$1" && cat && tail -n "+$(($3 + 1))" "$1"; } >"$1.new"
-    cat "$1.new" >"$1"
-    rm "$1.new"
+    mv "$1.new" "$1"
 }
 
 replace jsondelta/delta.py 27 27 <<'END'

@@ -90,10 +90,6 @@ class ClosingTest(unittest.TestCase):
         iterator.close()
         self.check_closed("a", "b", "c")
 
-    def test_between_before_everything(self):
-        self.assertEqual(list(self.keep(between("abc", -5, 0, self.shelf))), [])
-        self.check_closed("a", "b", "c")
-
     def check_error(self, error, action):
         try:
             action()
@@ -166,9 +162,6 @@ class StreamTest(unittest.TestCase):
         self.assertEqual(next(merged).time, 1.5)
         with self.assertRaisesRegex(LogError, "bad:3"):
             list(merged)
-
-    def test_no_paths(self):
-        self.assertEqual((list(merge([])), first([], 3)), ([], []))
 
     def test_real_files(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -84,9 +84,6 @@ class MigrateTest(unittest.TestCase):
     def test_failure_half_way(self):
         self.check_failure("CREATE TABLE half (x); UPDATE two SET x = 3; INSERT INTO nowhere VALUES (1);")
 
-    def test_failure_at_the_very_end(self):
-        self.check_failure("CREATE TABLE half (x); DELETE FROM two; SELECT")
-
     def test_failing_note_undoes_the_migration(self):
         self.check_failure("CREATE TABLE half (x); INSERT INTO migrations VALUES (3, 'taken');")
 

@@ -23,10 +23,6 @@ class BucketTest(unittest.TestCase):
         self.assertTrue(bucket.take(taken))
         return bucket
 
-    def test_starts_full(self):
-        bucket = self.bucket(1, 3)
-        self.assertEqual([bucket.take() for _ in range(4)], [True, True, True, False])
-
     def test_frequent_askers_are_served(self):
         bucket = self.bucket(1, 2, taken=2)
         answers = []
@@ -85,11 +81,6 @@ class BucketTest(unittest.TestCase):
         self.clock.now += 2
         self.assertEqual(bucket.level, 5)
 
-    def test_bad_limits(self):
-        for rate, burst in ((0, 1), (1, 0), (-1, 1)):
-            with self.assertRaises(ValueError):
-                Bucket(rate, burst, self.clock)
-
 
 class LimiterTest(unittest.TestCase):
     def setUp(self):
@@ -141,14 +132,6 @@ class LimiterTest(unittest.TestCase):
         self.clock.now += 1.5
         self.use("ann", "transfer")
 
-    def test_asking_again_and_again_does_not_prolong_it(self):
-        self.use("ann", "transfer", 2)
-        for _ in range(8):
-            self.clock.now += 0.5
-            self.limiter.retry_after("ann", "transfer")
-            self.limiter.allow("ann", "transfer", cost=2)
-        self.use("ann", "transfer")
-
     def test_clock_goes_backwards(self):
         self.use("ann", "transfer", 2)
         self.clock.now -= 300
@@ -157,11 +140,6 @@ class LimiterTest(unittest.TestCase):
         self.use("ann", "read", 6)
         self.clock.now += 304
         self.use("ann", "transfer")
-
-    def test_without_limits(self):
-        limiter = Limiter({"transfer": (1, 1)}, self.clock)
-        self.assertTrue(all(limiter.allow("ann", "read") for _ in range(50)))
-        self.assertEqual(limiter.retry_after("ann", "read"), 0.0)
 
 
 class PurgeTest(unittest.TestCase):

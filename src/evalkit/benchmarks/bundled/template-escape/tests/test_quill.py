@@ -44,10 +44,6 @@ class RenderTest(unittest.TestCase):
         self.check("mail.txt", f"To: {NAME}!", who=NAME)
         self.check("page.html", f"<p>{ESCAPED}!</p>", who=NAME)
 
-    def test_partial_by_itself_is_markup(self):
-        self.environment.render("mail.txt", who=NAME)
-        self.check("address.part", f"{ESCAPED}!", who=NAME)
-
     def test_parsed_once(self):
         for _ in range(3):
             for name in ("mail.txt", "page.html", "address.part", "deep.html"):
@@ -70,13 +66,6 @@ class RenderTest(unittest.TestCase):
     def test_variables_of_the_place_of_inclusion(self):
         self.check("list.html", "<li>&lt;!</li><li>b!</li>", names=["<", "b"])
         self.check("list.txt", "<!b!", names=["<", "b"])
-
-    def test_recursion(self):
-        self.check(
-            "tree.part",
-            "(&lt;(b(c))(d))",
-            node={"name": "<", "children": [{"name": "b", "children": [{"name": "c"}]}, {"name": "d"}]},
-        )
 
     def test_missing_value_in_both_modes(self):
         self.check("page.html", "<p>!</p>")
@@ -114,10 +103,6 @@ class OutputTest(unittest.TestCase):
         self.check("{{ x | lower }}", "&lt;b&gt; &amp;", "<b> &", x=Markup("<B> &amp;"))
         self.check("{{ x | upper }}", "NONE", "NONE", x="none")
 
-    def test_trim(self):
-        self.check("{{ x | trim }}", "&lt; a", "< a", x=" < a\n")
-        self.check("{{ x | trim }}", "&lt;", "<", x=Markup(" &lt; "))
-
     def test_truncate_counts_what_is_seen(self):
         self.check("{{ x | truncate:4 }}", "&lt;&amp;a\u2026", "<&a\u2026", x="<&a&b")
         self.check("{{ x | truncate:3 }}", "&lt;a&gt;", "<a>", x=Markup("&lt;a&gt;"))
@@ -149,9 +134,6 @@ class OutputTest(unittest.TestCase):
         self.check("{{ x | escape | escape }}", "&lt;b&gt;", "<b>", x="<b>")
         self.check("{{ x | safe | trim }}", "&lt;b&gt;", "<b>", x=" <b> ")
 
-    def test_filters_in_tags(self):
-        self.check('{% for c in x | join:"" %}{{ c }};{% end %}', "a;b;", "a;b;", x=["a", "b"])
-
     def test_errors(self):
         for source in ("{% if x %}", "{% end %}", "{% fly %}", "{{ | upper }}", "{{ x | }}", "{% for x %}{% end %}"):
             with self.assertRaises(TemplateError, msg=source):
@@ -174,14 +156,6 @@ class MarkupTest(unittest.TestCase):
         text = Markup("<p>")
         text += "&"
         self.check(text, "<p>&amp;")
-
-    def test_format(self):
-        self.check(Markup("<b>%s</b>") % "<", "<b>&lt;</b>")
-        self.check(Markup("%s %s %s") % ("<", Markup("<br>"), 5), "&lt; <br> 5")
-        self.check(Markup("%(a)s %(b)s") % {"a": "<", "b": Markup("<hr>")}, "&lt; <hr>")
-        self.check(Markup("%d %.2f %5.1f %x %%") % (7, 0.5, 2, 255), "7 0.50   2.0 ff %")
-        self.check(Markup("%(n)03d") % {"n": 7}, "007")
-        self.check(Markup("%r") % "<", "&#39;&lt;&#39;")
 
     def test_join(self):
         self.check(Markup("<br>").join(["<", Markup("<i>"), 3]), "&lt;<br><i><br>3")

@@ -45,11 +45,6 @@ class OrderTest(unittest.TestCase):
         self.assertEqual(build_order({"app": ("main.c",)}), ["main.c", "app"])
         self.assertEqual(build_order({}, ["readme"]), ["readme"])
 
-    def test_diamond(self):
-        self.assertEqual(
-            build_order(parse("top: left right\nleft: base\nright: base")), ["base", "left", "right", "top"]
-        )
-
     def test_early_dependency_needs_a_later_one(self):
         self.assertEqual(build_order(parse("app: b a\nb: a\na: c")), ["c", "a", "b", "app"])
 
@@ -60,9 +55,6 @@ class OrderTest(unittest.TestCase):
         affected(graph, ["c"])
         self.assertEqual(graph, before)
 
-    def test_targets_can_be_a_generator(self):
-        self.assertEqual(build_order({"a": ("b",)}, (name for name in "a")), ["b", "a"])
-
 
 class SizeTest(unittest.TestCase):
     def setUp(self):
@@ -72,9 +64,6 @@ class SizeTest(unittest.TestCase):
         order = build_order(ladder(60))
         self.assertEqual(len(order), 120)
         self.assertEqual(order[:2], ["a0", "b0"])
-
-    def test_shared_layers_for_one_target(self):
-        self.assertEqual(len(build_order(ladder(60), ["b59"])), 119)
 
     def test_affected_in_shared_layers(self):
         self.assertEqual(len(affected(ladder(60), ["a30"])), 58)
@@ -118,9 +107,6 @@ class CycleTest(unittest.TestCase):
         graph = parse("app: core\nx: y\ny: x")
         self.assertEqual(build_order(graph, ["app"]), ["core", "app"])
 
-    def test_is_a_value_error(self):
-        self.assertTrue(issubclass(CycleError, ValueError))
-
 
 class AffectedTest(unittest.TestCase):
     graph = parse("app: gui core\ngui: theme\ncore: net\ndocs: pages")
@@ -132,6 +118,3 @@ class AffectedTest(unittest.TestCase):
     def test_changed_names_are_included_only_if_affected(self):
         self.assertEqual(affected(self.graph, ["core"]), ["app"])
         self.assertEqual(affected(self.graph, ["core", "net"]), ["core", "app"])
-
-    def test_changed_can_be_a_generator(self):
-        self.assertEqual(affected(self.graph, (name for name in ["pages", "net"])), ["core", "app", "docs"])

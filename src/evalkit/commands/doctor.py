@@ -1,0 +1,263 @@
+"""evalkit doctor"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import anyio
+import typer
+
+from evalkit import console, memory, scratch, stdout
+from evalkit.commands.options import configured
+from evalkit.config import Config
+from evalkit.errors import EngineUnavailable, EvalkitError
+from evalkit.settings import Settings
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+_GIGABYTE = 1 << 30
+_LEAST_DISK = _GIGABYTE
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found out about one thing. Only what this config cannot do without is a failure."""
+
+    name: str
+    status: Status
+    message: str
+    hint: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "status": self.status,
+            "message": self.message,
+            "hint": self.hint,
+            "facts": dict(self.facts),
+        }
+
+
+@configured("benchmark", "dataset", "agent", "workspace", "workers", "run-dir", "push")
+def doctor(
+    settings: Settings,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Remove what evalkit processes left that are no more, and say what")
+    ] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="Ask the model of the config one tiny question, which costs a little")
+    ] = False,
+) -> int:
+    """Say what this machine can do: engine, BuildKit, registry, disk, memory, temporary files, sandbox.
+
+    What the config in effect cannot do without ends in exit code 3; all else is a warning.
+
+    Examples:
+      evalkit doctor | jq -r '.checks[] | "\\(.status) \\(.name): \\(.message)"'
+      evalkit doctor --workspace docker --workers 30
+      evalkit doctor --sweep  # after a crash
+    """
+    with scratch.folder() as folder:
+        swept = _sweep(folder) if sweep else None
+        checks = []
+        for check in _checks(settings.config, folder, model=model):
+            checks.append(check)
+            console.say(_describe(check))
+    for name in (*swept["containers"], *swept["folders"]) if swept else ():
+        console.say(f"removed     {name}")
+    failed = [check for check in checks if check.status == "failed"]
+    document = {
+        "schema": 1,
+        "ok": not failed,
+        "checks": [check.document() for check in checks],
+        "swept": swept,
+    }
+    if failed:
+        problem = EvalkitError(
+            f"this machine cannot do it: {'; '.join(check.message for check in failed)}", hint=failed[0].hint
+        )
+        problem.document = document
+        raise problem
+    stdout.emit(document)
+    return 0
+
+
+def _describe(check: Check) -> str:
+    hint = f"\n            {'':10}→ {check.hint}" if check.hint and check.status != "ok" else ""
+    return f"{check.status:10}  {check.name:10}  {check.message}{hint}"
+
+
+def _checks(config: Config, folder: Path, *, model: bool) -> Iterator[Check]:
+    engine, info = _check_engine(config, folder)
+    yield engine
+    yield _check_builder() if info else Check("buildkit", "skipped", "no engine, no images")
+    yield _check_registry(config)
+    yield _check_disk(config, info)
+    yield _check_memory(config, info)
+    yield _check_temporary()
+    yield _check_sandbox(config)
+    if model:
+        yield _check_model(config)
+
+
+def _check_engine(config: Config, folder: Path) -> tuple[Check, Mapping[str, Any]]:
+    """An engine must be there for containers, and where somebody says that it is."""
+    from evalkit.workspaces.docker import engine  # noqa: PLC0415  # brings the Docker SDK
+
+    needed = config.workspace_kind == "docker" or bool(os.environ.get("DOCKER_HOST"))
+    try:
+        version, info = engine.look(folder)
+    except EvalkitError as error:
+        return Check("engine", "failed" if needed else "warning", error.message, error.hint), {}
+    facts = {
+        "version": version["Version"],
+        "api": version["ApiVersion"],
+        "cpus": info["NCPU"],
+        "memory": info["MemTotal"],
+        "storage": info["Driver"],
+        "cgroups": info.get("CgroupVersion", ""),
+    }
+    limits = {"MemoryLimit": "memory", "PidsLimit": "processes", "CpuCfsQuota": "CPU time"}
+    absent = [name for key, name in limits.items() if info.get(key) is False]
+    said = f"{facts['version']} (API {facts['api']}), {facts['cpus']} CPUs, {facts['memory'] >> 20} MB"
+    if absent:
+        hint = "enable its cgroup controllers, or one instance may take what others need"
+        return Check("engine", "warning", f"{said}; it cannot limit {', '.join(absent)}", hint, facts), info
+    return Check("engine", "ok", said, facts=facts), info
+
+
+def _check_builder() -> Check:
+    from evalkit.images import client  # noqa: PLC0415  # for this check only
+
+    async def find() -> client.Builder:
+        return await (await client.find()).builder()
+
+    try:
+        builder = anyio.run(find)
+    except EvalkitError as error:
+        return Check("buildkit", "warning", f"no images can be built: {error.message}", error.hint)
+    facts = {"kind": builder.kind, "program": builder.program}
+    if builder.kind == "classic":
+        hint = "install Docker's buildx plugin: builds are faster then, and nothing of the install stays in the image"
+        return Check("buildkit", "warning", f"only the classic builder works ({builder.program})", hint, facts)
+    return Check("buildkit", "ok", f"BuildKit by {builder.kind} ({builder.program})", facts=facts)
+
+
+def _check_registry(config: Config) -> Check:
+    from evalkit.images import credentials, reference, registry  # noqa: PLC0415  # for this check only
+
+    name = config.images.repository if config.images.push else config.workspace.image
+    try:
+        image = reference.parse(name)
+        answer = registry.Registry(credentials.find, timeout=10.0).look_up(image)
+    except (ValueError, EvalkitError) as error:
+        return Check("registry", "failed" if config.images.push else "warning", str(error))
+    if isinstance(answer, registry.Unknown):
+        status: Status = "failed" if config.images.push else "warning"
+        return Check("registry", status, f"no answer about {image}: {answer.reason}", "images that are here need none")
+    found = "has" if isinstance(answer, registry.Found) else "does not have"
+    return Check("registry", "ok", f"{image.host} answers: it {found} {image}", facts={"host": image.host})
+
+
+def _check_disk(config: Config, info: Mapping[str, Any]) -> Check:
+    places = {"runs": config.output.dir, "temporary": Path(tempfile.gettempdir())}
+    root = Path(info.get("DockerRootDir") or "/nowhere")
+    if root.is_dir():
+        places["engine"] = root
+    free = {name: shutil.disk_usage(_existing(place)).free for name, place in places.items()}
+    said = ", ".join(f"{name} {size / _GIGABYTE:.1f} GB" for name, size in free.items())
+    if min(free.values()) < _LEAST_DISK:
+        return Check("disk", "failed", f"too little is free: {said}", "make room", free)
+    if free.get("engine", config.images.disk_floor) < config.images.disk_floor:
+        return Check(
+            "disk", "warning", f"free: {said}", "less than images.disk_floor is left: build-images will stop", free
+        )
+    return Check("disk", "ok", f"free: {said}", facts=free)
+
+
+def _existing(place: Path) -> Path:
+    place = place.absolute()
+    return next(each for each in (place, *place.parents) if each.exists())
+
+
+def _check_memory(config: Config, info: Mapping[str, Any]) -> Check:
+    limit = memory.available_memory()
+    facts: dict[str, Any] = {"limit": limit}
+    said = f"evalkit may use {limit >> 20} MB"
+    if config.workspace_kind != "docker" or not info:
+        return Check("memory", "ok", said, facts=facts)
+    from evalkit.workspaces.docker import engine  # noqa: PLC0415  # brings the Docker SDK
+
+    budget = engine.memory_budget(info) or 0
+    fitting = budget // config.workspace.memory
+    facts |= {"budget": budget, "instances_at_once": fitting}
+    said += f", and containers {budget >> 20} MB: {fitting} at once of {config.workspace.memory >> 20} MB each"
+    if fitting < config.run.workers:
+        hint = f"the other {config.run.workers - fitting} of {config.run.workers} workers wait: lower workspace.memory"
+        return Check("memory", "warning", said, hint, facts)
+    return Check("memory", "ok", said, facts=facts)
+
+
+def _check_temporary() -> Check:
+    place = Path(tempfile.gettempdir())
+    if scratch.is_in_memory(place):
+        return Check("temp", "warning", f"{place} is kept in memory", "set TMPDIR to a directory on disk")
+    return Check("temp", "ok", f"{place} is on disk")
+
+
+def _check_sandbox(config: Config) -> Check:
+    from evalkit.workspaces.sandbox import find_bubblewrap  # noqa: PLC0415  # runs a program
+
+    program = find_bubblewrap()
+    if program is not None:
+        return Check("bubblewrap", "ok", f"bubblewrap works ({program})")
+    hint = "install bubblewrap, or use --workspace docker"
+    if config.workspace_kind == "local" and not (config.workspace.unsandboxed or config.runs_bundled_tasks):
+        return Check("bubblewrap", "failed", "there is no bubblewrap that works, and agents are to run here", hint)
+    return Check("bubblewrap", "warning", "there is no bubblewrap that works", hint)
+
+
+def _check_model(config: Config) -> Check:
+    from evalkit.models.probe import probe  # noqa: PLC0415  # brings an HTTP client
+
+    try:
+        finding = anyio.run(probe, config)
+    except EvalkitError as error:
+        return Check("model", "failed", error.message, error.hint)
+    facts = {
+        "model": finding.model,
+        "answered_by": finding.answered_by,
+        "seconds": finding.seconds,
+        "calls_tools": finding.calls_tools,
+        "tells_usage": finding.tells_usage,
+        "knows_cost": finding.knows_cost,
+    }
+    if finding.failure is not None:
+        return Check("model", "failed", f"{finding.model}: {finding.failure}: {finding.message}", facts=facts)
+    lacks = {
+        "it does not call tools": finding.calls_tools,
+        "it does not tell its usage": finding.tells_usage,
+        "its cost is unknown": finding.knows_cost,
+    }
+    problems = [text for text, holds in lacks.items() if not holds]
+    said = f"{finding.model} answers in {finding.seconds:g} s"
+    if problems:
+        return Check("model", "warning", f"{said}; {', '.join(problems)}", "see model.prices for the cost", facts)
+    return Check("model", "ok", said, facts=facts)
+
+
+def _sweep(folder: Path) -> dict[str, list[str]]:
+    from evalkit.workspaces.docker import engine  # noqa: PLC0415  # brings the Docker SDK
+
+    folders = [str(path) for path in scratch.sweep_leftovers()]
+    try:
+        containers = engine.sweep(folder)
+    except EngineUnavailable:
+        containers = []  # said by the check
+    return {"containers": containers, "folders": folders}

@@ -1,0 +1,83 @@
+"""What doctor says, and what it sweeps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commandline import Evalkit, Finished
+from engines import Engine
+from evalkit.workspaces.docker.leases import Owner
+
+
+def checks_of(finished: Finished) -> dict[str, Any]:
+    return {check["name"]: check for check in finished.document["checks"]}
+
+
+def test_without_an_engine_local_runs_are_fine(evalkit: Evalkit) -> None:
+    evalkit.variables["DOCKER_HOST"] = ""
+    finished = evalkit("doctor")
+    checks = checks_of(finished)
+    if not Path("/var/run/docker.sock").exists():
+        assert checks["engine"]["status"] == "warning"
+    assert set(checks) == {"engine", "buildkit", "registry", "disk", "memory", "temp", "bubblewrap"}
+    assert finished.code == 0
+    assert finished.document["ok"] is True
+    for name in checks:
+        assert name in finished.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--workspace", "docker"), ()])
+def test_an_engine_that_is_needed_or_named_and_does_not_answer_is_a_failure(
+    evalkit: Evalkit, arguments: tuple[str, ...]
+) -> None:
+    finished = evalkit("doctor", *arguments, DOCKER_HOST="unix:///nowhere/docker.sock")
+    finished.refused(3, "environment", "/nowhere/docker.sock", "No such file")
+    assert finished.document["ok"] is False
+    assert checks_of(finished)["engine"]["status"] == "failed"
+
+
+def test_an_address_that_is_none_is_said_to_be_so(evalkit: Evalkit) -> None:
+    finished = evalkit("doctor", DOCKER_HOST="nonsense")
+    finished.refused(3, "environment", "DOCKER_HOST=nonsense")
+
+
+@pytest.mark.engine
+def test_an_engine_is_described(evalkit: Evalkit, engine: Engine) -> None:
+    finished = evalkit("doctor", "--workspace", "docker", "--workers", "1000")
+    checks = checks_of(finished)
+    assert finished.code == 0
+    assert checks["engine"]["facts"]["cpus"] >= 1
+    assert checks["buildkit"]["facts"]["kind"] in ("buildx", "buildkit", "classic")
+    assert checks["memory"]["status"] == "warning"
+    assert checks["memory"]["facts"]["instances_at_once"] < 1000
+
+
+@pytest.mark.engine
+def test_sweep_removes_what_dead_processes_left_and_nothing_else(evalkit: Evalkit, engine: Engine) -> None:
+    me, api = Owner.this_process(), engine.api
+    dead = {**me.labels(), "evalkit.started": "1"}
+    owners = {"dead": dead, "alive": me.labels(), "elsewhere": {**dead, "evalkit.host": "elsewhere"}, "foreign": {}}
+    ids = {}
+    for name, labels in owners.items():
+        container = api.create_container(engine.busybox, ["sleep", "1000"], labels=labels)["Id"]
+        ids[name] = container
+        api.start(container)
+    network = api.create_network(f"evalkit-test-{os.getpid()}", labels=dead)["Id"]
+    volume = api.create_volume(f"evalkit-test-{os.getpid()}", labels=dead)["Name"]
+    try:
+        finished = evalkit("doctor", "--sweep")
+        swept = finished.document["swept"]["containers"]
+        left = {container["Id"] for container in api.containers(all=True)}
+        assert ids["dead"] not in left
+        assert {ids["alive"], ids["elsewhere"], ids["foreign"]} <= left
+        assert {f"evalkit-test-{os.getpid()}"} < set(swept)
+        assert network not in {each["Id"] for each in api.networks()}
+        assert volume not in {each["Name"] for each in api.volumes()["Volumes"] or ()}
+    finally:
+        for container in api.containers(all=True):
+            if container["Id"] in ids.values():
+                api.remove_container(container["Id"], force=True)
