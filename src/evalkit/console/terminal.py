@@ -66,8 +66,9 @@ class Terminal:
     def _replace(self, text: str, lines: Sequence[Line]) -> None:
         # Written over rather than erased first: that flickers, and tmux keeps what is erased from a full screen.
         rows = (*text.splitlines(), *(line.content for line in lines))
-        self._write(self._back() + "".join(f"{row}{_ERASE_LINE}\n" for row in rows) + _ERASE_BELOW)
-        self._drawn = lines
+        text = self._back() + "".join(f"{row}{_ERASE_LINE}\n" for row in rows) + _ERASE_BELOW
+        self._drawn = lines  # before it is written: who is stopped in between has to forget this region, not the last
+        self._write(text)
 
     def forget(self) -> None:
         """Somebody else wrote meanwhile: leave what is there, and begin a new region below."""
