@@ -29,7 +29,7 @@ Summary = tuple[str, str, str]
 def print_screen(commands: Iterable[Summary]) -> None:
     """The screen of `evalkit --help`; 24 lines of 80 columns hold it."""
     console = Console(highlight=False)
-    console.print(r"Usage: [bold]evalkit[/bold] \[-h] \[--version] COMMAND \[OPTIONS]", end="\n\n")
+    console.print(r"Usage: [bold]evalkit[/bold] \[-h] \[--version] COMMAND \[OPTIONS]")
     console.print(_ABOUT, style="bold", end="\n\n")
     table = Table.grid(padding=(0, 2))
     for panel, name, summary in _rows(commands):
