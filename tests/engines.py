@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import docker
 import requests
 
-from commandline import require
+from commandline import processes_of, require
 from evalkit.workspaces.docker.leases import Owner
 
 _SECONDS = 60.0
@@ -121,10 +122,27 @@ class PrivateEngine:
         wait_for(lambda: _answers(self.engine))
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+        """As an operator does; one that does not end is killed, and what it left behind goes too."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGCONT)
+        try:
             self._process.wait(_SECONDS)
-            self._process = None
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            self._clear_away()
+        self._process = None
+
+    def _clear_away(self) -> None:
+        for pid in processes_of(self.folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for place in reversed(mounts):
+            if Path(place).is_relative_to(self.folder):
+                subprocess.run(["umount", "--lazy", place], check=False)
 
     def pause(self) -> None:
         assert self._process is not None

@@ -116,15 +116,17 @@ def test_an_agent_that_fills_the_disk_is_not_its_own_fault(evalkit: Evalkit, sma
 def test_an_engine_that_hangs_does_not_keep_evalkit_from_ending(evalkit: Evalkit, private: PrivateEngine) -> None:
     make_tasks(evalkit.folder / "tasks", 3)
     evalkit.variables["DOCKER_HOST"] = private.engine.host
-    process = evalkit.start(*in_containers(private, "sleep 1000", "--workers", "3"))
-    wait_until(lambda: running(private) == 3, process)
+    process = evalkit.start(*in_containers(private, "echo up; sleep 1000", "--workers", "3"))
+
+    def agents_at_work() -> int:
+        return sum("up" in log.read_text() for log in evalkit.runs.glob("*/instances/*/attempt-1/agent.log"))
+
+    wait_until(lambda: agents_at_work() == 3, process)
     private.pause()
     try:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=100)
     finally:
-        process.kill()
-        process.wait()
         private.proceed()
     assert process.returncode == 143
     # Nobody could tell the engine to remove them, but their keepers went with evalkit.

@@ -71,6 +71,16 @@ def test_a_folder_above_that_becomes_a_link_is_not_followed(tmp_path: Path) -> N
     assert list((outside / "b").iterdir()) == []
 
 
+def test_a_link_in_the_very_place_counts_as_nothing(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for evil in (link("work", str(outside)), member("work", type=tarfile.LNKTYPE, linkname="work")):
+        with pytest.raises(FileNotFoundError):
+            tars.unpack(blocks(evil), tmp_path / "target")
+        assert not (tmp_path / "target").is_symlink()
+        assert not (tmp_path / "target").exists()
+
+
 def test_a_target_that_is_a_link_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "target").symlink_to(tmp_path / "outside")

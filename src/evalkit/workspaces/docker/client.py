@@ -16,7 +16,9 @@ import anyio.to_thread
 from evalkit.domain.failures import Failed, Kind
 from evalkit.workspaces.docker.connection import Conversation, Endpoint, EngineError, Refused, Unreachable
 
-_CALL_SECONDS = 120.0
+_CALL_SECONDS = 20.0
+_PATIENT_SECONDS = 120.0
+_CLOSING_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
 _SERVER_ERROR = 500
 _FULL = 64 << 20
@@ -76,14 +78,22 @@ def connect(endpoint: Endpoint, connections: int = 1, seconds: float = _CALL_SEC
         return create(create(_OLDEST_API).version(api_version=False)["ApiVersion"])
 
 
+def make_client(endpoint: Endpoint, calls: int, reconnect: float, root: Path | None) -> Client:
+    times = (_CALL_SECONDS, _PATIENT_SECONDS, _CLOSING_SECONDS)
+    api, patient, closing = (connect(endpoint, calls, seconds) for seconds in times)
+    return Client(endpoint, api, patient, closing, anyio.CapacityLimiter(calls), reconnect, root)
+
+
 @dataclass(slots=True)
 class Client:
     """One engine, for all workspaces of a run."""
 
     endpoint: Endpoint
     api: Any
+    patient: Any
+    """The same, for what may take its time, like starting a container while many others start."""
     closing: Any
-    """The same, with less patience: for what must not keep a run from ending."""
+    """The same, for what must not keep a run from ending."""
     calls: anyio.CapacityLimiter
     reconnect: float
     root: Path | None = None
@@ -137,8 +147,8 @@ class Client:
         return True
 
     def close(self) -> None:
-        self.api.close()
-        self.closing.close()
+        for api in (self.api, self.patient, self.closing):
+            api.close()
 
     async def explain(self, error: EngineError, *, refusal: Kind = "workspace") -> Failed:
         """The failure that an error is. Who asks has lost what ran; what comes next should find an engine again."""

@@ -94,7 +94,7 @@ class Container:
             self.name = name_for(job)
             self._may_exist = True  # from here on, also when no answer comes
             try:
-                await self.client.call(self.client.api.create_container_from_config, dict(body), self.name)
+                await self.client.call(self.client.patient.create_container_from_config, dict(body), self.name)
             except Refused as error:
                 self._may_exist = error.status >= _SERVER_ERROR
                 if error.status != _CONFLICT:
@@ -107,7 +107,7 @@ class Container:
         """Start it, and its keeper in it. The keeper's connection comes first: from its end on, nothing can live."""
         keeper = await self._attach()
         try:
-            await self.client.call(self.client.api.start, self.name)
+            await self.client.call(self.client.patient.start, self.name)
             await self._begin(keeper)
         except BaseException:
             await keeper.aclose()
@@ -219,7 +219,7 @@ class Container:
 
     async def _restart(self) -> None:
         logger.info("container %s is started again", self.name)
-        await self.client.call(self.client.api.restart, self.name, timeout=0)
+        await self.client.call(self.client.patient.restart, self.name, timeout=0)
         if self._keeper is not None:
             await self._keeper.aclose()
         await self._begin(await self._attach())

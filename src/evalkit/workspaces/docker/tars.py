@@ -110,6 +110,7 @@ def unpack(blocks: Iterator[bytes], target: Path) -> None:
 
     Whatever the names in it say, nothing outside of `target` is touched: parents are real folders, made by us.
     Devices, pipes and sockets are left out. Special mode bits are not kept, and we can always read what is ours.
+    A link in the very place of what was asked for may lead anywhere, and counts as nothing there.
     """
     tree = _Tree(target)
     stream = io.BufferedReader(Blocks(blocks), _BLOCK)
@@ -130,6 +131,8 @@ class _Tree:
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         place = self._place(member.name)
+        if place == self._target and not (member.isdir() or member.isreg()):
+            raise FileNotFoundError(f"{member.name} is no file and no directory")
         if member.isdir():
             self._make_folder(place)
             place.chmod(member.mode & 0o777 | stat.S_IRWXU)

@@ -19,7 +19,7 @@ from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.workspaces.docker import engine, leases
-from evalkit.workspaces.docker.client import Client, connect, typed_errors
+from evalkit.workspaces.docker.client import Client, connect, make_client, typed_errors
 from evalkit.workspaces.docker.connection import Endpoint, Refused, Unreachable
 from evalkit.workspaces.docker.container import Container, describe
 from evalkit.workspaces.docker.endpoints import find_endpoint
@@ -29,7 +29,6 @@ from evalkit.workspaces.docker.workspace import DockerWorkspace
 
 _COPIES_AT_ONCE = 8
 _SPARE_CALLS = 8
-_CLOSING_SECONDS = 5.0
 _FILES_PER_WORKER = 8
 _NOT_FOUND, _SERVER_ERROR = 404, 500
 _PAUSES = (0.5, 2.0)
@@ -148,17 +147,16 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     _allow_open_files(config.run.workers * _FILES_PER_WORKER)
     endpoint = find_endpoint(os.environ, scope.scratch)
     owner = Owner.this_process()
-    calls = config.run.workers + _SPARE_CALLS
     with engine.needed():
-        api = connect(endpoint, calls)
+        api = connect(endpoint)
         with typed_errors(endpoint.host):
             info = api.info()
         _require_network(api, endpoint, config.workspace.network)
         for name in leases.sweep(api, owner, endpoint.host):
             logger.warning("removed %s, left by an evalkit process that is no more", name)
-        closing = connect(endpoint, calls, _CLOSING_SECONDS)
-    root = Path(info["DockerRootDir"]) if endpoint.is_local and info.get("DockerRootDir") else None
-    client = Client(endpoint, api, closing, anyio.CapacityLimiter(calls), config.workspace.reconnect, root)
+        api.close()
+        root = Path(info["DockerRootDir"]) if endpoint.is_local and info.get("DockerRootDir") else None
+        client = make_client(endpoint, config.run.workers + _SPARE_CALLS, config.workspace.reconnect, root)
     return DockerWorkspaces(
         client=client,
         images=Images(client),
