@@ -15,7 +15,7 @@ from evalkit import logs
 from evalkit.config import Config
 from evalkit.critics import accept_any
 from evalkit.domain.budget import Budgets
-from evalkit.domain.models import Limits, Result, timestamp
+from evalkit.domain.models import Limits, Result, Usage, timestamp
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.engine import Engine, Run
 from evalkit.store.directory import RunDirectory
@@ -50,6 +50,27 @@ def make_manifest(ids: list[str], **changes: Any) -> Manifest:
         "instance_ids": ids,
     }
     return Manifest(**(known | changes))
+
+
+def make_result(instance_id: str = "a", attempt: int = 1, **changes: Any) -> Result:
+    known: dict[str, Any] = {
+        "instance_id": instance_id,
+        "attempt": attempt,
+        "outcome": "submitted",
+        "verdict": "unresolved",
+        "score": None,
+        "failure": None,
+        "patch": None,
+        "usage": Usage(),
+        "started_at": "",
+        "finished_at": "",
+        "seconds": 1.0,
+        "stages": {},
+        "retries": 0,
+        "resource_factor": 1,
+        "artifacts": "instances/a/attempt-1",
+    }
+    return Result(**(known | changes))
 
 
 @dataclass

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -73,14 +74,19 @@ def adopt_orphans() -> None:
     """Make daemons that leave their session children of this process, so that they can be found and ended."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        atexit.register(_end, lambda: _adopted(lambda _pid: True))
 
 
-def end_orphans(marker: str) -> None:
-    """Kill and reap adopted processes with this entry in their environment, and all that they started."""
-    while True:
-        orphans = _adopted(marker.encode())
-        if not orphans:
-            return
+def end_orphans(marker: str, root: Path) -> None:
+    """Kill and reap adopted processes that have this in their environment or work in this folder, and their children.
+
+    Those that have neither any more are ended when evalkit ends.
+    """
+    _end(lambda: _adopted(lambda pid: _belongs(pid, marker.encode(), root)))
+
+
+def _end(find: Callable[[], list[int]]) -> None:
+    while orphans := find():
         for pid in orphans:
             kill_group(pid)
             with suppress(ProcessLookupError):
@@ -89,23 +95,25 @@ def end_orphans(marker: str) -> None:
                 os.waitpid(pid, 0)
 
 
-def _adopted(marker: bytes) -> list[int]:
+def _adopted(is_wanted: Callable[[int], bool]) -> list[int]:
     own_session = os.getsid(0)
     found = []
     for listing in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
             for pid in map(int, listing.read_text().split()):
-                if pid not in _started and _belongs(pid, own_session, marker):
+                if pid not in _started and os.getsid(pid) != own_session and is_wanted(pid):
                     found.append(pid)
     return found
 
 
-def _belongs(pid: int, own_session: int, marker: bytes) -> bool:
+def _belongs(pid: int, marker: bytes, root: Path) -> bool:
     try:
-        if os.getsid(pid) == own_session:
-            return False
         environment = Path(f"/proc/{pid}/environ").read_bytes()
+        # A zombie has no environment left; outside of our session it can only be an adopted one.
+        return not environment or marker in environment.split(b"\0") or _works_in(pid, root)
     except OSError:
         return False
-    # A zombie has no environment left; outside of our session it can only be an adopted one.
-    return not environment or marker in environment.split(b"\0")
+
+
+def _works_in(pid: int, root: Path) -> bool:
+    return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(root)

@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.domain.models import Failure, Patch, Result, Row, Usage
+from evalkit.domain.models import Failure, Patch, Row, Usage
 from evalkit.domain.planning import Ledger
 from evalkit.store.rows import RowFile, Unreadable, encode_row, parse_row, read_rows
+from rig import make_result
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20).filter(
     lambda text: json.loads(json.dumps(text)) == text  # a split pair of surrogates is one character to JSON
 )
-
-
-def make_result(instance_id: str = "a", attempt: int = 1, **changes: Any) -> Result:
-    known: dict[str, Any] = {
-        "instance_id": instance_id,
-        "attempt": attempt,
-        "outcome": "submitted",
-        "verdict": "unresolved",
-        "score": None,
-        "failure": None,
-        "patch": None,
-        "usage": Usage(),
-        "started_at": "",
-        "finished_at": "",
-        "seconds": 1.0,
-        "stages": {},
-        "retries": 0,
-        "resource_factor": 1,
-        "artifacts": "instances/a/attempt-1",
-    }
-    return Result(**(known | changes))
 
 
 @given(

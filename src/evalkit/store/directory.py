@@ -39,9 +39,10 @@ class RunDirectory:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise UsageError(
-                f"{path} exists already", hint=f"finish it with `evalkit resume {path}`, or name another run"
-            ) from None
+            if not _never_began(path):
+                raise UsageError(
+                    f"{path} exists already", hint=f"finish it with `evalkit resume {path}`, or name another run"
+                ) from None
         except OSError as error:
             raise EvalkitError(f"cannot make the run directory {path}: {error.strerror}") from error
         run = cls(path, manifest)
@@ -114,6 +115,11 @@ class RunDirectory:
             folder.rename(earlier)
         folder.mkdir(parents=True)
         return folder
+
+
+def _never_began(path: Path) -> bool:
+    """Whether all that is there is what a crash leaves of a run that was being made."""
+    return path.is_dir() and all(entry.name.startswith(f".{manifests.FILE}.") for entry in path.iterdir())
 
 
 def find_run(named: str | None, output: Path) -> Path:

@@ -97,7 +97,7 @@ class LocalWorkspace:
 
     def end_strays(self) -> None:
         if self.sandbox is None:
-            processes.end_orphans(f"EVALKIT_WORK={self.places.work}")
+            processes.end_orphans(f"EVALKIT_WORK={self.places.work}", self.root)
 
     def _inside(self, path: PurePosixPath) -> Path:
         """A path of the workspace, refused if links would lead out of it."""

@@ -6,7 +6,7 @@ from decimal import Decimal as D
 import models_invoices as invoices
 from models_orders import (
     BadKeys, BadType, BadUnion, BigGiftLine, Card, Containers, GiftLine, Keys, Line, Order, Place, Scalars, Size, Tree,
-)  # fmt: skip
+)
 from recordbox import RecordError, dump, dumps, load, loads
 
 DAY = date(2024, 5, 1)
