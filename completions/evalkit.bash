@@ -70,8 +70,8 @@ _evalkit_offer_value() {
 _evalkit_words() {
     case $1 in
         agents | benchmarks | workspaces | critics | runs | instances | fields) _evalkit_ask "$1" ;;
-        keys) printf '%s\n' benchmark.name benchmark.dataset benchmark.split benchmark.select benchmark.limit benchmark.seed benchmark.shard benchmark.reference benchmark.exclude agent.name agent.command agent.preset agent.prompt agent.options agent.max_steps agent.max_tokens agent.max_cost_usd agent.command_timeout agent.env model.name model.base_url model.api_key_env model.api model.temperature model.options model.stream model.timeout model.retries model.max_in_flight model.tokens_per_minute model.prices model.virtual_keys workspace.kind workspace.image workspace.network workspace.memory workspace.cpus workspace.unsandboxed images.agent_source images.strategy images.agent_base images.constraints images.install_env images.pip_conf images.ca_bundle images.repository images.push images.drop_after_push images.workers images.pulls images.retries images.stall images.disk_floor images.build_args images.network images.platform images.build_dir run.workers run.attempts run.stop_on run.critic run.retries run.max_cost_usd run.max_instance_cost_usd run.memory_share timeouts.open timeouts.solve timeouts.collect timeouts.grade timeouts.build output.dir ;;
-        assignments) printf '%s\n' benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= ;;
+        keys) printf '%s\n' benchmark.name benchmark.dataset benchmark.split benchmark.select benchmark.limit benchmark.seed benchmark.shard benchmark.reference benchmark.exclude agent.name agent.command agent.preset agent.prompt agent.options agent.max_steps agent.max_tokens agent.max_cost_usd agent.command_timeout agent.env model.name model.base_url model.api_key_env model.api model.temperature model.options model.stream model.timeout model.retries model.max_in_flight model.tokens_per_minute model.prices model.virtual_keys workspace.kind workspace.image workspace.network workspace.memory workspace.cpus workspace.grace workspace.reconnect workspace.unsandboxed images.agent_source images.strategy images.agent_base images.constraints images.install_env images.pip_conf images.ca_bundle images.repository images.push images.drop_after_push images.workers images.pulls images.retries images.stall images.disk_floor images.build_args images.network images.platform images.build_dir run.workers run.attempts run.stop_on run.critic run.retries run.max_cost_usd run.max_instance_cost_usd run.memory_share timeouts.open timeouts.solve timeouts.collect timeouts.grade timeouts.build output.dir ;;
+        assignments) printf '%s\n' benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.grace= workspace.reconnect= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= ;;
         kinds) printf '%s\n' empty timeout error oom image_missing image_pull rate_limited engine disk_full workspace setup agent model_auth model_limit model_request model_unavailable context_overflow budget grader internal ;;
         *) printf '%s\n' $1 ;;
     esac
@@ -81,28 +81,28 @@ _evalkit_words() {
 _evalkit_takes() {
     takes=
     case "$1 $2" in
-        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --workers' | 'config --attempts' | 'config --timeout')
+        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'doctor --workers' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --workers' | 'config --attempts' | 'config --timeout')
             takes='nothing'
             ;;
-        'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'config --benchmark')
+        'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'doctor --benchmark' | 'config --benchmark')
             takes='benchmarks'
             ;;
-        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'config --dataset' | 'config --config')
+        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
             takes='files'
             ;;
         'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'config --select')
             takes='instances'
             ;;
-        'infer --agent' | 'resume --agent' | 'config --agent')
+        'infer --agent' | 'resume --agent' | 'doctor --agent' | 'config --agent')
             takes='agents'
             ;;
-        'infer --workspace' | 'resume --workspace' | 'grade --workspace' | 'config --workspace')
+        'infer --workspace' | 'resume --workspace' | 'grade --workspace' | 'doctor --workspace' | 'config --workspace')
             takes='workspaces'
             ;;
-        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'config --run-dir')
+        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'doctor --run-dir' | 'config --run-dir')
             takes='directories'
             ;;
-        'infer --set' | 'resume --set' | 'grade --set' | 'aggregate --set' | 'compare --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'config --set')
+        'infer --set' | 'resume --set' | 'grade --set' | 'aggregate --set' | 'compare --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'doctor --set' | 'config --set')
             takes='assignments'
             ;;
         'resume --retry')
@@ -136,7 +136,7 @@ _evalkit() {
     done
     case $command in
         '')
-            _evalkit_offer '' infer resume grade aggregate compare trajectory predictions build-images config
+            _evalkit_offer '' infer resume grade aggregate compare trajectory predictions build-images doctor config
             [[ $current == -* ]] && _evalkit_offer '' -h --help --version
             return
             ;;
@@ -171,6 +171,10 @@ _evalkit() {
         build-images)
             options='--force --dry-run --quiet -q --benchmark --dataset --split --select --limit --shard --workers --push --drop-after-push --config --set --help -h'
             arguments=(directories)
+            ;;
+        doctor)
+            options='--sweep --model --benchmark --dataset --agent --workspace --workers --run-dir --push --config --set --help -h'
+            arguments=()
             ;;
         config)
             options='--schema --benchmark --dataset --split --select --limit --shard --agent --model --workspace --workers --attempts --timeout --run-dir --push --drop-after-push --config --set --help -h'

@@ -70,7 +70,7 @@ def open_place(kind: str, folder: Path, engine: Engine | None) -> Iterator[Place
             yield Place(kind, FakeWorkspaces(temporary), folder)
         elif kind == "docker":
             assert engine is not None
-            from evalkit.workspaces.docker import create
+            from evalkit.workspaces.docker.workspaces import create
 
             config = Config.model_validate({"workspace": {"image": engine.busybox}, "agent": {"env": list(SECRET)}})
             workspaces = create(config, RunScope("run", temporary))

@@ -15,7 +15,6 @@ _FIRST_STEPS = """\
 A first run needs no config, no Docker and no network. More: evalkit COMMAND -h
   [bold]evalkit infer[/bold]                     bundled tasks, solved by the agent `gold`
   [bold]evalkit aggregate --format table[/bold]  the numbers of the newest run
-  [bold]evalkit infer my-tasks/ --agent command --set agent.command=my-agent[/bold]
 """
 _SOURCES = """\
 Options are also keys of evalkit.toml, and variables like EVALKIT_RUN_WORKERS.

@@ -1,8 +1,7 @@
 import os
-import unittest
 
 from archives import ArchiveTestCase
-from unpacker import UnsafeArchive, extract
+from unpacker import extract
 
 
 class FunctionTest(ArchiveTestCase):

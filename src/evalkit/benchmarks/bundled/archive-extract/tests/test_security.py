@@ -1,6 +1,5 @@
 import os
 import stat
-import unittest
 
 from archives import ArchiveTestCase
 from unpacker import UnsafeArchive, extract

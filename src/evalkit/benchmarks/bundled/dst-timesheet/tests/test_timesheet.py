@@ -1,7 +1,7 @@
 import unittest
 from datetime import date, datetime, timedelta
 
-from timesheet import ZONE, Shift, double_entries, planned_end, short_rests, totals
+from timesheet import ZONE, Shift, double_entries, planned_end, short_rests
 
 SPRING_NIGHT = ("2024-03-30T22:00", "2024-03-31T06:00")
 AUTUMN_NIGHT = ("2024-10-26T22:00", "2024-10-27T06:00")
@@ -46,10 +46,6 @@ class HoursTest(unittest.TestCase):
             with self.assertRaises(ValueError, msg=(start, end)):
                 shift(start, end)
 
-    def test_totals(self):
-        shifts = [shift(*SPRING_NIGHT), shift(*AUTUMN_NIGHT), shift(*AUTUMN_NIGHT, person="bob")]
-        self.assertEqual(totals(shifts), {"ann": 16.0, "bob": 9.0})
-
 
 class ByDayTest(unittest.TestCase):
     def test_spring_night(self):
@@ -61,6 +57,10 @@ class ByDayTest(unittest.TestCase):
     def test_whole_days(self):
         days = shift("2024-10-26T00:00", "2024-10-29T00:00").by_day()
         self.assertEqual(days, [(date(2024, 10, 26), 24.0), (date(2024, 10, 27), 25.0), (date(2024, 10, 28), 24.0)])
+
+    def test_within_the_repeated_hour(self):
+        repeated = shift("2024-10-27T02:45+02:00", "2024-10-27T02:15+01:00")
+        self.assertEqual(repeated.by_day(), [(date(2024, 10, 27), 0.5)])
 
     def test_end_in_the_second_pass(self):
         days = shift("2024-10-26T23:00", "2024-10-27T02:15+01:00").by_day()

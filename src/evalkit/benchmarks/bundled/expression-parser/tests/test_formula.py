@@ -1,7 +1,7 @@
 import itertools
 import unittest
 
-from formula import FormulaError, calculate, evaluate, parse, show
+from formula import FormulaError, calculate, parse, show
 from formula.tree import Binary, Call, Name, Negative, Number, Percent
 
 A, B, C = Name("a"), Name("b"), Name("c")

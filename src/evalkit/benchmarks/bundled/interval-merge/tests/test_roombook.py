@@ -73,10 +73,6 @@ class DayTest(unittest.TestCase):
         self.assertEqual(day.busy(), ["08:00-08:30", "17:00-18:00"])
         self.assertEqual(day.free(), ["08:30-17:00"])
 
-    def test_utilisation_counts_each_minute_once(self):
-        day = day_with(("09:00", "14:00"), ("10:00", "11:00"), ("13:00", "14:00"))
-        self.assertEqual(day.utilisation(), 0.5)
-
     def test_empty_day_is_free(self):
         self.assertEqual(day_with().free(), ["08:00-18:00"])
         self.assertEqual(day_with().busy(), [])

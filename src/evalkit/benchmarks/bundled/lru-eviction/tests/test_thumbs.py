@@ -112,10 +112,3 @@ class ThumbnailsTest(unittest.TestCase):
     def test_too_large_picture_is_still_delivered(self):
         service = Thumbnails(self.render, capacity=20)
         self.assertEqual(service.thumbnail("poster", (50, 50)), b"." * 50)
-
-    def test_changed_picture_is_rendered_again(self):
-        service = Thumbnails(self.render, capacity=20)
-        service.thumbnail("logo", (10, 10))
-        service.changed("logo", [(10, 10), (20, 20)])
-        service.thumbnail("logo", (10, 10))
-        self.assertEqual(self.rendered, ["logo", "logo"])

@@ -33,17 +33,17 @@ def variance_of(count, deviations):
     return deviations / (count - 1) if count > 1 else 0.0
 END
 
-replace gauge/running.py 67 68 <<'END'
+replace gauge/running.py 58 59 <<'END'
         stats._mean = data["mean"]
         stats._deviations = data["deviations"]
 END
 
-replace gauge/running.py 56 57 <<'END'
+replace gauge/running.py 49 50 <<'END'
             "mean": self._mean,
             "deviations": self._deviations,
 END
 
-replace gauge/running.py 45 46 <<'END'
+replace gauge/running.py 41 42 <<'END'
         if merged.count:
             apart = other._mean - self._mean
             if self.count >= other.count:
@@ -55,25 +55,25 @@ replace gauge/running.py 45 46 <<'END'
             )
 END
 
-replace gauge/running.py 39 39 <<'END'
+replace gauge/running.py 35 35 <<'END'
         return math.sqrt(self.variance)
 END
 
-replace gauge/running.py 35 35 <<'END'
+replace gauge/running.py 31 31 <<'END'
         return variance_of(self.count, self._deviations)
 END
 
-replace gauge/running.py 31 31 <<'END'
+replace gauge/running.py 27 27 <<'END'
         return self._mean if self.count else None
 END
 
-replace gauge/running.py 19 20 <<'END'
+replace gauge/running.py 17 18 <<'END'
         before = value - self._mean
         self._mean += before / self.count
         self._deviations += before * (value - self._mean)
 END
 
-replace gauge/running.py 13 14 <<'END'
+replace gauge/running.py 11 12 <<'END'
         self._mean = 0.0
         self._deviations = 0.0  # the sum of the squared deviations from the mean
 END
@@ -84,41 +84,48 @@ import math
 from .moments import variance_of
 END
 
-replace gauge/window.py 48 48 <<'END'
-        return math.sqrt(self.variance)
-END
+cat >gauge/window.py <<'END'
+"""Statistics of the last readings."""
 
-replace gauge/window.py 44 44 <<'END'
-        return variance_of(self.count, deviations_of(self._readings)) if self.count else 0.0
-END
+import math
+from collections import deque
 
-replace gauge/window.py 40 40 <<'END'
-        return mean_of(self._readings)
-END
+from .moments import deviations_of, mean_of, variance_of
 
-replace gauge/window.py 31 32 <<'END'
-        self._readings.extend(values)
-END
 
-replace gauge/window.py 21 27 <<'END'
-        self._readings.append(value)
-END
-
-replace gauge/window.py 14 17 <<'END'
-        self._readings = deque(maxlen=size)
-END
-
-replace gauge/window.py 9 9 <<'END'
+class SlidingWindow:
     """Takes readings one by one and forgets all but the last *size*.
 
     Everything is computed from the readings in the window when it is asked for: what is added up and
     subtracted again leaves traces.
     """
-END
 
-replace gauge/window.py 3 5 <<'END'
-import math
-from collections import deque
+    def __init__(self, size):
+        if size < 1:
+            raise ValueError("a window needs room for one reading")
+        self._readings = deque(maxlen=size)
 
-from .moments import deviations_of, mean_of, variance_of
+    def add(self, value):
+        """Take one reading."""
+        self._readings.append(value)
+
+    def extend(self, values):
+        """Take several readings."""
+        self._readings.extend(values)
+
+    @property
+    def count(self):
+        return len(self._readings)
+
+    @property
+    def mean(self):
+        return mean_of(self._readings)
+
+    @property
+    def variance(self):
+        return variance_of(self.count, deviations_of(self._readings)) if self.count else 0.0
+
+    @property
+    def stdev(self):
+        return math.sqrt(self.variance)
 END

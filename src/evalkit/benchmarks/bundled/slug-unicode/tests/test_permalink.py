@@ -73,6 +73,11 @@ class ArchiveTest(unittest.TestCase):
         self.assertEqual(archive.add("Cafe\u0301"), "cafe")
         self.assertEqual(archive.find("cafe"), "Caf\u00e9")
 
+    def test_decomposed_first(self):
+        archive = Archive()
+        self.assertEqual([archive.add("Cafe\u0301"), archive.add("Caf\u00e9")], ["cafe", "cafe"])
+        self.assertEqual(archive.find("cafe"), "Cafe\u0301")
+
     def test_different_titles_are_numbered(self):
         archive = Archive()
         self.assertEqual(

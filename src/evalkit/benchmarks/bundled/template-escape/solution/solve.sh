@@ -39,14 +39,6 @@ def upper(value, escaping):
     return plain(value).upper()
 
 
-def lower(value, escaping):
-    return plain(value).lower()
-
-
-def trim(value, escaping):
-    return plain(value).strip()
-
-
 def default(value, escaping, replacement):
     return replacement if value is None or value == "" else value
 
@@ -76,8 +68,6 @@ def escaped(value, escaping):
 
 FILTERS = {
     "upper": upper,
-    "lower": lower,
-    "trim": trim,
     "default": default,
     "truncate": truncate,
     "join": join,
@@ -87,33 +77,7 @@ FILTERS = {
 }
 END
 
-cat >quill/markup.py <<'END'
-"""Text that is markup already."""
-
-import html
-
-
-class Markup(str):
-    """A text that needs no escaping."""
-
-    def __add__(self, other):
-        return Markup(str(self) + str(escape(other)))
-
-    def __radd__(self, other):
-        return Markup(str(escape(other)) + str(self))
-
-    def join(self, items):
-        return Markup(str(self).join(str(escape(item)) for item in items))
-
-    def __html__(self):
-        return self
-
-
-def escape(value):
-    """*value* as markup."""
-    if isinstance(value, Markup):
-        return value
-    text = str(value)
+replace quill/markup.py 19 21 <<'END'
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
         text = text.replace(character, entity)
     return Markup(text)
@@ -122,6 +86,22 @@ def escape(value):
 def plain(value):
     """*value* as the text that a reader sees."""
     return html.unescape(str(value)) if isinstance(value, Markup) else str(value)
+END
+
+replace quill/markup.py 8 8 <<'END'
+        return Markup(str(self) + str(escape(other)))
+
+    def __radd__(self, other):
+        return Markup(str(escape(other)) + str(self))
+
+    def join(self, items):
+        return Markup(str(self).join(str(escape(item)) for item in items))
+END
+
+replace quill/markup.py 2 2 <<'END'
+
+import html
+
 END
 
 replace quill/nodes.py 52 52 <<'END'

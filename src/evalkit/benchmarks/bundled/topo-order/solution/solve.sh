@@ -7,15 +7,6 @@ replace() { # FILE FROM TO: standard input takes the place of these lines
     mv "$1.new" "$1"
 }
 
-replace buildorder/order.py 31 35 <<'END'
-    changed = set(changed)
-    outdated = {}  # used as an ordered set
-    for target in build_order(graph):
-        if any(name in changed or name in outdated for name in graph.get(target, ())):
-            outdated[target] = True
-    return list(outdated)
-END
-
 replace buildorder/order.py 15 25 <<'END'
     done = set()
     path = []  # the targets being visited, the outermost first

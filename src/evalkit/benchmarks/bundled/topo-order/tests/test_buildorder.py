@@ -1,6 +1,6 @@
 import unittest
 
-from buildorder import CycleError, affected, build_order, parse
+from buildorder import CycleError, build_order, parse
 
 
 class Counted(tuple):
@@ -52,7 +52,6 @@ class OrderTest(unittest.TestCase):
         graph = parse("a: b c\nb: c")
         before = dict(graph)
         build_order(graph)
-        affected(graph, ["c"])
         self.assertEqual(graph, before)
 
 
@@ -64,9 +63,6 @@ class SizeTest(unittest.TestCase):
         order = build_order(ladder(60))
         self.assertEqual(len(order), 120)
         self.assertEqual(order[:2], ["a0", "b0"])
-
-    def test_affected_in_shared_layers(self):
-        self.assertEqual(len(affected(ladder(60), ["a30"])), 58)
 
     def test_long_chain(self):
         self.assertEqual(build_order(chain(20000)), [f"t{i}" for i in range(20000, -1, -1)])
@@ -106,15 +102,3 @@ class CycleTest(unittest.TestCase):
     def test_cycle_that_is_not_needed(self):
         graph = parse("app: core\nx: y\ny: x")
         self.assertEqual(build_order(graph, ["app"]), ["core", "app"])
-
-
-class AffectedTest(unittest.TestCase):
-    graph = parse("app: gui core\ngui: theme\ncore: net\ndocs: pages")
-
-    def test_direct_and_indirect(self):
-        self.assertEqual(affected(self.graph, ["net"]), ["core", "app"])
-        self.assertEqual(affected(self.graph, ["theme", "pages"]), ["gui", "app", "docs"])
-
-    def test_changed_names_are_included_only_if_affected(self):
-        self.assertEqual(affected(self.graph, ["core"]), ["app"])
-        self.assertEqual(affected(self.graph, ["core", "net"]), ["core", "app"])

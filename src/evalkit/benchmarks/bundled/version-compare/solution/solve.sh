@@ -7,10 +7,8 @@ replace() { # FILE FROM TO: standard input takes the place of these lines
     mv "$1.new" "$1"
 }
 
-replace relver/choose.py 24 26 <<'END'
+replace relver/choose.py 11 11 <<'END'
         if version.prerelease and not allow_prerelease:
-            continue
-        if not all(compare(version, bound) for compare, bound in conditions):
             continue
         if best is None or version > best:
 END

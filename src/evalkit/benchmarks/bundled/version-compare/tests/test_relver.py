@@ -91,25 +91,9 @@ class NewestTest(unittest.TestCase):
     def test_release_beats_its_candidates(self):
         self.assertEqual(newest(["2.0.0", *self.published], allow_prerelease=True), "2.0.0")
 
-    def test_conditions(self):
-        self.assertEqual(newest(self.published, matching=">=1.2.0, <1.10.0"), "1.9.3")
-        self.assertEqual(newest(self.published, matching="<=1.10.0,!=1.10.0"), "1.9.3")
-        self.assertEqual(newest(self.published, matching="==1.4.0+x"), "1.4.0")
-        self.assertEqual(newest(self.published, matching="> 1.4.0, < 1.10.0"), "1.9.3")
-
-    def test_upper_bound_is_a_matter_of_precedence(self):
-        self.assertEqual(newest(self.published, allow_prerelease=True, matching="<2.0.0"), "2.0.0-rc.10")
-        self.assertEqual(newest(self.published, allow_prerelease=True, matching=">=2.0.0"), None)
-
     def test_first_of_equals(self):
         self.assertEqual(newest(["1.0.0+a", "1.0.0+b"]), "1.0.0+a")
 
     def test_nothing_to_choose_from(self):
         self.assertIsNone(newest([]))
         self.assertIsNone(newest(["1.0.0-rc.1"]))
-        self.assertIsNone(newest(["1.0.0"], matching=">1.0.0"))
-
-    def test_unknown_operator(self):
-        for matching in ("~1.0.0", "1.0.0", "=>1.0.0"):
-            with self.assertRaises(ValueError, msg=matching):
-                newest(["1.0.0"], matching=matching)

@@ -1,8 +1,7 @@
 """Working hours from shifts."""
 
 from .planning import double_entries, planned_end, short_rests
-from .report import totals
 from .shift import Shift
 from .zone import ZONE
 
-__all__ = ["ZONE", "Shift", "double_entries", "planned_end", "short_rests", "totals"]
+__all__ = ["ZONE", "Shift", "double_entries", "planned_end", "short_rests"]

@@ -34,10 +34,6 @@ class Day:
         gaps.append(Interval(cursor, self.hours.end))
         return [_show(gap) for gap in gaps if gap.length > max(minimum, 1)]
 
-    def utilisation(self):
-        """The share of the opening hours in which the room is taken."""
-        return sum(block.length for block in self._blocks()) / self.hours.length
-
     def _blocks(self):
         return merge(interval.clip(self.hours) for interval, _ in self._bookings)
 

@@ -16,8 +16,3 @@ class Thumbnails:
         if key not in self._cache:
             self._cache.put(key, self._render(name, size))
         return self._cache.get(key)
-
-    def changed(self, name, sizes):
-        """Tell that the picture *name* is a new one."""
-        for size in sizes:
-            self._cache.discard((name, size))

@@ -8,8 +8,6 @@ class RunningStats:
 
     def __init__(self):
         self.count = 0
-        self.minimum = None
-        self.maximum = None
         self._total = 0.0
         self._squares = 0.0
 
@@ -18,8 +16,6 @@ class RunningStats:
         self.count += 1
         self._total += value
         self._squares += value * value
-        self.minimum = value if self.minimum is None else min(self.minimum, value)
-        self.maximum = value if self.maximum is None else max(self.maximum, value)
 
     def extend(self, values):
         """Take several readings."""
@@ -44,9 +40,6 @@ class RunningStats:
         merged.count = self.count + other.count
         merged._total = self._total + other._total
         merged._squares = self._squares + other._squares
-        extremes = [s for s in (self.minimum, other.minimum, self.maximum, other.maximum) if s is not None]
-        merged.minimum = min(extremes, default=None)
-        merged.maximum = max(extremes, default=None)
         return merged
 
     def to_dict(self):
@@ -55,8 +48,6 @@ class RunningStats:
             "count": self.count,
             "total": self._total,
             "squares": self._squares,
-            "minimum": self.minimum,
-            "maximum": self.maximum,
         }
 
     @classmethod
@@ -66,6 +57,4 @@ class RunningStats:
         stats.count = data["count"]
         stats._total = data["total"]
         stats._squares = data["squares"]
-        stats.minimum = data["minimum"]
-        stats.maximum = data["maximum"]
         return stats

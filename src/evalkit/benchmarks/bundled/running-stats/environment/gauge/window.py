@@ -46,11 +46,3 @@ class SlidingWindow:
     @property
     def stdev(self):
         return stdev_of(self.variance)
-
-    @property
-    def minimum(self):
-        return min(self._readings, default=None)
-
-    @property
-    def maximum(self):
-        return max(self._readings, default=None)

@@ -7,14 +7,6 @@ def upper(value):
     return type(value)(value.upper()) if isinstance(value, str) else str(value).upper()
 
 
-def lower(value):
-    return type(value)(value.lower()) if isinstance(value, str) else str(value).lower()
-
-
-def trim(value):
-    return str(value).strip()
-
-
 def default(value, replacement):
     return replacement if value is None or value == "" else value
 
@@ -38,8 +30,6 @@ def safe(value):
 
 FILTERS = {
     "upper": upper,
-    "lower": lower,
-    "trim": trim,
     "default": default,
     "truncate": truncate,
     "join": join,

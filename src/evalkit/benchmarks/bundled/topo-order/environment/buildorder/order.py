@@ -24,12 +24,3 @@ def build_order(graph, targets=None):
     for target in graph if targets is None else targets:
         visit(target, [])
     return order
-
-
-def affected(graph, changed):
-    """What must be built again after the names in *changed* have changed, in build order."""
-    outdated = []
-    for target in build_order(graph):
-        if any(name in changed or name in outdated for name in graph.get(target, ())):
-            outdated.append(target)
-    return outdated
