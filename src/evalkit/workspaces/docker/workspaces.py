@@ -34,6 +34,7 @@ _NOT_FOUND, _SERVER_ERROR = 404, 500
 _PAUSES = (0.5, 2.0)
 _MARGIN_SECONDS = 120.0
 _WORK = PurePosixPath("/work")
+_ALWAYS_THERE = ("none", "bridge")
 _NO_ISOLATION = ("host", "container:")
 
 
@@ -170,8 +171,15 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
 
 
 def _require_network(api: Any, endpoint: Endpoint, name: str) -> None:
+    if name in _ALWAYS_THERE:
+        return
     if name.startswith(_NO_ISOLATION):
         raise ConfigError(f"workspace.network: {name} is no isolation", hint="none, bridge, or the name of a network")
+    if name == "model":
+        raise ConfigError(
+            "workspace.network: containers have no way to the model alone yet",
+            hint="use the shell agent, which asks the model from outside, or a network that reaches it",
+        )
     try:
         with typed_errors(endpoint.host):
             api.inspect_network(name)
