@@ -159,7 +159,7 @@ class Evalkit:
         assert list(self.temporary.iterdir()) == []
 
 
-def wait_until(condition: Callable[[], bool], process: Running) -> None:
+def wait_until(condition: Callable[[], bool], process: Running | subprocess.Popen[bytes]) -> None:
     """Look until it is so, as long as the process lives."""
     while not condition():
         assert process.poll() is None, process.communicate()

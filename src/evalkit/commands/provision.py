@@ -189,9 +189,9 @@ async def _find_or_make(provision: Provision, watch: ImageWatch, *, build: bool)
     else:
         problems |= await provision.missing()
     if problems:
-        named = "".join(f"\n  {name}: {reason}" for name, reason in list(problems.items())[:_MOST_NAMED])
-        more = f"\n  and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+        named = [f"{name} ({reason})" for name, reason in problems.items()]
+        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
         raise ImagesMissing(
-            f"{len(problems)} of {provision.planned} images are not there:{named}{more}",
+            f"{len(named)} of {provision.planned} images are not there: {', '.join(named[:_MOST_NAMED])}{more}",
             hint=f"see {provision.directory.path}" if build else "run `evalkit build-images`, or add --build-missing",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,6 +29,9 @@ from evalkit.images.worker import Command, Order, Report
 
 Status = Literal["built", "skipped", "failed"]
 _LONGEST_ERROR = 1000
+_LAST_LINES = 8
+# As BuildKit shows what a step printed: its number, the time, the line.
+_PRINTED = re.compile(r"#\d+ \d+\.\d+ (.*)")
 
 T = TypeVar("T")
 
@@ -175,7 +179,7 @@ class Batch:
         try:
             in_registry = await self._bring_about(image, making)
         except ImageFailed as error:
-            making.status, making.error = "failed", str(error)[-_LONGEST_ERROR:]
+            making.status, making.error = "failed", str(error)
         except EvalkitError as error:
             self._stopped = self._stopped or error
             return
@@ -351,5 +355,8 @@ class Batch:
 
 
 def _describe(report: Report) -> str:
+    """What went wrong, and the last that was said by what did it rather than by the builder."""
     lines = [line.strip() for line in report.tail.splitlines() if line.strip()]
-    return f"{report.problem}: {' | '.join(lines[-6:])}" if lines else str(report.problem)
+    printed = [found[1] for line in lines if (found := _PRINTED.fullmatch(line))]
+    last = " | ".join((printed or lines)[-_LAST_LINES:])
+    return f"{report.problem}: {last[-_LONGEST_ERROR:]}" if last else str(report.problem)

@@ -56,6 +56,10 @@ class Gathering:
     async def plan(self, instances: Sequence[Instance]) -> Plan:
         """One command's plan: the sdist is built for it, and bases are looked up for it."""
         images = self.config.images
+        try:
+            reference.parse(f"{images.repository}:tag")
+        except ValueError:
+            raise ConfigError(f"images.repository: {images.repository!r} is no repository of images") from None
         if images.agent_source is not None:
             source = await self.packing.pack(images.agent_source)
             names = plan.named_bases(instances, self.config.workspace.image)

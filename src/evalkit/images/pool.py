@@ -76,6 +76,10 @@ class Pool:
         self._all.add(executor)
         return executor
 
+    @property
+    def is_busy(self) -> bool:
+        return len(self._idle) < len(self._all)
+
     def close(self) -> None:
         for executor in self._all:
             executor.shutdown(wait=True, cancel_futures=True)
@@ -91,10 +95,9 @@ def opened(size: int, token: Path) -> Iterator[Pool]:
     pool = Pool(size)
     try:
         yield pool
-    except BaseException:
-        end_processes(mark)
-        raise
     finally:
+        if pool.is_busy:
+            end_processes(mark)
         if earlier is None:
             del os.environ[scratch.TOKEN_VARIABLE]
         else:

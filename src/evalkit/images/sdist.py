@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shlex
 import shutil
 import sys
 import tarfile
@@ -19,7 +20,7 @@ from evalkit import processes, scratch
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.images.client import run
 
-_TAIL_LINES = 20
+_LAST_LINES = 10
 
 
 class SdistFailed(EvalkitError):
@@ -62,14 +63,16 @@ class Packing:
         temporary.mkdir()
         environment = {**os.environ, "TMPDIR": str(temporary), scratch.TOKEN_VARIABLE: self.folder.name}
         self.builds += 1
-        with self.log.open("wb") as output, anyio.move_on_after(self.seconds_allowed) as limit:
+        self.log.write_text(f"$ {shlex.join(command)}\n")
+        with self.log.open("ab") as output, anyio.move_on_after(self.seconds_allowed) as limit:
             code = await processes.run(command, env=environment, cwd=target, stdout=output, stderr=output)
         if limit.cancelled_caught:
             raise SdistFailed(f"{source} was not packed within {self.seconds_allowed:g} s; see {self.log}")
         built = list(target.glob("*.tar.gz"))
         if code != 0 or len(built) != 1:
-            last = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-            raise SdistFailed("\n".join([f"{source} cannot be packed; {self.log} ends with:", *last]))
+            lines = filter(None, map(str.strip, self.log.read_text(errors="replace").splitlines()[1:]))
+            last = " | ".join(list(lines)[-_LAST_LINES:])
+            raise SdistFailed(f"{source} cannot be packed: {last}", hint=f"see {self.log}")
         return built[0]
 
 

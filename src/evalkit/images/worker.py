@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 JOB_VARIABLE = "EVALKIT_BUILD_JOB"
 _BLOCK = 1 << 16
-_TAIL = 2000
+_TAIL = 8000
 
 
 @dataclass(frozen=True, slots=True)

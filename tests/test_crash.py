@@ -1,0 +1,154 @@
+"""evalkit killed at any moment: nothing is lost, nothing counts twice, nothing is left over."""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from commandline import Evalkit, make_task, processes_of
+from evalkit.domain.models import Row
+from evalkit.errors import EvalkitError
+from evalkit.store.directory import RunDirectory
+from rig import make_manifest, make_result
+
+AGENT = "(setsid sleep 300 &) ; sleep 0.0$((EVALKIT_ATTEMPT + 1)); echo $EVALKIT_INSTANCE_ID > answer"
+LOCAL = ("--workspace", "local", "--agent", "command", "--set", "workspace.unsandboxed=true", "--workers", "3")
+
+
+@pytest.mark.parametrize("sandboxed", [True, False])
+def test_killed_and_resumed_again_and_again(evalkit: Evalkit, sandboxed: bool) -> None:
+    """Killed 25 times each; a last resume finishes, and every instance has exactly one result that counts."""
+    evalkit.choose_sandbox(sandboxed)
+    chance = random.Random(11)
+    ids = [f"task-{number:02}" for number in range(40)]
+    for name in ids:
+        make_task(evalkit.folder / "tasks" / name, tests="grep -q . answer")
+    command = ("--set", f"agent.command={shlex.join(['sh', '-c', AGENT])}", "--quiet")
+    first: tuple[object, ...] = ("infer", "tasks", "--run-id", "run", *LOCAL, *command)
+    for _ in range(25):
+        started = (evalkit.runs / "run" / "run.json").exists()
+        process = evalkit.start(*(("resume", "--quiet", "run") if started else first))
+        time.sleep(chance.uniform(0.05, 0.8))
+        process.kill()
+        process.communicate()
+        if not started and not (evalkit.runs / "run" / "run.json").exists():
+            continue
+    finished = evalkit("resume", "run") if evalkit.runs.exists() else evalkit(*first)
+    assert finished.code == 0, finished.stderr
+    rows = evalkit.rows()
+    assert Counter(row["instance_id"] for row in rows) == Counter(ids)
+    assert {(row["outcome"], row["verdict"]) for row in rows} == {("submitted", "resolved")}
+    assert json.loads((evalkit.runs / "run" / "run.json").read_text())["instance_ids"] == ids
+    assert finished.document["unreadable"] == []
+    for row in rows:
+        assert row["instance_id"] in (evalkit.runs / "run" / row["patch"]["path"]).read_text()
+    until = time.monotonic() + 30  # the guards of killed processes may still be sweeping
+    while (processes_of(evalkit.folder) or list(evalkit.temporary.iterdir())) and time.monotonic() < until:
+        time.sleep(0.1)
+    evalkit.assert_nothing_left()
+
+
+# One process for each number of system calls that it survives, until it survives all of them.
+DRIVER = """
+import itertools, os, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from evalkit.store.directory import RunDirectory
+from rig import make_manifest, make_result
+
+def create(path):
+    RunDirectory.create(path, make_manifest(["a", "b"]))
+
+def append(path):
+    run = RunDirectory.open(path)
+    with run.writing():
+        run.append(make_result("b"))
+
+def extend(path):
+    run = RunDirectory.open(path)
+    with run.writing():
+        run.adopt(make_manifest(["a", "b", "c"]))
+        run.save()
+        run.fresh_attempt_folder("a", 1)
+
+def mortal(call, name, left):
+    def counted(*arguments, **keywords):
+        if next(left) == 0:
+            if name == "write":
+                call(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            os._exit(42)
+        return call(*arguments, **keywords)
+    return counted
+
+for calls in itertools.count():
+    path = Path({folder!r}, f"run-{{calls}}")
+    if {operation} is not create:
+        create(path)
+        run = RunDirectory.open(path)
+        with run.writing():
+            run.append(make_result("a"))
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(calls, -1)
+        for name in "open write fsync fdatasync rename replace mkdir ftruncate unlink close pwrite".split():
+            setattr(os, name, mortal(getattr(os, name), name, left))
+        {operation}(path)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 42), code
+    if code == 0:
+        break
+"""
+
+
+def die_everywhere(operation: str, folder: Path) -> list[Path]:
+    """What is left of an operation that died at its first system call, at its second one, and so on."""
+    program = DRIVER.format(tests=str(Path(__file__).parent), folder=str(folder), operation=operation)
+    subprocess.run([sys.executable, "-c", program], check=True)
+    left = sorted(folder.glob("run-*"), key=lambda path: int(path.name[4:]))
+    assert len(left) > 5
+    return left
+
+
+def finish(path: Path, ids: list[str]) -> None:
+    """Whatever a crash left: it can be read, written to, and has each row once."""
+    run = RunDirectory.open(path)
+    with run.writing():
+        pending = [name for name in ids if run.ledger().standings[name].bucket == "incomplete"]
+        for name in pending:
+            run.fresh_attempt_folder(name, 1)
+            run.append(make_result(name))
+    rows = list(run.rows())
+    assert all(isinstance(row, Row) for row in rows)
+    assert sorted(row.instance_id for row in rows if isinstance(row, Row)) == ids
+
+
+def test_death_while_a_run_is_created(tmp_path: Path) -> None:
+    for path in die_everywhere("create", tmp_path):
+        if not (path / "run.json").exists():
+            RunDirectory.create(path, make_manifest(["a", "b"]))  # the same name can be used again
+        finish(path, ["a", "b"])
+
+
+@pytest.mark.parametrize(("operation", "after"), [("append", ["a", "b"]), ("extend", ["a", "b", "c"])])
+def test_death_while_a_run_is_written_to(tmp_path: Path, operation: str, after: list[str]) -> None:
+    for path in die_everywhere(operation, tmp_path):
+        now = list(RunDirectory.open(path).manifest.instance_ids)
+        assert now in (["a", "b"], after)
+        finish(path, now)
+
+
+def test_a_directory_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(EvalkitError, match="exists already"):
+        RunDirectory.create(tmp_path / "run", make_manifest(["a"]))
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
