@@ -20,7 +20,7 @@ import pytest
 
 import registry_faults
 from agent_project import break_agent, make_agent, make_sdist
-from commandline import Evalkit, Finished, make_task, processes_of, require, wait_until
+from commandline import Evalkit, Finished, Running, make_task, processes_of, require, wait_until
 from patience import all_end, eventually
 from registry_faults import NO, Reply
 
@@ -58,7 +58,7 @@ class Bench:
     def build(self, *arguments: object, **keys: object) -> Finished:
         return self.evalkit("build-images", self.tasks, *arguments, *self.settings(**keys), timeout=1800)
 
-    def start(self, *arguments: object, **keys: object) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: object, **keys: object) -> Running:
         return self.evalkit.start("build-images", self.tasks, *arguments, *self.settings(**keys))
 
     def tags(self) -> set[str]:
