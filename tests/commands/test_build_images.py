@@ -20,7 +20,8 @@ import pytest
 
 import registry_faults
 from agent_project import break_agent, make_agent, make_sdist
-from commandline import Evalkit, Finished, Running, make_task, processes_of, require, wait_until
+from commandline import Evalkit, Finished, make_task, processes_of, require, wait_until
+from forkserver import Running
 from patience import all_end, eventually
 from registry_faults import NO, Reply
 
@@ -324,7 +325,7 @@ def test_packing_is_ended_by_a_signal_too(bench: Bench) -> None:
     )
     process = bench.start(agent_source=agent)
     wait_until((agent / "begun").exists, process)
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert json.loads(out)["images"] == []
@@ -406,7 +407,7 @@ def test_two_commands_do_not_write_to_one_build_folder(bench: Bench) -> None:
     process = bench.start()
     wait_until(lambda: len(running("sleep 605")) > 0, process)
     bench.build().refused(3, "locked", str(process.pid))
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
 
 
