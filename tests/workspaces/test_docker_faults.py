@@ -56,8 +56,10 @@ def test_a_run_outlives_a_restart_of_the_engine(evalkit: Evalkit, private: Priva
     assert process.returncode == 0, said
     rows = evalkit.rows()
     assert Counter(row["verdict"] for row in rows) == {"resolved": 8}
-    # Those that were under way were tried again; those that were waiting knew nothing of it.
-    assert sorted(row["retries"] for row in rows) == [0, 0, 0, 0, 1, 1, 1, 1]
+    # Those that were under way were tried again; those that were waiting, or just opening, knew nothing of it.
+    retries = [row["retries"] for row in rows]
+    assert max(retries) == 1
+    assert 1 <= sum(retries) <= 4
     assert private.engine.containers() == []
 
 
