@@ -1,0 +1,51 @@
+"""Patches are made of what an agent left, which may lead anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from evalkit.benchmarks.patches import apply_patch, compare_trees
+from evalkit.domain.failures import Failed
+
+
+def test_a_link_in_the_place_of_a_tree_is_not_followed(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (canary / ".git").mkdir(parents=True)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to(canary)
+    with pytest.raises(Failed, match="link"):
+        anyio.run(compare_trees, tmp_path / "a", tmp_path / "b", tmp_path / "patch.diff")
+    assert (canary / ".git").is_dir()
+
+
+def test_links_inside_a_tree_are_not_followed(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (canary / ".git").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b" / "door").symlink_to(canary)
+    (tmp_path / "b" / ".git").symlink_to(canary / ".git")
+    anyio.run(compare_trees, tmp_path / "a", tmp_path / "b", tmp_path / "patch.diff")
+    assert (canary / ".git").is_dir()
+
+
+def test_what_was_changed_added_and_removed_comes_back(tmp_path: Path) -> None:
+    before, after, again = tmp_path / "a", tmp_path / "b", tmp_path / "again"
+    for tree in (before, again):
+        tree.mkdir()
+        (tree / "kept").write_bytes(b"one\n")
+        (tree / "gone").write_bytes(b"two\n")
+    after.mkdir()
+    (after / "kept").write_bytes(b"\xff\x00 binary")
+    (after / "new").write_text("#!/bin/sh\n")
+    (after / "new").chmod(0o755)
+    anyio.run(compare_trees, before, after, tmp_path / "patch.diff")
+    assert anyio.run(apply_patch, tmp_path / "patch.diff", again) is None
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        "kept": b"\xff\x00 binary",
+        "new": b"#!/bin/sh\n",
+    }
+    assert (again / "new").stat().st_mode & 0o111
