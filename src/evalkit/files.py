@@ -17,6 +17,8 @@ def copy(source: Path, target: Path) -> None:
     mode = source.lstat().st_mode
     if stat.S_ISDIR(mode):
         make_folder(target)
+        if not (mode & stat.S_IRUSR and mode & stat.S_IXUSR):
+            source.chmod(mode | stat.S_IRWXU)  # an agent locked its own folder
         with os.scandir(source) as entries:
             for entry in entries:
                 copy(source / entry.name, target / entry.name)

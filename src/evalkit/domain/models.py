@@ -100,8 +100,8 @@ class Usage(Model):
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
-    cost_usd: float | None = 0.0
-    known_cost_usd: float = 0.0
+    cost_usd: float | None = Field(0.0, allow_inf_nan=False)
+    known_cost_usd: float = Field(0.0, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -50,7 +50,3 @@ class FunctionTest(ArchiveTestCase):
         os.chdir(self.root)
         self.assertEqual(extract(self.archive("a/b"), "alice"), ["a/b"])
         self.assertEqual(self.read("alice", "a", "b"), "new")
-
-    def test_empty_archive(self):
-        self.assertEqual(extract(self.archive(), self.folder), [])
-        self.assertEqual(os.listdir(self.folder), [])

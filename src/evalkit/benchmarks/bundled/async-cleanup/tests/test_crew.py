@@ -77,14 +77,6 @@ class PoolTest(unittest.TestCase):
         await self.check_whole(pool, 1)
 
     @in_loop
-    async def test_error_while_holding(self):
-        pool = Pool(["x"])
-        with self.assertRaises(ZeroDivisionError):
-            async with pool.lease():
-                1 / 0
-        await self.check_whole(pool, 1)
-
-    @in_loop
     async def test_cancelled_while_waiting(self):
         pool = Pool(["x"])
         item = await pool.acquire()

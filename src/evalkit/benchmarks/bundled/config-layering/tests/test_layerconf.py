@@ -85,9 +85,6 @@ class LayeringTest(unittest.TestCase):
         self.assertEqual(settings.get("database.port"), 1)
         self.assertEqual(settings.get("database.pool.timeout"), 30)
 
-    def test_lists_are_replaced(self):
-        self.assertEqual(Settings([{"logging": {"handlers": ["file"]}}]).get("logging.handlers"), ["file"])
-
     def test_set_wins_over_a_layer_added_afterwards(self):
         settings = Settings()
         settings.set("database.host", "forced")

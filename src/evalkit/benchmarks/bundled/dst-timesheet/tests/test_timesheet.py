@@ -1,5 +1,5 @@
 import unittest
-from datetime import date, datetime, timedelta
+from datetime import date
 
 from timesheet import ZONE, Shift, double_entries, planned_end, short_rests
 
@@ -136,7 +136,3 @@ class PlanningTest(unittest.TestCase):
             shift("2024-05-02T13:00", "2024-05-02T17:00", "abe"),
         ]
         self.assertEqual(short_rests(zoe + abe), [tuple(abe), tuple(zoe)])
-
-    def test_zone_itself_is_as_it_was(self):
-        for month, hours in ((1, 1), (4, 2), (10, 2), (11, 1)):
-            self.assertEqual(datetime(2024, month, 1, tzinfo=ZONE).utcoffset(), timedelta(hours=hours))

@@ -157,12 +157,6 @@ class StreamTest(unittest.TestCase):
         self.assertEqual([r.text[:4] for r in between(["a", "b"], 4, 7, Shelf())], ["four", "vier"])
         self.assertEqual([r.time for r in between(["a", "b"], 7, 99, Shelf())], [7, 8])
 
-    def test_records_before_a_bad_line_are_delivered(self):
-        merged = merge(["bad"], Shelf())
-        self.assertEqual(next(merged).time, 1.5)
-        with self.assertRaisesRegex(LogError, "bad:3"):
-            list(merged)
-
     def test_real_files(self):
         with tempfile.TemporaryDirectory() as folder:
             paths = [os.path.join(folder, name) for name in "ab"]

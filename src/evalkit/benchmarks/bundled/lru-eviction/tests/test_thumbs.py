@@ -19,12 +19,6 @@ class OrderTest(unittest.TestCase):
         cache.put("d", TEN)
         self.assertEqual(cache.keys(), ["c", "a", "d"])
 
-    def test_put_of_a_known_key_is_a_use(self):
-        cache = filled("a", "b", "c")
-        cache.put("a", b"new")
-        self.assertEqual(cache.keys(), ["b", "c", "a"])
-        self.assertEqual(cache.get("a"), b"new")
-
     def test_looking_is_no_use(self):
         cache = filled("a", "b", "c")
         self.assertTrue("a" in cache and len(cache) == 3 and cache.weight == 30 and cache.keys())

@@ -62,11 +62,6 @@ class MigrateTest(unittest.TestCase):
             [(1, "first"), (2, "second"), (10, "tenth")],
         )
 
-    def test_only_once(self):
-        migrate(self.connection, [self.first])
-        self.assertEqual(migrate(self.connection, [self.first, self.second]), [2])
-        self.assertEqual(migrate(self.connection, [self.first, self.second]), [])
-
     def test_what_was_left_out_is_made_up_for(self):
         migrate(self.connection, [self.second, self.tenth])
         self.assertEqual(migrate(self.connection, [self.first, self.second, self.tenth]), [1])

@@ -59,12 +59,6 @@ class TableTest(unittest.TestCase):
             order.send("go", day=day)
             self.assertEqual(order.state, state)
 
-    def test_unknown_event(self):
-        order = order_in("placed")
-        with self.assertRaises(InvalidEvent):
-            order.send("fly")
-        self.assertEqual((order.state, len(order.history)), ("placed", 1))
-
 
 class FailureTest(unittest.TestCase):
     def test_failing_action(self):

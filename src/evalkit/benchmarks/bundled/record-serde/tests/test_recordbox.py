@@ -5,7 +5,20 @@ from decimal import Decimal as D
 
 import models_invoices as invoices
 from models_orders import (
-    BadKeys, BadType, BadUnion, BigGiftLine, Card, Containers, GiftLine, Keys, Line, Order, Place, Scalars, Size, Tree,
+    BadKeys,
+    BadType,
+    BadUnion,
+    BigGiftLine,
+    Card,
+    Containers,
+    GiftLine,
+    Keys,
+    Line,
+    Order,
+    Place,
+    Scalars,
+    Size,
+    Tree,
 )
 from recordbox import RecordError, dump, dumps, load, loads
 

@@ -202,8 +202,3 @@ class LoadTest(unittest.TestCase):
         for given in ((b"a = ", b"@"), (b"a", b" b "), (b'a = "', b"\\q")):
             with self.assertRaises(SettingsError):
                 load(chunks(*given))
-
-    def test_unfinished(self):
-        for data in (b"a", b"a = 1", b"a {", b"a = [1"):
-            with self.assertRaises(SettingsError):
-                load([data])

@@ -39,11 +39,6 @@ class RenderTest(unittest.TestCase):
         self.check("page.html", f"<p>{ESCAPED}!</p>", who=NAME)
         self.check("mail.txt", f"To: {NAME}!", who=NAME)
 
-    def test_page_first(self):
-        self.check("page.html", f"<p>{ESCAPED}!</p>", who=NAME)
-        self.check("mail.txt", f"To: {NAME}!", who=NAME)
-        self.check("page.html", f"<p>{ESCAPED}!</p>", who=NAME)
-
     def test_parsed_once(self):
         for _ in range(3):
             for name in ("mail.txt", "page.html", "address.part", "deep.html"):
