@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ AnyRun = RunDirectory | ForeignRun
 
 def open_run(named: str | None, output: Path) -> AnyRun:
     """A run of ours, or of another tool where the name is a place of one."""
-    if named is not None and not (Path(named) / MANIFEST).is_file() and not (output / named / MANIFEST).is_file():
+    if named is not None and os.path.exists(named) and not os.path.exists(Path(named) / MANIFEST):  # noqa: PTH110  # any name
         foreign = open_foreign(Path(named))
         if foreign is not None:
             return foreign
