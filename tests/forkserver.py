@@ -44,7 +44,8 @@ class Running:
         return self._receive(socket.MSG_DONTWAIT)
 
     def wait(self, timeout: float | None = None) -> int:
-        self._connection.settimeout(timeout)
+        if self.returncode is None:
+            self._connection.settimeout(timeout)
         status = self._receive(socket.MSG_WAITALL)
         assert status is not None, "the fork server is gone"
         return status

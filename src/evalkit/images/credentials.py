@@ -81,7 +81,7 @@ def _find_stored(stored: Mapping[str, Any], server: str) -> Credentials | None:
             return Credentials(_TOKEN_USER, token)
         if auth := entry.get("auth"):
             try:
-                user, _, secret = base64.b64decode(auth).decode().partition(":")
+                user, _, secret = base64.b64decode(auth, validate=True).decode().partition(":")
             except ValueError as error:
                 raise ConfigError(f"{config_file()}: the auth of {name} is not base64") from error
             return Credentials(user, secret.rstrip("\0"))
