@@ -75,6 +75,7 @@ def section(path: str, *, new: bool = False) -> str:
 )  # fmt: skip
 def test_only_tests_count(path: str, new: bool, kept: bool) -> None:
     patch = section("src/a.py") + section(path, new=new) + section("src/b.py")
+    assert keep_tests(b"") == b""
     assert keep_tests(patch.encode()) == (section(path, new=new).encode() if kept else b"")
 
 
@@ -172,6 +173,10 @@ def test_tests_of_an_agent_are_judged_by_what_they_do(bench: Bench, script: str,
 
 def test_a_repair_alone_is_no_answer(bench: Bench) -> None:
     assert bench.solve("sed -i 's/a - b/a + b/' calc.py; echo x > test_scratch.py").row["outcome"] == "empty"
+
+
+def test_who_changes_nothing_has_an_empty_answer(bench: Bench) -> None:
+    assert bench.solve("true").row["outcome"] == "empty"
 
 
 def test_excluded_ids_are_not_asked(tmp_path: Path, bench: Bench) -> None:

@@ -8,6 +8,7 @@ later attempts at the same instance.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -301,7 +302,7 @@ def _quote(name: str) -> str:
 def keep_tests(patch: bytes) -> bytes:
     """The parts of a patch that are about tests."""
     starts = [match.start() for match in _SECTION.finditer(patch)]
-    sections = [patch[start:end] for start, end in zip(starts, [*starts[1:], len(patch)], strict=True)]
+    sections = [patch[start:end] for start, end in itertools.pairwise([*starts, len(patch)])]
     return b"".join(section for section in sections if _is_of_tests(section))
 
 
