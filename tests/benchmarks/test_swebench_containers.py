@@ -16,6 +16,7 @@ from commandline import Evalkit, Finished
 from forkserver import ForkServer
 
 pytest.importorskip("swebench", reason="swebench is not installed")
+pytest_plugins = ("wordlistfixtures",)
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 

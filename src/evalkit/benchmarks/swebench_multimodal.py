@@ -17,7 +17,7 @@ from evalkit.benchmarks.datasets import Row, read_rows
 from evalkit.benchmarks.swebench_rows import to_instance
 from evalkit.config import Config
 from evalkit.domain.models import Answer, Grade, Instance, Job
-from evalkit.domain.protocols import Workspace
+from evalkit.domain.protocols import IMAGES, Workspace
 from evalkit.errors import DatasetError
 from evalkit.logs import logger
 
@@ -47,7 +47,7 @@ class Multimodal:
     async def prepare(self, job: Job, workspace: Workspace) -> None:
         await self.swebench.prepare(job, workspace)
         urls = referenced_images(job.instance.data)
-        folder = job.folder / "images"
+        folder = job.folder / IMAGES
         missing = await anyio.to_thread.run_sync(fetch_images, urls, folder, abandon_on_cancel=True) if urls else {}
         for url, reason in missing.items():
             logger.warning("%s: image %s cannot be fetched: %s", job.instance.id, url, reason)
@@ -82,7 +82,7 @@ def illustrate(row: Row) -> Instance:
         statement = statement.replace(url, f"{url} (Image: {number})", 1)
     if urls:
         statement += _NOTE.format(place="$EVALKIT_LOGS/agent/images")
-    return instance.model_copy(update={"statement": statement})
+    return instance.model_copy(update={"statement": statement, "images": tuple(urls)})
 
 
 def referenced_images(values: Mapping[str, Any]) -> list[str]:
@@ -104,6 +104,7 @@ def referenced_images(values: Mapping[str, Any]) -> list[str]:
 def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
     """Put images into a folder, named after their number. Returns those that could not be had, and why."""
     folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
     missing: dict[str, str] = {}
     for number, url in enumerate(urls, start=1):
         try:
@@ -111,8 +112,12 @@ def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
         except (URLError, OSError, ValueError) as error:
             missing[url] = str(error)
         else:
-            (folder / f"{number}{suffix}").write_bytes(content)
-    listing = [{"number": number, "url": url, "missing": missing.get(url)} for number, url in enumerate(urls, start=1)]
+            files[url] = f"{number}{suffix}"
+            (folder / files[url]).write_bytes(content)
+    listing = [
+        {"number": number, "url": url, "file": files.get(url), "missing": missing.get(url)}
+        for number, url in enumerate(urls, start=1)
+    ]
     (folder / "images.json").write_text(json.dumps(listing, indent=1))
     return missing
 
