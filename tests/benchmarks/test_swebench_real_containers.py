@@ -37,21 +37,18 @@ class Release:
     install: Sequence[str]
 
 
+PYTEST_NEEDS = (
+    *("attrs==23.1.0", "iniconfig==2.0.0", "packaging==23.1", "pluggy==0.13.1", "py==1.11.0", "tomli==2.0.1"),
+    "setuptools_scm[toml]<8",
+)
+REQUESTS_NEEDS = (
+    *("pytest<8", "pytest-mock<4", "urllib3<1.27", "idna<4", "certifi", "charset_normalizer~=2.0.0", "PySocks"),
+)
 RELEASES = {
-    "pallets__flask-5014": Release(
-        "flask==2.2.3",
-        ("Werkzeug==2.2.3", "Jinja2==3.0.1", "itsdangerous==2.1.2", "click==8.0.1", "MarkupSafe==2.1.3", "pytest<8"),
-    ),
-    "pytest-dev__pytest-10051": Release(
-        "pytest==7.1.3",
-        ("attrs==23.1.0", "iniconfig==2.0.0", "packaging==23.1", "pluggy==0.13.1", "py==1.11.0", "tomli==2.0.1",
-         "setuptools_scm[toml]<8"),
-    ),
-    "psf__requests-6028": Release(
-        "requests==2.27.0",
-        ("pytest<8", "pytest-mock<4", "urllib3<1.27", "idna<4", "certifi", "charset_normalizer~=2.0.0", "PySocks"),
-    ),
-}  # fmt: skip
+    "pytest-dev__pytest-10051": Release("pytest==7.1.3", PYTEST_NEEDS),
+    "pytest-dev__pytest-10356": Release("pytest==7.1.3", PYTEST_NEEDS),
+    "psf__requests-6028": Release("requests==2.27.0", REQUESTS_NEEDS),
+}
 
 
 @pytest.fixture(scope="module")
