@@ -99,7 +99,7 @@ def grade(evalkit: Evalkit, rows: Sequence[dict[str, Any]], *arguments: object) 
 
 def test_references_resolve_and_nothing_does_not(rows: list[dict[str, Any]], evalkit: Evalkit) -> None:
     gold = grade(evalkit, rows, "infer", "--agent", "gold", "--run-dir", "gold")
-    assert sorted(gold.document["ids"]["resolved"]) == sorted(RELEASES), explain(evalkit)
+    assert sorted(gold.document["ids"]["resolved"]) == sorted(RELEASES), explain(evalkit, gold.stderr)
     nop = grade(evalkit, rows, "infer", "--agent", "nop", "--run-dir", "nop")
     assert sorted(nop.document["ids"]["empty"]) == sorted(RELEASES), nop.stderr
 
@@ -116,13 +116,13 @@ def test_other_patches_do_not_resolve(rows: list[dict[str, Any]], evalkit: Evalk
     given = {row["instance_id"]: {"model_patch": cases[row["instance_id"].rpartition("-")[2]]} for row in cloned}
     (evalkit.folder / "preds.json").write_text(json.dumps(given))
     done = grade(evalkit, cloned, "grade", "--predictions", "preds.json")
-    assert sorted(done.document["ids"]["unresolved"]) == sorted(given), explain(evalkit)
+    assert sorted(done.document["ids"]["unresolved"]) == sorted(given), explain(evalkit, done.stderr)
 
 
-def explain(evalkit: Evalkit) -> str:
+def explain(evalkit: Evalkit, said: str) -> str:
     reports = [path.read_text() for path in evalkit.folder.glob("*/*/instances/*/attempt-1/report.json")]
     failing = []
     for ((name, report),) in (json.loads(text).items() for text in reports):
         tests = report.get("tests_status", {})
         failing.append((name, {kind: each["failure"][:8] for kind, each in tests.items()}))
-    return str(failing)
+    return f"{failing}\n{said}"
