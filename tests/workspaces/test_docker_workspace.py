@@ -6,8 +6,6 @@ import io
 import json
 import resource
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from engines import Engine, own_containers
+from engines import Engine, derived, imported, own_containers
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
 from evalkit.workspaces.docker import container as containers
@@ -38,32 +36,6 @@ async def say(workspace: Workspace, script: str) -> str:
 
 async def count_processes(workspace: Workspace) -> int:
     return int(await say(workspace, "set -- /proc/[0-9]*; echo $#"))
-
-
-@contextmanager
-def imported(engine: Engine, content: bytes, changes: list[str], name: str) -> Iterator[str]:
-    """An image made of a tar, while the context lasts."""
-    api = engine.api
-    api.import_image_from_data(content, repository=f"evalkit-test/{name}", tag="test", changes=changes)
-    try:
-        yield f"evalkit-test/{name}:test"
-    finally:
-        api.remove_image(f"evalkit-test/{name}:test", force=True)
-
-
-@contextmanager
-def derived(engine: Engine, changes: list[str], name: str) -> Iterator[str]:
-    """The busybox image with other settings."""
-    api = engine.api
-    source = api.create_container(engine.busybox, "true")["Id"]
-    try:
-        api.commit(source, repository=f"evalkit-test/{name}", tag="test", changes=changes)
-    finally:
-        api.remove_container(source)
-    try:
-        yield f"evalkit-test/{name}:test"
-    finally:
-        api.remove_image(f"evalkit-test/{name}:test", force=True)
 
 
 def test_a_container_gets_no_privileges(docker: Place, engine: Engine) -> None:

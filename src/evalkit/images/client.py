@@ -8,16 +8,16 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
 
 from evalkit.errors import EngineUnavailable
-from evalkit.images import dockerfile, reference
+from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
 from evalkit.images.plan import Base
+from evalkit.manifests import reference
 
 _ANSWER_SECONDS = 20.0
 _NAMES_AT_ONCE = 200
@@ -133,12 +133,6 @@ class Docker:
         """By the name that images use, not the kernel's."""
         name = str(self.info.get("Architecture", ""))
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(name, name)
-
-    @cached_property
-    def plain_registries(self) -> frozenset[str]:
-        """Those that the engine may talk to without TLS."""
-        known: Mapping[str, Any] = (self.info.get("RegistryConfig") or {}).get("IndexConfigs") or {}
-        return frozenset(name for name, config in known.items() if not config.get("Secure", True))
 
     @property
     def storage(self) -> Path | None:

@@ -52,6 +52,10 @@ def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus:
         "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
         "NetworkMode": spec.network,
         "LogConfig": {"Type": "none"},
+        # As the image asks for them anyway, but with our labels, should they outlive their container.
+        "Mounts": [
+            {"Type": "volume", "Target": place, "VolumeOptions": {"Labels": dict(labels)}} for place in image.volumes
+        ],
     }
     return {
         "Image": image.id,
@@ -125,9 +129,7 @@ class Container:
             with anyio.fail_after(_ANSWER_SECONDS):
                 await self._living_keeper().end_all()
         except (KeeperGone, TimeoutError):
-            async with self._starting:
-                if await self._is_running():
-                    await self._restart()
+            await self._restart_if_running()
 
     async def end_session(self, leader: int) -> None:
         """Kill a process in it and what stayed in its session, or else everything."""
@@ -135,7 +137,7 @@ class Container:
             with anyio.fail_after(_ANSWER_SECONDS):
                 await self._living_keeper().end_session(leader)
         except (KeeperGone, TimeoutError):
-            await self.end_processes()
+            await self._restart_if_running()
 
     async def restart(self) -> None:
         async with self._starting:
@@ -223,6 +225,11 @@ class Container:
         if self._keeper is not None:
             await self._keeper.aclose()
         await self._begin(await self._attach())
+
+    async def _restart_if_running(self) -> None:
+        async with self._starting:
+            if await self._is_running():
+                await self._restart()
 
     def _living_keeper(self) -> Keeper:
         if self._keeper is None:
