@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import anyio
 
+from evalkit import scratch
 from evalkit.errors import EngineUnavailable
 from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
@@ -222,8 +222,9 @@ def _programs() -> list[str]:
 
 
 async def _can_build(builder: Builder) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "Dockerfile").write_text(_PROBE)
-        output = f"type=local,dest={folder}/out"
-        said = await run(builder.command("--output", output, folder), environment=builder.environment, seconds=60.0)
+    with scratch.folder() as folder:
+        (folder / "Dockerfile").write_text(_PROBE)
+        command = builder.command("--output", f"type=local,dest={folder}/out", str(folder))
+        environment = {**builder.environment, scratch.TOKEN_VARIABLE: folder.name}
+        said = await run(command, environment=environment, seconds=60.0)
         return said.code == 0
