@@ -31,9 +31,9 @@ class Bench:
     def tasks(self) -> Path:
         return self.evalkit.folder / "tasks"
 
-    def task(self, name: str, *lines: str, base: str = "") -> Path:
+    def task(self, name: str, *lines: str, base: str = "", tests: str = "exit 0") -> Path:
         text = "\n".join([f"FROM {base or self.busybox}", *lines]) + "\n"
-        return make_task(self.tasks / name, files={"Dockerfile": text})
+        return make_task(self.tasks / name, files={"Dockerfile": text}, tests=tests)
 
     def settings(self, **keys: object) -> list[str]:
         known = {
@@ -47,6 +47,10 @@ class Bench:
 
     def build(self, *arguments: object, **keys: object) -> Finished:
         return self.evalkit("build-images", self.tasks, *arguments, *self.settings(**keys), timeout=1800)
+
+    def infer(self, *arguments: object, **keys: object) -> Finished:
+        small = ("--set", "workspace.memory=128m", "--workspace", "docker")
+        return self.evalkit("infer", self.tasks, *arguments, *small, *self.settings(**keys), timeout=1800)
 
     def start(self, *arguments: object, **keys: object) -> Running:
         return self.evalkit.start("build-images", self.tasks, *arguments, *self.settings(**keys))

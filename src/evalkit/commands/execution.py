@@ -110,13 +110,18 @@ def _require_images(workspaces: Workspaces, instances: Sequence[Instance], confi
     """All images before the first instance: what is missing is said once, rather than found out 500 times."""
     missing = anyio.run(workspaces.missing_images, instances)
     if missing:
-        named = "".join(f"\n  {image}: {reason}" for image, reason in missing.items())
         problem = ImagesMissing(
-            f"{len(missing)} of the images that the instances need cannot be had:{named}",
+            f"{len(missing)} of the images that the instances need cannot be had: {_name_images(missing)}",
             hint=f"{_how_to_get_images(config, instances)}, then run the same command again",
         )
         problem.document = {"missing_images": dict(missing)}
         raise problem
+
+
+def _name_images(missing: Mapping[str, str]) -> str:
+    named = [f"{image} ({reason})" for image, reason in list(missing.items())[:_MOST_NAMED]]
+    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    return ", ".join(named) + more
 
 
 def _how_to_get_images(config: Config, instances: Sequence[Instance]) -> str:

@@ -158,7 +158,7 @@ def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, q
     with ExitStack() as stack:
         stack.enter_context(directory.writing())
         provision = Provision(config, list(instances.values()), directory, stack.enter_context(private_folder()))
-        watch = stack.enter_context(console.watch_images(directory.log_of, quiet=quiet))
+        watch = stack.enter_context(console.watch_images(directory.log_of, quiet=quiet or not build))
         signal_number = anyio.run(until_signal, partial(_plan_or_make, provision, watch, build=build), watch.keep_fresh)
     if signal_number is not None:
         raise Interrupted("interrupted") if signal_number == signal.SIGINT else Terminated("terminated")
