@@ -90,10 +90,14 @@ class Container:
     _keeper: Keeper | None = None
     _kills: int = 0
     _may_exist: bool = False
+    _is_ours: bool = False
+    """Whether the container of this name is known to be the one that was made here."""
+    _labels: Mapping[str, str] = field(default_factory=dict)
     _starting: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def create(self, job: Job, body: Mapping[str, Any]) -> None:
         """Create it under a name of its own: one that is taken is no trouble, another is tried."""
+        self._labels = body["Labels"]
         for _ in range(_NAMES_TRIED):
             self.name = name_for(job)
             self._may_exist = True  # from here on, also when no answer comes
@@ -104,6 +108,7 @@ class Container:
                 if error.status != _CONFLICT:
                     raise
             else:
+                self._is_ours = True
                 return
         raise Failed("workspace", f"no free name for a container, the last one tried was {self.name}")
 
@@ -180,6 +185,8 @@ class Container:
         try:
             for _ in range(_REMOVE_TRIES):
                 try:
+                    if not self._is_ours and not await self._was_made_here():
+                        return True
                     await self.client.call(self.client.closing.remove_container, self.name, force=True, v=True)
                 except Refused as error:
                     if error.status in (_NOT_FOUND, _CONFLICT):  # a conflict: it is being removed
@@ -194,6 +201,11 @@ class Container:
         finally:
             if self._keeper is not None:
                 await self._keeper.aclose()
+
+    async def _was_made_here(self) -> bool:
+        facts = await self.client.call(self.client.closing.inspect_container, self.name)
+        labels = facts["Config"]["Labels"] or {}
+        return all(labels.get(name) == value for name, value in self._labels.items())
 
     async def _attach(self) -> Keeper:
         return Keeper(await self.client.upgrade(f"/containers/{self.name}/attach?stream=1&stdin=1&stdout=1"))
