@@ -63,9 +63,9 @@ class Standing:
 
     def record(self, attempt: int, mark: Mark) -> None:
         """A later row replaces an earlier one of the same attempt, but an error never replaces a result."""
-        earlier = self.marks.get(attempt)
-        if earlier is None or mark.bucket != "error" or earlier.bucket == "error":
-            self.marks[attempt] = mark
+        marks = self.marks
+        if mark.bucket != "error" or attempt not in marks or marks[attempt].bucket == "error":
+            marks[attempt] = mark
 
     @property
     def bucket(self) -> Bucket:
