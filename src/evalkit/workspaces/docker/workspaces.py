@@ -64,7 +64,7 @@ class DockerWorkspaces:
                 container,
                 user=image.user,
                 owner=(0, 0),
-                environment=self.passed_on if spec.purpose == "solve" else {},
+                environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
                 copying=self._copying,
             )
             if not image.runs_as_root:
