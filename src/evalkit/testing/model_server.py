@@ -142,6 +142,7 @@ class VirtualKey:
     max_budget: float | None
     expires_at: float | None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    alias: str = ""
     spends: list[tuple[float, float]] = field(default_factory=list)
     deleted: bool = False
 
@@ -430,7 +431,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"sk-virtual-{secrets.token_hex(8)}"
         with self.endpoint.lock:
             self.endpoint.virtual_keys[name] = VirtualKey(
-                body.get("max_budget"), expires_at, body.get("metadata") or {}
+                body.get("max_budget"), expires_at, body.get("metadata") or {}, body.get("key_alias") or ""
             )
         return 200, {"key": name, "max_budget": body.get("max_budget"), "expires": expires_at}
 
@@ -443,12 +444,15 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"key": name, "info": {"spend": key.spent(time.time()), "max_budget": key.max_budget}}
 
     def _delete_keys(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        names = list(body.get("keys") or ())
+        names, aliases = body.get("keys") or (), body.get("key_aliases") or ()
         with self.endpoint.lock:
-            for name in names:
-                if name in self.endpoint.virtual_keys:
-                    self.endpoint.virtual_keys[name].deleted = True
-        return 200, {"deleted_keys": names}
+            known = self.endpoint.virtual_keys.items()
+            found = [name for name, key in known if not key.deleted and (name in names or key.alias in aliases)]
+            for name in found:
+                self.endpoint.virtual_keys[name].deleted = True
+        if not found:
+            return 404, _error("No keys found", "not_found_error", "404")
+        return 200, {"deleted_keys": found}
 
     def _send(self, status: int, document: Any, headers: Mapping[str, str] | None = None, *, cut: bool = False) -> bool:
         content = json.dumps(document).encode()
