@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
+from evalkit import masking
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
 from evalkit.domain.models import Meter, Usage
@@ -138,8 +139,13 @@ class Forwarder:
         if failure.kind in ("model_auth", "budget"):
             self.problem = self.problem or failure
         await connection.begin(response.status_code, response.headers)
-        await connection.send(content)
+        await connection.send(_masked(content))
         await connection.end()
+
+
+def _masked(content: bytes) -> bytes:
+    """Endpoints like to repeat the key that they refuse."""
+    return masking.mask(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 class Counter:

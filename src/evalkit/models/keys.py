@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # The proxy writes what a call cost a while after it answered.
 _POLLS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+_POLLS_FOR_NOTHING = 4
 _SPARE_SECONDS = 900.0
 _CLEAN_UP_SECONDS = 60.0
 _TRIES = 3
@@ -86,7 +87,8 @@ class VirtualKeys:
         """Replace what answers said of their cost by what the proxy charged, once it has caught up."""
         told = meter.usage.known_cost_usd - since.known_cost_usd
         spend, earlier = 0.0, -1.0
-        for pause in _POLLS:
+        # Calls that were all broken off may never be charged: nobody is kept waiting for that.
+        for pause in _POLLS if told else _POLLS[:_POLLS_FOR_NOTHING]:
             await anyio.sleep(pause)
             try:
                 info = await self._call("GET", "/key/info", params={"key": key})

@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import random
 import secrets
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ FaultKind = Literal[
 CostStyle = Literal["none", "litellm", "openrouter"]
 
 _PIECE = 12
+_LOOK_SECONDS = 0.1
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -92,6 +95,8 @@ class Fault:
     """For `rate_limit` the Retry-After, for `slow` how late the headers come."""
     reply: Reply = Reply(text="cut off")
     """For `cut`, what is cut off; for `slow`, what comes late."""
+    message: str = "Incorrect API key provided"
+    """For `unauthorized`, what the endpoint says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +382,8 @@ class _Handler(BaseHTTPRequestHandler):
                 endpoint.in_flight -= 1
 
     def _answer(self, call: Call, reply: Reply, *, cut: bool = False) -> None:
-        if reply.delay and self.endpoint.stopping.wait(reply.delay):
+        if reply.delay and not self._wait(reply.delay):
+            call.outcome = "hung_up"
             return
         self.endpoint.charge(call, reply)
         speaks = _Responses if call.request.path.endswith("/responses") else _Chat
@@ -392,6 +398,20 @@ class _Handler(BaseHTTPRequestHandler):
             whole = self._send(200, answer.document(), headers, cut=cut)
         call.delivered = whole and not cut
 
+    def _wait(self, seconds: float) -> bool:
+        """Whether the client is still there afterwards."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.endpoint.stopping.is_set():
+            poll = select.poll()  # not select, which knows no more than 1024 files
+            poll.register(self.connection, select.POLLIN)
+            readable = poll.poll(1000 * min(left, _LOOK_SECONDS))
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                self.close_connection = True
+                return False
+            if readable:  # the next request, which has to wait
+                self.endpoint.stopping.wait(min(left, _LOOK_SECONDS))
+        return not self.endpoint.stopping.is_set()
+
     def _fail(self, call: Call, fault: Fault) -> None:
         match fault.kind:
             case "rate_limit":
@@ -404,7 +424,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "garbage":
                 self._send_bytes(200, b'{"choices": [{"mess', {"Content-Type": "application/json"})
             case "slow":
-                if not self.endpoint.stopping.wait(fault.seconds):
+                if self._wait(fault.seconds):
                     self._answer(call, fault.reply)
             case "context_overflow":
                 text = "This model's maximum context length is 8192 tokens."
@@ -412,7 +432,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "bad_request":
                 self._send(400, _error("Unknown parameter", "invalid_request_error", "unknown_parameter"))
             case "unauthorized":
-                self._send(401, _error("Incorrect API key provided", "invalid_request_error", "invalid_api_key"))
+                self._send(401, _error(fault.message, "invalid_request_error", "invalid_api_key"))
             case "content_filter":
                 self._send(400, _error("The prompt was filtered", "invalid_request_error", "content_filter"))
             case "no_quota":

@@ -22,6 +22,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from evalkit.domain.failures import Failed, unwrap
 from evalkit.logs import logger
+from evalkit.sockets import address_of
 from evalkit.workspaces.docker.connection import Conversation, Unreachable
 from evalkit.workspaces.docker.frames import STDERR, Frames
 
@@ -148,7 +149,9 @@ class _Passage:
         """One connection, until the model's side ends it."""
         try:
             with suppress(*_GONE):
-                async with await anyio.connect_unix(self.socket) as stream, anyio.create_task_group() as tasks:
+                with address_of(self.socket) as address:
+                    connected = await anyio.connect_unix(address)
+                async with connected as stream, anyio.create_task_group() as tasks:
                     tasks.start_soon(self._send_up, receiver, stream)
                     await self._send_down(number, stream)
                     tasks.cancel_scope.cancel()
