@@ -258,6 +258,7 @@ def test_mini_swe_agent_from_the_package_index_solves_a_bundled_task(
     """Packed by its authors, installed once by build-images, and let to the model by the door."""
     agent = {
         "images__agent_source": download(evalkit.folder, "mini-swe-agent==2.4.6"),
+        "images__agent_extra": "mcp",  # LiteLLM imports it, and does not ask for it
         "images__agent_base": engine.python,
         "images__network": "host",
         "images__disk_floor": 0,

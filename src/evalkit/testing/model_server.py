@@ -349,7 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._manage(lambda: self._generate_key(body))
         elif path == "/key/delete":
             self._manage(lambda: self._delete_keys(body))
-        elif path.endswith(("/chat/completions", "/responses")):
+        elif path.endswith(("/chat/completions", *_SPEAKERS)):
             self._complete(path, body)
         else:
             self._send(404, _error(f"there is no {path}", "not_found", "404"))
@@ -357,7 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
     @property
     def _key(self) -> str | None:
         scheme, _, key = (self.headers.get("Authorization") or "").partition(" ")
-        return key if scheme == "Bearer" else None
+        return key if scheme == "Bearer" else self.headers.get("x-api-key")
 
     def _complete(self, path: str, body: Mapping[str, Any]) -> None:
         endpoint = self.endpoint
@@ -386,7 +386,7 @@ class _Handler(BaseHTTPRequestHandler):
             call.outcome = "hung_up"
             return
         self.endpoint.charge(call, reply)
-        speaks = _Responses if call.request.path.endswith("/responses") else _Chat
+        speaks = next((each for end, each in _SPEAKERS.items() if call.request.path.endswith(end)), _Chat)
         answer = speaks(call.request, reply, self.endpoint.cost_style)
         headers = {}
         streams = bool(call.request.body.get("stream"))
@@ -656,6 +656,74 @@ class _Responses:
         if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
             usage["cost"] = self.reply.cost_usd
         return {"usage": usage}
+
+
+@dataclass(frozen=True, slots=True)
+class _Messages:
+    """A reply in the words of Anthropic's messages API."""
+
+    request: Request
+    reply: Reply
+    cost_style: CostStyle
+
+    def document(self) -> dict[str, Any]:
+        stop = "tool_use" if self.reply.calls else "end_turn"
+        return {**self._envelope(), "content": self._blocks(), "stop_reason": stop, "usage": self._usage()}
+
+    def events(self) -> Iterator[str]:
+        whole = self.document()
+        start = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
+        yield self._event("message_start", message=start)
+        for index, block in enumerate(whole["content"]):
+            yield from self._pieces(index, block)
+        delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+        yield self._event("message_delta", delta=delta, usage={"output_tokens": whole["usage"]["output_tokens"]})
+        yield self._event("message_stop")
+
+    def _pieces(self, index: int, block: Mapping[str, Any]) -> Iterator[str]:
+        is_text = block["type"] == "text"
+        empty: dict[str, Any] = {"text": ""} if is_text else {"input": {}}
+        content = block["text"] if is_text else json.dumps(block["input"])
+        kind, name = ("text_delta", "text") if is_text else ("input_json_delta", "partial_json")
+        yield self._event("content_block_start", index=index, content_block={**block, **empty})
+        for piece in _pieces(content):
+            yield self._event("content_block_delta", index=index, delta={"type": kind, name: piece})
+        yield self._event("content_block_stop", index=index)
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        text = [{"type": "text", "text": self.reply.text}] if self.reply.text else []
+        return text + [
+            {
+                "type": "tool_use",
+                "id": call.id or f"toolu_{self.request.number}_{index}",
+                "name": call.name,
+                "input": json.loads(call.text),
+            }
+            for index, call in enumerate(self.reply.calls)
+        ]
+
+    def _envelope(self) -> dict[str, Any]:
+        model = self.request.body.get("model", "scripted")
+        kind = {"type": "message", "role": "assistant", "stop_sequence": None}
+        return {"id": f"msg_{self.request.number}", "model": model, **kind}
+
+    def _usage(self) -> dict[str, Any]:
+        tokens = self.reply.tokens
+        usage: dict[str, Any] = {
+            "input_tokens": tokens.input - tokens.cached,
+            "cache_read_input_tokens": tokens.cached,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": tokens.output,
+        }
+        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
+            usage["cost"] = self.reply.cost_usd
+        return usage
+
+    def _event(self, kind: str, **content: Any) -> str:
+        return f"event: {kind}\n" + _data({"type": kind, **content})
+
+
+_SPEAKERS: Mapping[str, type[_Responses | _Messages]] = {"/responses": _Responses, "/messages": _Messages}
 
 
 def _pieces(text: str) -> Iterator[str]:
