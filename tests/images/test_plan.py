@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from evalkit.domain.models import Instance
-from evalkit.images import reference
 from evalkit.images.dockerfile import Syntax
 from evalkit.images.plan import Agent, Base, Context, Inputs, Plan, plan
+from evalkit.manifests import reference
 
 FOLDER_A, FOLDER_B = Path("/tasks/a/environment"), Path("/tasks/b/environment")
 AGENT = Agent(

@@ -200,8 +200,8 @@ class _Grading:
         await self.workspace.write(make_script(_row(self.job), files).encode("utf-8", "surrogatepass"), script)
         place = self.benchmark.place or self.workspace.places.work
         end = await self.workspace.exec(("/bin/bash", str(script)), cwd=place, stdout=log, stderr=log)
-        if end.code == _KILLED:
-            raise Failed("oom", "the tests were killed")
+        if end.code == _KILLED or end.lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
         return await anyio.to_thread.run_sync(graders.read_statuses, _row(self.job), log)
 
 

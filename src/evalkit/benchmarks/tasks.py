@@ -125,6 +125,8 @@ class TaskDirectories:
         if rewards is None:
             rewards = {"reward": 1.0 if end.code == 0 else 0.0}
         score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
+        if score < 1.0 and end.lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
         report = {"reward": score, "rewards": rewards, "exit_code": end.code}
         (job.folder / "report.json").write_text(json.dumps(report, indent=1))
         return Grade(verdict="resolved" if score >= 1.0 else "unresolved", score=score)

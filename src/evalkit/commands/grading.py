@@ -16,21 +16,10 @@ from evalkit.commands.execution import Parts
 from evalkit.commands.identity import make_manifest
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import (
-    Answer,
-    Failure,
-    Grade,
-    Instance,
-    Patch,
-    Recorded,
-    Result,
-    Row,
-    Usage,
-    grade_key,
-    timestamp,
-)
+from evalkit.domain.models import Answer, Failure, Grade, Instance, Patch, Recorded, Result, Usage, grade_key
 from evalkit.domain.planning import Standing, Step
 from evalkit.domain.protocols import LogJudge, Observer
+from evalkit.domain.rows import Row, timestamp
 from evalkit.errors import UsageError
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory

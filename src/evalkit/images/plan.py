@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from evalkit.domain.models import Instance
-from evalkit.images import dockerfile, reference
+from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
+from evalkit.manifests import reference
 
 Strategy = Literal["layer", "install"]
 _HASH_LENGTH = 12

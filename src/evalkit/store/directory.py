@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evalkit.domain.models import Result, Row
 from evalkit.domain.planning import Ledger
+from evalkit.domain.rows import Row
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
 from evalkit.store.folders import name_folders
@@ -17,6 +18,9 @@ from evalkit.store.listing import list_runs
 from evalkit.store.locks import exclusive
 from evalkit.store.manifest import Manifest
 from evalkit.store.rows import RowFile, Unreadable, encode_row, read_rows
+
+if TYPE_CHECKING:
+    from evalkit.domain.models import Result
 
 RESULTS = "results.jsonl"
 LOG = "run.log"

@@ -147,7 +147,7 @@ class DockerWorkspace:
                 await _drain(conversation, output)
             return True
         facts = await self.client.call(self.client.api.exec_inspect, exec_id)
-        if facts["ExitCode"] is not None:
+        if facts["ExitCode"] is not None and not facts["Running"]:
             return True  # it could not even be started
         await self.container.end_processes()
         return False

@@ -18,6 +18,8 @@ from evalkit.domain.models import Instance
 from evalkit.domain.protocols import MODEL_SOCKET, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
+from evalkit.manifests import credentials, reference
+from evalkit.manifests.registry import Registry, plain_hosts
 from evalkit.workspaces.docker import engine, leases
 from evalkit.workspaces.docker.client import Client, connect, make_client, typed_errors
 from evalkit.workspaces.docker.connection import Endpoint, Refused, Unreachable
@@ -161,7 +163,7 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
         client = make_client(endpoint, config.run.workers + _SPARE_CALLS, config.workspace.reconnect, root)
     return DockerWorkspaces(
         client=client,
-        images=Images(client),
+        images=Images(client, Registry(credentials.find, plain_hosts(info)), _unpublished(config)),
         owner=owner,
         memory_budget=engine.memory_budget(info),
         cpus=int(info["NCPU"]),
@@ -169,6 +171,12 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
         grace=config.workspace.grace,
         passed_on={name: os.environ[name] for name in config.agent.env if name in os.environ},
     )
+
+
+def _unpublished(config: Config) -> str | None:
+    repository = config.images.repository
+    is_on_hub = not reference.names_host(repository.partition("/")[0])
+    return repository if is_on_hub and not config.images.push else None
 
 
 def _require_network(api: Any, endpoint: Endpoint, name: str) -> None:
