@@ -172,6 +172,7 @@ class ImagesConfig(Section):
     agent_source: Location | None = Field(None, description="The agent: a directory with pyproject.toml, or an sdist")
     strategy: Literal["layer", "install"] = Field("layer", description="Copy one installed agent, or install in each")
     agent_base: str = Field("python:3.12-slim", description="Image whose Python the agent layer is made with")
+    agent_extra: Names = Field((), description="More packages, as pip names them, that are installed with the agent")
     constraints: Location | None = Field(None, description="pip constraints for what the agent is installed with")
     install_env: Names = Field((), description="Environment variables of yours that the install gets, by name")
     pip_conf: Location | None = Field(None, description="pip configuration for the install; not kept in images")

@@ -15,7 +15,7 @@ import anyio
 from evalkit.config import Config
 from evalkit.domain.failures import Failed, Kind
 from evalkit.domain.models import Instance
-from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import MODEL_SOCKET, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.manifests import credentials, reference
@@ -36,7 +36,7 @@ _NOT_FOUND, _SERVER_ERROR = 404, 500
 _PAUSES = (0.5, 2.0)
 _MARGIN_SECONDS = 120.0
 _WORK = PurePosixPath("/work")
-_ALWAYS_THERE = ("none", "bridge")
+_ALWAYS_THERE = ("none", "model", "bridge")
 _NO_ISOLATION = ("host", "container:")
 
 
@@ -66,6 +66,7 @@ class DockerWorkspaces:
                 owner=(0, 0),
                 environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
                 copying=self._copying,
+                door=spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None,
             )
             if not image.runs_as_root:
                 await self._hand_over(workspace, image)
@@ -183,11 +184,6 @@ def _require_network(api: Any, endpoint: Endpoint, name: str) -> None:
         return
     if name.startswith(_NO_ISOLATION):
         raise ConfigError(f"workspace.network: {name} is no isolation", hint="none, bridge, or the name of a network")
-    if name == "model":
-        raise ConfigError(
-            "workspace.network: containers have no way to the model alone yet",
-            hint="use the shell agent, which asks the model from outside, or a network that reaches it",
-        )
     try:
         with typed_errors(endpoint.host):
             api.inspect_network(name)
