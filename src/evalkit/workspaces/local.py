@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -77,6 +78,7 @@ class LocalWorkspace:
                 stderr=err,
                 groups=self._groups,
             )
+            _require_room(out, err)
             return Exit(code, _read_tail(err, start))
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
@@ -151,6 +153,14 @@ class LocalWorkspaces:
 def _places(root: Path) -> Places:
     base = PurePosixPath(root)
     return Places(work=base / "work", tests=base / "tests", logs=base / "logs", solution=base / "solution")
+
+
+def _require_room(*files: IO[bytes]) -> None:
+    """Raise OSError where a disk is full: what a command wrote may be missing, and its tests may have failed of it."""
+    for file in files:
+        disk = os.statvfs(file.fileno())
+        if disk.f_blocks and not (disk.f_bavail if os.geteuid() else disk.f_bfree):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _read_tail(file: IO[bytes], start: int) -> str:
