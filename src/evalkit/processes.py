@@ -28,6 +28,7 @@ async def run(
     stdout: IO[Any],
     stderr: IO[Any],
     groups: set[int] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> int:
     """Run a program to its end and return its status. Its process group ends with it, and when this is cancelled.
 
@@ -35,7 +36,14 @@ async def run(
     """
     try:
         process = subprocess.Popen(
-            argv, env=dict(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+            argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            pass_fds=pass_fds,
         )
     except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
         stderr.write(f"{argv[0]}: {error.strerror}\n".encode())

@@ -22,7 +22,7 @@ from evalkit.domain.models import Instance
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.errors import SandboxRequired
 from evalkit.workspaces import relay
-from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
+from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, could_not_be_set_up, find_bubblewrap
 
 _TAIL = 4096
 _TRUSTED_AGENTS = ("gold", "nop")
@@ -59,27 +59,37 @@ class LocalWorkspace:
         folder = self._inside(cwd or self.places.work)
         if not folder.is_dir():
             folder = self.root
-        door = self.door if self.door is not None and self.door.is_socket() else None
-        command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
-        if self.sandbox:
-            command = self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door)
         with ExitStack() as open_files:
             rest = open_files.enter_context(tempfile.TemporaryFile(dir=self.root))
             out = open_files.enter_context(stdout.open("a+b")) if stdout else rest
             err = out if stderr == stdout else open_files.enter_context(stderr.open("a+b")) if stderr else rest
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
+            status = open_files.enter_context(tempfile.TemporaryFile(dir=self.root)).fileno()
             start = os.fstat(err.fileno()).st_size
-            code = await processes.run(
-                command,
-                env=dict(self.environment) | dict(env or {}),
-                cwd=folder,
-                stdin=given,
-                stdout=out,
-                stderr=err,
-                groups=self._groups,
-            )
-            _require_room(out, err)
-            return Exit(code, _read_tail(err, start))
+            for _ in range(SETUP_TRIES):
+                code = await processes.run(
+                    self._wrap(argv, folder, status),
+                    env=dict(self.environment) | dict(env or {}),
+                    cwd=folder,
+                    stdin=given,
+                    stdout=out,
+                    stderr=err,
+                    groups=self._groups,
+                    pass_fds=(status,) if self.sandbox else (),
+                )
+                if self.sandbox is None or not could_not_be_set_up(code, status):
+                    _require_room(out, err)
+                    return Exit(code, _read_tail(err, start))
+                complaint = _read_tail(err, start).strip()
+                err.truncate(start)
+            raise Failed("workspace", f"no sandbox can be set up: {complaint}")
+
+    def _wrap(self, argv: Sequence[str], folder: Path, status: int) -> list[str]:
+        door = self.door if self.door is not None and self.door.is_socket() else None
+        command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
+        if self.sandbox is None:
+            return command
+        return self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door, status=status)
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
         place = self._inside(target)
