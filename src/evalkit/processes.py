@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,14 @@ async def _ended(process: subprocess.Popen[bytes]) -> None:
 def kill_group(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def allow_open_files(wanted: int) -> None:
+    """A workspace holds connections and files; the usual limit is meant for programs that have few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = soft + wanted if hard == resource.RLIM_INFINITY else min(hard, soft + wanted)
+    if soft != resource.RLIM_INFINITY and enough > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def adopt_orphans() -> None:

@@ -28,6 +28,7 @@ _TAIL = 4096
 _TRUSTED_AGENTS = ("gold", "nop")
 _AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS = ("shell",)
 _COPIES_AT_ONCE = 8
+_OPEN_FILES_EACH = 8
 _PASSED_ON = ("LANG", "LC_ALL", "TZ")
 
 
@@ -184,6 +185,7 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
     if program is None:
         _require_trust(config)
         processes.adopt_orphans()
+    processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH)
     sandbox = Sandbox(program, hidden=(*scope.hidden, scope.scratch)) if program else None
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
     return LocalWorkspaces(scope.scratch, sandbox, passed_on)
