@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shlex
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_task, wait_until
+from commandline import PLUGINS, Evalkit, make_task, wait_until
 from evalkit.benchmarks.places import BUNDLED, is_task
 
 THOUSAND = 1000
+ODD_NAMES = PLUGINS / "evalkit_trial" / "odd_names.json"
 
 
 def bundled_ids() -> list[str]:
@@ -44,6 +46,20 @@ def test_the_tests_of_bundled_tasks_refuse_what_changes_nothing(evalkit: Evalkit
     assert finished.code == 0, finished.stderr
     assert sorted(finished.document["ids"]["unresolved"]) == bundled_ids()
     assert all(row["failure"] is None for row in evalkit.rows())
+
+
+def test_any_string_is_an_id(evalkit: Evalkit) -> None:
+    """Each has a folder of its own inside the run, and is done once."""
+    finished = evalkit("infer", "--benchmark", "odd-names", "--workspace", "local")
+    assert finished.code == 0, finished.stderr
+    names = json.loads(ODD_NAMES.read_text())
+    assert finished.document["ids"]["resolved"] == names
+    folders = [evalkit.run_directory() / row["artifacts"] for row in evalkit.rows()]
+    assert len(folders) == len({str(each).casefold() for each in folders}) == len(names)
+    inside = evalkit.run_directory() / "instances"
+    assert all(each.resolve().is_relative_to(inside) and each.is_dir() for each in folders)
+    assert sorted(each.name for each in evalkit.folder.iterdir()) == ["runs", "tmp"]
+    assert evalkit("resume", "--dry-run").document["attempts"] == 0
 
 
 def count(folder: Path) -> int:
