@@ -100,6 +100,9 @@ class TaskDirectories:
         after.mkdir(parents=True)
         with suppress(FileNotFoundError):  # a deleted work folder is an answer too
             await workspace.read(workspace.places.work, after)
+        if not after.is_dir():  # and so is a file in its place
+            after.unlink()
+            after.mkdir()
         patch = job.folder / "patch.diff"
         await compare_trees(job.scratch / "a", after, patch)
         return describe_patch(patch, job)

@@ -58,7 +58,8 @@ def find_answers(directory: RunDirectory) -> Answers:
             seen[key] = row
     for key, row in seen.items():
         assert row.patch is not None
-        patch = Patch(sha256=row.patch.sha256, bytes=row.patch.bytes, path=row.patch.path)
+        path = str(directory.find_patch(row.patch).relative_to(directory.path)) if row.patch.path else ""
+        patch = Patch(sha256=row.patch.sha256, bytes=row.patch.bytes, path=path)
         answer = Answer(patch=patch, empty=patch.bytes == 0)
         answers[key] = Recorded(answer=answer, timed_out=row.outcome == "timeout")
     return answers
