@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from commandline import PLUGINS, Evalkit
+from bench import Bench, open_bench
+from commandline import PLUGINS, Evalkit, all_processes
+from contained import is_contained
 from engines import Engine, find_engine
 from forkserver import ForkServer
 from kinds import SECRET, Place, open_place
+from patience import eventually
+
+# A mistake in these has cost a machine its files: they run where tests/test_abuse.py puts them, and nowhere else.
+collect_ignore = [] if is_contained() else ["abuse"]
 
 # The same examples each time, and no clock.
 settings.register_profile(
@@ -36,11 +42,28 @@ def evalkit(tmp_path: Path, fork_server: ForkServer) -> Evalkit:
 
 
 @pytest.fixture
+def contained(evalkit: Evalkit) -> Iterator[None]:
+    """Nothing else runs here: after a test, there are the processes and files that there were before."""
+    assert is_contained(), "run tests/test_abuse.py instead"
+    before = all_processes()
+    yield
+    assert eventually(lambda: all_processes() == before), set(all_processes().items()) - set(before.items())
+    assert list(evalkit.temporary.iterdir()) == []
+
+
+@pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The engine that the environment names."""
     found = find_engine()
     monkeypatch.setenv("DOCKER_HOST", found.host)
     return found
+
+
+@pytest.fixture
+def bench(evalkit: Evalkit) -> Iterator[Bench]:
+    """An engine, a registry, and a command line whose images have a name of their own."""
+    with open_bench(evalkit) as bench:
+        yield bench
 
 
 @pytest.fixture(params=["fake", "sandboxed", "unsandboxed", pytest.param("docker", marks=pytest.mark.engine)])

@@ -12,19 +12,10 @@ import anyio
 
 from evalkit import masking
 from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
-from evalkit.domain.models import (
-    Answer,
-    Failure,
-    Grade,
-    Instance,
-    Limits,
-    Meter,
-    Outcome,
-    Result,
-    timestamp,
-)
+from evalkit.domain.models import Answer, Failure, Grade, Instance, Limits, Meter, Result
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Observer
+from evalkit.domain.rows import Outcome, timestamp
 from evalkit.logs import logger
 
 

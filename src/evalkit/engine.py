@@ -225,14 +225,18 @@ class Engine:
         store = self._run.store
         folder = store.attempt_folder(attempt.instance.id, attempt.step.attempt)
         artifacts = str(folder.relative_to(store.path))
+        result = attempt.result(artifacts)
+        if attempt.failure is not None:
+            return result
         accepted = False
-        if attempt.failure is None:
-            with attempt.catching():
-                accepted = bool(self._run.critic(attempt.result(artifacts)))
+        with attempt.catching():
+            accepted = bool(self._run.critic(result))
+        if attempt.failure is not None:
+            return attempt.result(artifacts)
         key = None
         if attempt.grade is not None and attempt.answer is not None:
             key = grade_key(attempt.answer, attempt.instance, self._run.grader_version)
-        return attempt.result(artifacts).model_copy(update={"accepted": accepted, "grade_key": key})
+        return result.model_copy(update={"accepted": accepted, "grade_key": key})
 
     def _begin(self, step: Step, queued_since: float | None = None) -> Attempt:
         instance = self._instances[step.instance_id]

@@ -70,8 +70,14 @@ class SweBench:
         refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
         if refusal is not None:
             (job.folder / LOG).write_text(f"{rows.NOT_APPLIED}:\n{refusal}\n")
-        else:
-            await self._run_tests(job, workspace, before_tests)
+            return await self._judge(job)
+        lacked_memory = await self._run_tests(job, workspace, before_tests)
+        grade = await self._judge(job)
+        if grade.verdict != "resolved" and lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        return grade
+
+    async def _judge(self, job: Job) -> Grade:
         return await anyio.to_thread.run_sync(self.judge_log, job.instance, job.folder)
 
     def reference_patch(self, instance: Instance) -> bytes:
@@ -84,7 +90,8 @@ class SweBench:
         graders.require_sound(report)
         return Grade(verdict="resolved" if report["resolved"] else "unresolved", score=float(report["resolved"]))
 
-    async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> None:
+    async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> bool:
+        """Whether memory ran out meanwhile."""
         script, log = rows.make_eval_script(_row(job), before_tests), job.folder / LOG
         if script is None:
             raise Failed("grader", f"{job.instance.id} has no eval_script: use a newer revision of the data set")
@@ -96,12 +103,13 @@ class SweBench:
             end = await workspace.exec(("/bin/bash", str(place)), cwd=self._place(workspace), stdout=log, stderr=log)
         if limit.cancelled_caught:
             _append(log, f"Timeout error: {math.ceil(seconds)} seconds exceeded.\n{rows.TIMED_OUT}")
-            return
+            return False
         if end.code == _KILLED:
             raise Failed("oom", "the tests were killed")
         if reason := await anyio.to_thread.run_sync(rows.find_forgery, script, log):
             logger.warning("%s: the output of the tests is not trusted: %s", job.instance.id, reason)
             _append(log, f"{rows.ERRORED}: {reason}")
+        return end.lacked_memory
 
     async def _apply_column(self, column: str, job: Job, workspace: Workspace) -> None:
         job.scratch.mkdir(parents=True, exist_ok=True)

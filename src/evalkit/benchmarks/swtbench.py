@@ -223,8 +223,8 @@ class _Grading:
         content = make_script(row, files) + tracing.ending
         await self.workspace.write(content.encode("utf-8", "surrogatepass"), script)
         end = await self.workspace.exec(("/bin/bash", str(script)), env=environment, cwd=place, stdout=log, stderr=log)
-        if end.code == _KILLED:
-            raise Failed("oom", "the tests were killed")
+        if end.code == _KILLED or end.lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
         hits = await tracing.read(self.job.scratch / "lines")
         return await anyio.to_thread.run_sync(graders.read_statuses, row, log), hits
 

@@ -100,6 +100,9 @@ class TaskDirectories:
         after.mkdir(parents=True)
         with suppress(FileNotFoundError):  # a deleted work folder is an answer too
             await workspace.read(workspace.places.work, after)
+        if not after.is_dir():  # and so is a file in its place
+            after.unlink()
+            after.mkdir()
         patch = job.folder / "patch.diff"
         await compare_trees(job.scratch / "a", after, patch)
         return describe_patch(patch, job)
@@ -141,6 +144,8 @@ class TaskDirectories:
         if rewards is None:
             rewards = {"reward": 1.0 if end.code == 0 else 0.0}
         score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
+        if score < 1.0 and end.lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
         report = {"reward": score, "rewards": rewards, "exit_code": end.code}
         (job.folder / "report.json").write_text(json.dumps(report, indent=1))
         metrics = rewards if len(rewards) > 1 else {}

@@ -16,21 +16,10 @@ from evalkit.commands.execution import Parts
 from evalkit.commands.identity import make_manifest
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import (
-    Answer,
-    Failure,
-    Grade,
-    Instance,
-    Patch,
-    Recorded,
-    Result,
-    Row,
-    Usage,
-    grade_key,
-    timestamp,
-)
+from evalkit.domain.models import Answer, Failure, Grade, Instance, Patch, Recorded, Result, Usage, grade_key
 from evalkit.domain.planning import Standing, Step
 from evalkit.domain.protocols import LogJudge, Observer
+from evalkit.domain.rows import Row, timestamp
 from evalkit.errors import UsageError
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory
@@ -69,7 +58,8 @@ def find_answers(directory: RunDirectory) -> Answers:
             seen[key] = row
     for key, row in seen.items():
         assert row.patch is not None
-        patch = Patch(sha256=row.patch.sha256, bytes=row.patch.bytes, path=row.patch.path)
+        path = str(directory.find_patch(row.patch).relative_to(directory.path)) if row.patch.path else ""
+        patch = Patch(sha256=row.patch.sha256, bytes=row.patch.bytes, path=path)
         answer = Answer(patch=patch, empty=patch.bytes == 0)
         answers[key] = Recorded(answer=answer, timed_out=row.outcome == "timeout")
     return answers

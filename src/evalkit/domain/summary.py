@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evalkit.domain.models import SCHEMA, Row, RowUsage
 from evalkit.domain.planning import BUCKETS, Attempts, Ledger, mark_of
+from evalkit.domain.rows import SCHEMA, Row, RowUsage
 from evalkit.domain.statistics import Distribution, pass_at_k, wilson_interval
 
 _RUN_STRIDE = 1_000_000  # attempts of the n-th run follow those of the ones before it
@@ -83,7 +83,7 @@ class Tally:
         standing.record(run * _RUN_STRIDE + row.attempt, mark_of(row))
         self.seconds.add(row.seconds)
         self.spending.add(row.usage)
-        for name, value in row.metrics.items():
+        for name, value in (row.metrics or {}).items():
             self.metrics.setdefault(name, {})[row.instance_id] = value
 
     def summary(self, *, by: Sequence[str] = ()) -> dict[str, Any]:
