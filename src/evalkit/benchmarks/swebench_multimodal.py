@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import anyio.to_thread
 
@@ -173,8 +173,12 @@ def _fetch(url: str) -> tuple[bytes, str]:
 def _read(url: str) -> tuple[bytes, str]:
     if not url.startswith(("http://", "https://")):
         raise ValueError("no address of the web")
-    with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  # checked above
-        content = response.read(_LARGEST_IMAGE + 1)
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  # checked above
+            content = response.read(_LARGEST_IMAGE + 1)
+    except HTTPError as error:
+        error.close()  # it is a response, too
+        raise
     if len(content) > _LARGEST_IMAGE:
         raise ValueError(f"more than {_LARGEST_IMAGE >> 20} MB")
     return content, response.headers.get_content_type()
