@@ -23,7 +23,7 @@ def test_without_an_engine_local_runs_are_fine(evalkit: Evalkit) -> None:
     checks = checks_of(finished)
     if not Path("/var/run/docker.sock").exists():
         assert checks["engine"]["status"] == "warning"
-    assert set(checks) == {"engine", "buildkit", "registry", "disk", "memory", "temp", "bubblewrap"}
+    assert set(checks) == {"engine", "buildkit", "layer", "registry", "disk", "memory", "temp", "bubblewrap"}
     assert finished.code == 0
     assert finished.document["ok"] is True
     for name in checks:
@@ -81,3 +81,16 @@ def test_sweep_removes_what_dead_processes_left_and_nothing_else(evalkit: Evalki
         for container in api.containers(all=True):
             if container["Id"] in ids.values():
                 api.remove_container(container["Id"], force=True)
+
+
+@pytest.mark.engine
+def test_images_that_an_agent_cannot_be_copied_into_are_named(evalkit: Evalkit, engine: Engine) -> None:
+    images = ("--set", f"workspace.image={engine.busybox}", "--set", f"images.agent_base={engine.python}")
+    assert checks_of(evalkit("doctor", *images))["layer"]["status"] == "skipped"
+    baked = (*images, "--set", "images.agent_source=.")
+    assert checks_of(evalkit("doctor", *baked))["layer"]["status"] == "ok"
+    other = "s390x"
+    found = checks_of(evalkit("doctor", *baked, "--set", f"images.platform=linux/{other}"))["layer"]
+    assert found["status"] == "warning"
+    assert engine.busybox in found["message"]
+    assert "images.strategy=install" in found["hint"]
