@@ -72,6 +72,7 @@ def test_instances_become_distinct_images_with_readable_names() -> None:
         {"sdist_sha256": "other"},
         {"installer_sha256": "other"},
         {"constraints_sha256": "other"},
+        {"extra": ("more",)},
         {"architecture": "arm64"},
         {"strategy": "install"},
         {"base": Base("python:3.12-slim", "sha256:newer", "python@sha256:newer")},

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from evalkit.domain.models import Outcome, Result, Row, Verdict
+from evalkit.domain.rows import Outcome, Row, Verdict
+
+if TYPE_CHECKING:
+    from evalkit.domain.models import Result
 
 Bucket = Literal["resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"]
 BUCKETS: tuple[Bucket, ...] = (

@@ -16,7 +16,7 @@ import anyio
 
 from evalkit.config import Config
 from evalkit.domain.failures import unwrap
-from evalkit.domain.models import timestamp
+from evalkit.domain.rows import timestamp
 from evalkit.errors import EngineUnavailable, EvalkitError
 from evalkit.images.client import Builder, Docker, LocalImages
 from evalkit.images.disk import Disk

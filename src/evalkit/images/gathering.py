@@ -157,6 +157,7 @@ class Gathering:
             architecture=(images.platform or self.docker.architecture).rpartition("/")[2],
             base=self._bases[images.agent_base] if images.strategy == "layer" else None,
             constraints_sha256=constraints,
+            extra=images.agent_extra,
         )
 
     async def _refuse_other_architectures(self, agent: Agent) -> None:

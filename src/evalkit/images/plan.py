@@ -56,11 +56,13 @@ class Agent:
     architecture: str
     base: Base | None = None
     constraints_sha256: str = ""
+    extra: tuple[str, ...] = ()
+    """More packages that are installed with it."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
         constraints = ("--constraints", dockerfile.CONSTRAINTS) if self.constraints_sha256 else ()
-        return (self.sdist, *constraints)
+        return (self.sdist, *constraints, *(f"--with={each}" for each in self.extra))
 
     @property
     def digest(self) -> str:
@@ -72,6 +74,7 @@ class Agent:
             self.base.identity if self.base else "",
             self.architecture,
             _RECIPES,
+            *self.extra,
         )
 
     @property

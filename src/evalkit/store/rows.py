@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO, RawIOBase
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from evalkit.domain.models import SCHEMA, Result, Row
+from evalkit.domain.rows import SCHEMA, Row
 from evalkit.store.lines import LineFile
+
+if TYPE_CHECKING:
+    from evalkit.domain.models import Result
 
 _MOST_ATTEMPTS = 100_000
 _BLOCK = 1 << 16

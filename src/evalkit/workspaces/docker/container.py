@@ -50,7 +50,8 @@ def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus:
         "Memory": spec.memory,
         "MemorySwap": spec.memory,
         "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
-        "NetworkMode": spec.network,
+        # The model is reached without a network.
+        "NetworkMode": "none" if spec.network == "model" else spec.network,
         "LogConfig": {"Type": "none"},
         # As the image asks for them anyway, but with our labels, should they outlive their container.
         "Mounts": [
