@@ -1,3 +1,5 @@
+"""The small library for all tests of a session: its image is built once."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
