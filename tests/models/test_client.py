@@ -340,7 +340,7 @@ async def test_keys_that_a_dead_evalkit_left_are_deleted_and_those_of_a_living_o
     monkeypatch.setenv("PROXY_KEY", "sk-master-123456")
     monkeypatch.setattr("evalkit.models.keys._POLLS", (0.0, 0.01))
     notes = tmp_path / "runs/.virtual-keys"
-    given = {"api_key_env": "PROXY_KEY", "virtual_keys": True}
+    given: dict[str, Any] = {"api_key_env": "PROXY_KEY", "virtual_keys": True}
     with ModelServer(in_turn(Reply("x")), master_key="sk-master-123456") as server:
         left = VirtualKey(None, None, alias="left")
         server.virtual_keys = {"sk-left": left, "sk-other": VirtualKey(None, None, alias="other")}
