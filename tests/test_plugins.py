@@ -85,7 +85,8 @@ def test_help_and_completion_know_it(packages: Path, tmp_path: Path) -> None:
     shown = subprocess.run([*command, "infer", "-h"], env=environment, capture_output=True, text=True, check=True)
     assert "Agent rewrite, of evalkit-agent-rewrite: agent.options: old (Text to replace)" in shown.stdout
     asked = environment | {"_EVALKIT_COMPLETE": "agents"}
-    words = subprocess.run(command, env=asked, capture_output=True, text=True, check=True).stdout.split()
+    asking = [*command, "infer", "--agent", ""]
+    words = subprocess.run(asking, env=asked, capture_output=True, text=True, check=True).stdout.split()
     assert {"rewrite", "gold"} <= set(words)
 
 
