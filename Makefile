@@ -25,7 +25,7 @@ bench: ## Measure: all benches, or BENCH="overhead startup"; writes docs/perform
 	@failed=; for bench in $(BENCH); do \
 	  $(PYTHON) benchmarks/$$bench.py > $(RESULTS)/$$bench.json || failed="$$failed $$bench"; \
 	done; \
-	$(PYTHON) benchmarks/report.py $(RESULTS); \
+	$(PYTHON) benchmarks/report.py $(RESULTS) docs; \
 	if [ -n "$$failed" ]; then echo "not within its targets:$$failed" >&2; exit 1; fi
 
 peers: ## Install what evalkit is measured beside (about 2 GB)

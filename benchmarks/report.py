@@ -1,4 +1,4 @@
-"""Writes docs/performance.md from what the benches printed: `report.py FOLDER`, which `make bench` fills."""
+"""Writes performance.md from what the benches printed: `report.py RESULTS DOCS`, as `make bench` calls it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from measure import HERE
-
-DOCS = HERE.parent / "docs"
 ORDER = ("overhead", "memory", "scale", "aggregate", "startup", "containers", "images", "disk")
 _ROW, _LABEL, _WIDTH, _BAR = 24, 300, 760, 380
 _COLOURS = {True: "#2f7d4f", False: "#9aa5b1"}
@@ -75,10 +72,10 @@ def describe_machine(document: dict[str, Any]) -> str:
     )
 
 
-def main(folder: Path) -> None:
-    documents = read(folder)
+def main(results: Path, docs: Path) -> None:
+    documents = read(results)
     if not documents:
-        sys.exit(f"{folder} has no results: `make bench`")
+        sys.exit(f"{results} has no results: `make bench`")
     parts = [
         "# Performance",
         "",
@@ -90,11 +87,11 @@ def main(folder: Path) -> None:
         "",
         *map(describe_bench, documents),
     ]
-    (DOCS / "performance.md").write_text("\n".join(parts).rstrip() + "\n")
+    (docs / "performance.md").write_text("\n".join(parts).rstrip() + "\n")
     for document in documents:
         for what in _UNITS:
-            (DOCS / f"performance-{document['bench']}-{what}.svg").write_text(draw(document, what))
+            (docs / f"performance-{document['bench']}-{what}.svg").write_text(draw(document, what))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -177,6 +177,15 @@ def processes_of(folder: Path) -> dict[int, str]:
     return found
 
 
+def all_processes() -> dict[int, str]:
+    """All processes there are, zombies included, with their names."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it may just have ended
+            found[int(entry.name)] = (entry / "comm").read_text().strip()
+    return found
+
+
 def make_task(
     folder: Path,
     *,

@@ -7,10 +7,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bench import Bench, open_bench
-from commandline import PLUGINS, Evalkit
+from commandline import PLUGINS, Evalkit, all_processes
+from contained import is_contained
 from engines import Engine, find_engine
 from forkserver import ForkServer
 from kinds import SECRET, Place, open_place
+from patience import eventually
+
+# A mistake in these has cost a machine its files: they run where tests/test_abuse.py puts them, and nowhere else.
+collect_ignore = [] if is_contained() else ["abuse"]
 
 # The same examples each time, and no clock.
 settings.register_profile(
@@ -34,6 +39,16 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 def evalkit(tmp_path: Path, fork_server: ForkServer) -> Evalkit:
     """The command line, with a working directory and temporary files of its own."""
     return Evalkit(tmp_path, fork_server)
+
+
+@pytest.fixture
+def contained(evalkit: Evalkit) -> Iterator[None]:
+    """Nothing else runs here: after a test, there are the processes and files that there were before."""
+    assert is_contained(), "run tests/test_abuse.py instead"
+    before = all_processes()
+    yield
+    assert eventually(lambda: all_processes() == before), set(all_processes().items()) - set(before.items())
+    assert list(evalkit.temporary.iterdir()) == []
 
 
 @pytest.fixture

@@ -142,6 +142,7 @@ class Attempt:
             outcome=self._outcome(),
             verdict=grade.verdict,
             score=grade.score,
+            metrics=grade.metrics,
             failure=self.failure,
             patch=self.answer.patch if self.answer else None,
             usage=self.meter.usage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ async def run(
     stdout: IO[Any],
     stderr: IO[Any],
     groups: set[int] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> int:
     """Run a program to its end and return its status. Its process group ends with it, and when this is cancelled.
 
@@ -35,7 +37,14 @@ async def run(
     """
     try:
         process = subprocess.Popen(
-            argv, env=dict(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+            argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            pass_fds=pass_fds,
         )
     except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
         stderr.write(f"{argv[0]}: {error.strerror}\n".encode())
@@ -68,6 +77,14 @@ async def _ended(process: subprocess.Popen[bytes]) -> None:
 def kill_group(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def allow_open_files(wanted: int) -> None:
+    """A workspace holds connections and files; the usual limit is meant for programs that have few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = soft + wanted if hard == resource.RLIM_INFINITY else min(hard, soft + wanted)
+    if soft != resource.RLIM_INFINITY and enough > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def adopt_orphans() -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from evalkit.benchmarks.patches import apply_patch, compare_trees
-from evalkit.domain.failures import Failed
+from evalkit.domain.failures import Failed, kind_of, unwrap
 
 
 def test_a_link_in_the_place_of_a_tree_is_not_followed(tmp_path: Path) -> None:
@@ -49,3 +49,13 @@ def test_what_was_changed_added_and_removed_comes_back(tmp_path: Path) -> None:
         "new": b"#!/bin/sh\n",
     }
     assert (again / "new").stat().st_mode & 0o111
+
+
+def test_a_full_disk_makes_no_patch_that_looks_whole(tmp_path: Path) -> None:
+    """git itself ends as if it had written everything."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b" / "new").write_text("content\n")
+    with pytest.raises(ExceptionGroup) as raised:
+        anyio.run(compare_trees, tmp_path / "a", tmp_path / "b", Path("/dev/full"))
+    assert kind_of(unwrap(raised.value), "collect") == "disk_full"

@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import IO
 
+import anyio
 import anyio.to_thread
 
 from evalkit import processes
@@ -31,8 +32,7 @@ async def compare_trees(before: Path, after: Path, target: Path) -> None:
     for tree in (before, after):
         await anyio.to_thread.run_sync(_drop_leftovers, tree)
     arguments = ("diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix")
-    with target.open("wb") as patch:
-        code, said = await _git(*arguments, "--no-ext-diff", "--no-textconv", "a", "b", cwd=before.parent, stdout=patch)
+    code, said = await _git_into(target, *arguments, "--no-ext-diff", "--no-textconv", "a", "b", cwd=before.parent)
     if code not in (0, _DIFFERENT):
         raise Failed("workspace", f"git diff failed with status {code}: {said}")
 
@@ -53,6 +53,24 @@ def describe_patch(path: Path, job: Job) -> Answer:
             size += len(block)
     patch = Patch(sha256=digest.hexdigest(), bytes=size, path=str(path.relative_to(job.run_folder)))
     return Answer(patch=patch, empty=size == 0)
+
+
+async def _git_into(target: Path, *arguments: str, cwd: Path) -> tuple[int, str]:
+    """Run git and write what it prints to a file. A full disk raises OSError; git itself would not say so."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as sink:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, _save, reading, target)
+            try:
+                ended = await _git(*arguments, cwd=cwd, stdout=sink)
+            finally:
+                sink.close()
+    return ended
+
+
+def _save(reading: int, target: Path) -> None:
+    with os.fdopen(reading, "rb") as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, _BLOCK)
 
 
 async def _git(

@@ -11,7 +11,7 @@ from shutil import copyfile
 from typing import Any
 
 from evalkit.agents.recorded import NAME as RECORDED
-from evalkit.benchmarks.swebench_report import Judged, State, classify, make_report
+from evalkit.benchmarks.swebench_report import Judged, State, classify, make_report, was_cut_short
 from evalkit.commands.execution import Parts
 from evalkit.commands.identity import make_manifest
 from evalkit.config import Config
@@ -58,7 +58,8 @@ def find_answers(directory: RunDirectory) -> Answers:
             seen[key] = row
     for key, row in seen.items():
         assert row.patch is not None
-        patch = Patch(sha256=row.patch.sha256, bytes=row.patch.bytes, path=row.patch.path)
+        path = str(directory.find_patch(row.patch).relative_to(directory.path)) if row.patch.path else ""
+        patch = Patch(sha256=row.patch.sha256, bytes=row.patch.bytes, path=path)
         answer = Answer(patch=patch, empty=patch.bytes == 0)
         answers[key] = Recorded(answer=answer, timed_out=row.outcome == "timeout")
     return answers
@@ -191,8 +192,9 @@ def _judged(directory: RunDirectory, name: str, standing: Standing, *, is_empty:
     state = states.get(standing.bucket, "empty_patch" if is_empty or standing.bucket == "empty" else "error")
     if state not in ("unresolved", "error"):
         return Judged(state)
-    reason, tier = classify(directory.attempt_folder(name, max(standing.marks)) / LOG)
-    return Judged(state, reason, tier)
+    log = directory.attempt_folder(name, max(standing.marks)) / LOG
+    reason, tier = classify(log)
+    return Judged("error" if was_cut_short(log) else state, reason, tier)
 
 
 def find_bad(directory: RunDirectory) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from evalkit import console, stdout
 from evalkit.commands.numbers import open_run
 from evalkit.commands.options import RunArgument, configured
 from evalkit.domain.rows import Row
-from evalkit.errors import EvalkitError
+from evalkit.errors import ExitCode
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory
 from evalkit.store.foreign import Entry, ForeignRun
@@ -38,7 +38,7 @@ def predictions(
     """Print the patches of a run as SWE-bench predictions, one JSON object a line.
 
     Instances without a result are left out; those with an empty answer have an empty patch. Which attempt is taken
-    never depends on its grade.
+    never depends on its grade. A patch that cannot be read is named on standard error, and makes the exit code 1.
 
     Examples:
       evalkit predictions > preds.jsonl
@@ -49,10 +49,17 @@ def predictions(
         for entry in choose_entries(directory, attempt):
             stdout.emit_text(iter([_render_entry(entry, name or directory.label)]))
         return 0
-    label = name or _label(directory)
+    label, missing = name or _label(directory), 0
     for row in choose_rows(directory, attempt).values():
-        stdout.emit_text(_render(row, directory.path, label))
-    return 0
+        try:
+            patch = _open_patch(directory, row)
+        except OSError as error:
+            console.say(f"evalkit: the patch of {row.instance_id} cannot be read: {error.filename}: {error.strerror}")
+            missing += 1
+            continue
+        with patch:
+            stdout.emit_text(_render(row.instance_id, label, patch))
+    return ExitCode.INCOMPLETE if missing else ExitCode.DONE
 
 
 def choose_rows(directory: RunDirectory, attempt: int | None = None) -> dict[str, Row]:
@@ -101,18 +108,16 @@ def _label(directory: RunDirectory) -> str:
     return f"{agent}--{model}" if model else agent
 
 
-def _render(row: Row, folder: Path, label: str) -> Iterator[str]:
+def _open_patch(directory: RunDirectory, row: Row) -> IO[bytes]:
+    return (directory.find_patch(row.patch) if row.patch and row.patch.path else Path(os.devnull)).open("rb")
+
+
+def _render(instance_id: str, label: str, patch: IO[bytes]) -> Iterator[str]:
     """One line in pieces, so that a patch of any size passes through little memory."""
-    path = folder / row.patch.path if row.patch and row.patch.path else Path(os.devnull)
-    try:
-        patch = path.open("rb")
-    except OSError as error:
-        raise EvalkitError(f"the patch of {row.instance_id} cannot be read: {path}: {error.strerror}") from error
-    with patch:
-        yield json.dumps({"instance_id": row.instance_id, "model_name_or_path": label})[:-1] + ', "model_patch": "'
-        # Bytes that are no text become lone surrogates, which Python programs write back as the bytes they were.
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        while block := patch.read(_BLOCK):
-            yield json.dumps(decoder.decode(block))[1:-1]
-        yield json.dumps(decoder.decode(b"", final=True))[1:-1]
+    yield json.dumps({"instance_id": instance_id, "model_name_or_path": label})[:-1] + ', "model_patch": "'
+    # Bytes that are no text become lone surrogates, which Python programs write back as the bytes they were.
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    while block := patch.read(_BLOCK):
+        yield json.dumps(decoder.decode(block))[1:-1]
+    yield json.dumps(decoder.decode(b"", final=True))[1:-1]
     yield '"}\n'

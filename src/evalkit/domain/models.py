@@ -59,6 +59,10 @@ class Instance(Model):
     """A folder with a Dockerfile that its image is built from, if it names none."""
     fields: Mapping[str, str] = Field(default_factory=dict)
     overrides: Overrides = Overrides()
+    env: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    """Variables that all commands in its workspaces get."""
+    offline: bool = False
+    """It asks that its agent reaches nothing, whatever network the run gives."""
     grades_in_place: bool = False
     digest: str = ""
     source: str = ""
@@ -167,6 +171,8 @@ class Recorded(Model):
 class Grade(Model):
     verdict: Verdict
     score: float | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    """More numbers that the grader gives, by name."""
 
 
 class Result(Model):
@@ -190,6 +196,7 @@ class Result(Model):
     artifacts: str
     accepted: bool = False
     grade_key: str | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict)
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 

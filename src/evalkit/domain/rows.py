@@ -57,6 +57,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     artifacts: str = ""
     accepted: bool = False
     grade_key: str | None = None
+    metrics: dict[str, float] | None = None
 
 
 def timestamp(moment: datetime | None = None) -> str:

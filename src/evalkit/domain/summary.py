@@ -73,6 +73,7 @@ class Tally:
         self.ledger = Ledger.of(name for run in self.runs for name in run.instance_ids)
         self.seconds = Distribution()
         self.spending = Spending()
+        self.metrics: dict[str, dict[str, float]] = {}
 
     def add(self, row: Row, run: int = 0) -> None:
         standing = self.ledger.standings.get(row.instance_id)
@@ -82,6 +83,8 @@ class Tally:
         standing.record(run * _RUN_STRIDE + row.attempt, mark_of(row))
         self.seconds.add(row.seconds)
         self.spending.add(row.usage)
+        for name, value in (row.metrics or {}).items():
+            self.metrics.setdefault(name, {})[row.instance_id] = value
 
     def summary(self, *, by: Sequence[str] = ()) -> dict[str, Any]:
         standings = self.ledger.standings
@@ -112,6 +115,10 @@ class Tally:
             "pass_at": self._pass_at(),
             "failures": dict(sorted(failures.items())),
             "groups": {name: self._group(name, bucket_of) for name in by},
+            "metrics": {
+                name: {"mean": math.fsum(values.values()) / len(values), "instances": len(values)}
+                for name, values in sorted(self.metrics.items())
+            },
             "usage": self.spending.describe(),
             "seconds": {
                 "total": round(self.seconds.total, 3),

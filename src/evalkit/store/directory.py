@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.domain.planning import Ledger
-from evalkit.domain.rows import Row
+from evalkit.domain.rows import Row, RowPatch
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
 from evalkit.store.folders import name_folders
@@ -107,6 +108,13 @@ class RunDirectory:
                 ledger.record(row)
         return ledger
 
+    def find_patch(self, patch: RowPatch) -> Path:
+        """Where the patch of a row is: where the row says, unless a later try of its attempt has moved it aside."""
+        path = self.path / patch.path
+        earlier = sorted(path.parent.parent.glob(f"{path.parent.name}.try-*"))
+        places = [path, *(folder / path.name for folder in reversed(earlier))]
+        return next((place for place in places if _is_patch(place, patch)), path) if earlier else path
+
     def attempt_folder(self, instance_id: str, attempt: int) -> Path:
         return self.path / "instances" / self._folders[instance_id] / f"attempt-{attempt}"
 
@@ -120,6 +128,14 @@ class RunDirectory:
             folder.rename(earlier)
         folder.mkdir(parents=True)
         return folder
+
+
+def _is_patch(path: Path, patch: RowPatch) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == patch.sha256
+    except OSError:
+        return False
 
 
 def _never_began(path: Path) -> bool:

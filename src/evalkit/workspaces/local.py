@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -21,12 +22,13 @@ from evalkit.domain.models import Instance
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.errors import SandboxRequired
 from evalkit.workspaces import relay
-from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
+from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, could_not_be_set_up, find_bubblewrap
 
 _TAIL = 4096
 _TRUSTED_AGENTS = ("gold", "nop")
 _AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS = ("shell",)
 _COPIES_AT_ONCE = 8
+_OPEN_FILES_EACH = 8
 _PASSED_ON = ("LANG", "LC_ALL", "TZ")
 
 
@@ -58,26 +60,37 @@ class LocalWorkspace:
         folder = self._inside(cwd or self.places.work)
         if not folder.is_dir():
             folder = self.root
-        door = self.door if self.door is not None and self.door.is_socket() else None
-        command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
-        if self.sandbox:
-            command = self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door)
         with ExitStack() as open_files:
             rest = open_files.enter_context(tempfile.TemporaryFile(dir=self.root))
             out = open_files.enter_context(stdout.open("a+b")) if stdout else rest
             err = out if stderr == stdout else open_files.enter_context(stderr.open("a+b")) if stderr else rest
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
+            status = open_files.enter_context(tempfile.TemporaryFile(dir=self.root)).fileno()
             start = os.fstat(err.fileno()).st_size
-            code = await processes.run(
-                command,
-                env=dict(self.environment) | dict(env or {}),
-                cwd=folder,
-                stdin=given,
-                stdout=out,
-                stderr=err,
-                groups=self._groups,
-            )
-            return Exit(code, _read_tail(err, start))
+            for _ in range(SETUP_TRIES):
+                code = await processes.run(
+                    self._wrap(argv, folder, status),
+                    env=dict(self.environment) | dict(env or {}),
+                    cwd=folder,
+                    stdin=given,
+                    stdout=out,
+                    stderr=err,
+                    groups=self._groups,
+                    pass_fds=(status,) if self.sandbox else (),
+                )
+                if self.sandbox is None or not could_not_be_set_up(code, status):
+                    _require_room(out, err)
+                    return Exit(code, _read_tail(err, start))
+                complaint = _read_tail(err, start).strip()
+                err.truncate(start)
+            raise Failed("workspace", f"no sandbox can be set up: {complaint}")
+
+    def _wrap(self, argv: Sequence[str], folder: Path, status: int) -> list[str]:
+        door = self.door if self.door is not None and self.door.is_socket() else None
+        command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
+        if self.sandbox is None:
+            return command
+        return self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door, status=status)
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
         place = self._inside(target)
@@ -143,6 +156,7 @@ class LocalWorkspaces:
             "HOME": str(root / "home"),
             "TMPDIR": str(root / "tmp"),
             scratch.TOKEN_VARIABLE: self.parent.name,
+            **spec.job.instance.env,
             **_places(root).environment(),
             **(self.passed_on if spec.purpose == "solve" else {}),
         }
@@ -151,6 +165,14 @@ class LocalWorkspaces:
 def _places(root: Path) -> Places:
     base = PurePosixPath(root)
     return Places(work=base / "work", tests=base / "tests", logs=base / "logs", solution=base / "solution")
+
+
+def _require_room(*files: IO[bytes]) -> None:
+    """Raise OSError where a disk is full: what a command wrote may be missing, and its tests may have failed of it."""
+    for file in files:
+        disk = os.statvfs(file.fileno())
+        if disk.f_blocks and not (disk.f_bavail if os.geteuid() else disk.f_bfree):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _read_tail(file: IO[bytes], start: int) -> str:
@@ -164,6 +186,7 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
     if program is None:
         _require_trust(config)
         processes.adopt_orphans()
+    processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH)
     sandbox = Sandbox(program, hidden=(*scope.hidden, scope.scratch)) if program else None
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
     return LocalWorkspaces(scope.scratch, sandbox, passed_on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,10 @@ _COVERED = Path("/tmp")  # noqa: S108  # the sandbox gets an empty one
 _MOUNTS = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", str(_COVERED))
 _PROBE = ("--die-with-parent", "--unshare-all", *_MOUNTS, "--", "true")
 
+# bwrap fails where a mount of the machine goes away while it makes them all read-only, as those of containers do.
+SETUP_TRIES = 20
+_SETUP_FAILED = 1
+
 
 @cache
 def find_bubblewrap() -> str | None:
@@ -22,11 +27,14 @@ def find_bubblewrap() -> str | None:
     program = shutil.which("bwrap")
     if program is None:
         return None
-    try:
-        probe = subprocess.run([program, *_PROBE], capture_output=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return program if probe.returncode == 0 else None
+    for _ in range(SETUP_TRIES):
+        try:
+            probe = subprocess.run([program, *_PROBE], capture_output=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if probe.returncode == 0:
+            return program
+    return None
 
 
 @cache
@@ -43,9 +51,20 @@ class Sandbox:
     program: str
     hidden: Sequence[Path] = ()
 
-    def wrap(self, argv: Sequence[str], *, root: Path, cwd: Path, network: bool, door: Path | None = None) -> list[str]:
-        """`door` is a socket of the host that can be reached too."""
+    def wrap(
+        self,
+        argv: Sequence[str],
+        *,
+        root: Path,
+        cwd: Path,
+        network: bool,
+        door: Path | None = None,
+        status: int | None = None,
+    ) -> list[str]:
+        """`door` is a socket of the host that can be reached too; what became of it all is written to `status`."""
         command = [self.program, "--die-with-parent", "--unshare-all", *(["--share-net"] if network else [])]
+        if status is not None:
+            command += ["--json-status-fd", str(status)]
         command += _MOUNTS
         for path in _own_places():
             command += ["--ro-bind", str(path), str(path)]
@@ -56,3 +75,8 @@ class Sandbox:
         command += ["--bind", str(root), str(root), "--chdir", str(cwd), "--"]
         # A shell gives a missing program its usual status, 127, which bwrap does not.
         return [*command, "/bin/sh", "-c", 'exec "$@"', "sh", *argv]
+
+
+def could_not_be_set_up(code: int, status: int) -> bool:
+    """Whether bwrap ended before the command began: only what has begun has an exit code."""
+    return code == _SETUP_FAILED and b'"exit-code"' not in os.pread(status, 4096, 0)

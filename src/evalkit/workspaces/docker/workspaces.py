@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from evalkit import processes
 from evalkit.config import Config
 from evalkit.domain.failures import Failed, Kind
 from evalkit.domain.models import Instance
@@ -64,7 +64,7 @@ class DockerWorkspaces:
                 container,
                 user=image.user,
                 owner=(0, 0),
-                environment=self.passed_on if spec.purpose == "solve" else {},
+                environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
                 copying=self._copying,
                 door=spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None,
             )
@@ -148,7 +148,7 @@ def _places(image: Image) -> Places:
 
 def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     """Connect to the engine, and sweep what evalkit processes left there that are no more."""
-    _allow_open_files(config.run.workers * _FILES_PER_WORKER)
+    processes.allow_open_files(config.run.workers * _FILES_PER_WORKER)
     endpoint = find_endpoint(os.environ, scope.scratch)
     owner = Owner.this_process()
     with engine.needed():
@@ -193,11 +193,3 @@ def _require_network(api: Any, endpoint: Endpoint, name: str) -> None:
         raise ConfigError(
             f"workspace.network: the engine has no network {name!r}", hint=f"create it: docker network create {name}"
         ) from error
-
-
-def _allow_open_files(wanted: int) -> None:
-    """A workspace holds connections and files; the usual limit is meant for programs that have few."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = soft + wanted if hard == resource.RLIM_INFINITY else min(hard, soft + wanted)
-    if soft != resource.RLIM_INFINITY and enough > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))

@@ -1,0 +1,54 @@
+"""A place where programs may do their worst: they can write to one folder, and see no process but their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from commandline import require, require_program
+
+ROOT = Path(__file__).parent.parent
+
+# bwrap covers parts of /proc, and where they are covered, no sandbox can be made inside.
+_UNCOVER = "sed -n 's|^[^ ]* \\(/proc/[^ ]*\\) .*|\\1|p' /proc/self/mounts | xargs -r umount; exec \"$@\""
+
+
+def run_contained(folder: Path, argv: Sequence[str], *, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run a program as the root of a system that is read-only but for this folder, without network."""
+    bwrap = require_program("bwrap")
+    confinement = [
+        bwrap, "--die-with-parent", "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
+        "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", str(folder), str(folder),
+        "--chdir", str(folder), "--", "sh", "-c", _UNCOVER, "sh",
+    ]  # fmt: skip
+    probe = subprocess.run([*confinement, "true"], capture_output=True, text=True, check=False)
+    require("bubblewrap", probe.returncode == 0, f"bwrap cannot confine programs here: {probe.stderr.strip()}")
+    environment = os.environ | {"TMPDIR": str(folder), "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("DOCKER_HOST", None)
+    return subprocess.run(
+        [*confinement, *argv],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+
+
+def run_tests_contained(folder: Path, *arguments: str, timeout: float = 600) -> None:
+    """Run tests of tests/abuse there, and fail as they do."""
+    pytest = [sys.executable, "-m", "pytest", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+    done = run_contained(folder, [*pytest, "--basetemp", str(folder / "t"), "-v", *arguments], timeout=timeout)
+    assert done.returncode == 0, f"{done.returncode}\n{done.stdout}"
+
+
+def is_contained() -> bool:
+    """Whether this very process is in such a place."""
+    places = (Path("/"), Path.home(), ROOT, Path(__file__), Path(sys.prefix))
+    read_only = [os.statvfs(place).f_flag & os.ST_RDONLY for place in places if place != Path.cwd()]
+    return all(read_only) and Path("/proc/1/comm").read_text().strip() == "bwrap"

@@ -1,0 +1,33 @@
+"""The sandbox around local workspaces, where it is not as it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from commandline import require
+from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import WorkspaceSpec
+from evalkit.workspaces.local import LocalWorkspaces
+from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
+from kinds import make_job
+
+
+def test_a_sandbox_that_cannot_be_set_up_is_no_failure_of_the_command(tmp_path: Path) -> None:
+    program = find_bubblewrap()
+    require("bubblewrap", program, "there is no bwrap that works")
+    assert program is not None
+    workspaces = LocalWorkspaces(tmp_path, Sandbox(program, hidden=(Path("/proc/no-such-place"),)))
+    log = tmp_path / "log"
+    log.write_text("before\n")
+
+    async def run() -> None:
+        async with workspaces.open(WorkspaceSpec(make_job(tmp_path), "solve")) as workspace:
+            await workspace.exec(("true",), stdout=log, stderr=log)
+
+    with pytest.raises(Failed, match=r"no sandbox can be set up: bwrap: .*no-such-place") as raised:
+        anyio.run(run)
+    assert raised.value.kind == "workspace"
+    assert log.read_text() == "before\n"
