@@ -10,6 +10,7 @@ import pytest
 
 from commandline import Evalkit, Finished
 from engines import Engine
+from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
 from evalkit.workspaces.docker.leases import Owner
 
 
@@ -94,3 +95,24 @@ def test_images_that_an_agent_cannot_be_copied_into_are_named(evalkit: Evalkit, 
     assert found["status"] == "warning"
     assert engine.busybox in found["message"]
     assert "images.strategy=install" in found["hint"]
+
+
+def test_the_model_is_asked_one_tiny_question(evalkit: Evalkit) -> None:
+    key = "sk-planted-0123456789"
+    settings = ("model.name=scripted", "model.api_key_env=THE_KEY", "model.prices={input = 1, output = 1}")
+    reply = Reply(calls=[ToolCall("ready", {})], tokens=Tokens(20, 0, 3, 0))
+    complaint = Fault("unauthorized", message=f"Incorrect API key provided: {key}")
+    with ModelServer(in_turn(reply, complaint), keys=[key]) as server:
+        given = [word for each in (*settings, f"model.base_url={server.base_url}") for word in ("--set", each)]
+        finished = evalkit("doctor", "--model", *given, DOCKER_HOST="", THE_KEY=key)
+        check = checks_of(finished)["model"]
+        assert check["status"] == "ok", check
+        assert "scripted answers in" in finished.stderr
+        refused = evalkit("doctor", "--model", *given, DOCKER_HOST="", THE_KEY=key)
+        assert refused.code == 3
+        assert checks_of(refused)["model"]["status"] == "failed"
+        assert "401" in refused.stderr
+        unset = evalkit("doctor", "--model", *given, DOCKER_HOST="")
+        assert "THE_KEY" in unset.stderr
+    assert len(server.calls) == 2
+    assert key.encode() not in finished.stdout + refused.stdout + (finished.stderr + refused.stderr).encode()
