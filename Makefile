@@ -1,10 +1,34 @@
 # The Python that has evalkit and its development tools.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+BENCH ?= overhead memory scale aggregate startup containers images disk
+PEERS := $(or $(BENCH_PEERS),$(HOME)/.cache/evalkit-bench)
+RESULTS := build/bench
 
-.PHONY: help completions
+.PHONY: help check test completions bench peers
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
+check: test ## Lint, types and tests
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+test: ## The tests, but for the slow ones
+	$(PYTHON) -m pytest
+
 completions: ## Write completions/ anew, after commands or options have changed
 	$(PYTHON) completions/generate.py
+
+bench: ## Measure: all benches, or BENCH="overhead startup"; writes docs/performance.md
+	mkdir -p $(RESULTS)
+	@failed=; for bench in $(BENCH); do \
+	  $(PYTHON) benchmarks/$$bench.py > $(RESULTS)/$$bench.json || failed="$$failed $$bench"; \
+	done; \
+	$(PYTHON) benchmarks/report.py $(RESULTS) docs; \
+	if [ -n "$$failed" ]; then echo "not within its targets:$$failed" >&2; exit 1; fi
+
+peers: ## Install what evalkit is measured beside (about 2 GB)
+	python3.12 -m venv $(PEERS)/mini-swe-agent && $(PEERS)/mini-swe-agent/bin/pip install -q 'mini-swe-agent[full]==2.4.6'
+	python3 -m venv $(PEERS)/inspect-ai && $(PEERS)/inspect-ai/bin/pip install -q 'inspect-ai==0.3.285'
+	python3.12 -m venv $(PEERS)/harbor && $(PEERS)/harbor/bin/pip install -q 'harbor==0.24.0'

@@ -1,6 +1,6 @@
-"""What build-images costs beside the engine's own work: `python benchmarks/images.py [IMAGES] [WORKERS]`.
+"""What build-images costs beside the engine's own work on the same contexts, and what a second run costs.
 
-Needs an engine with a base image: `eval "$(.ci/services start)"`. Prints one JSON document.
+Needs an engine with a base image: `eval "$(.ci/services start)"`.
 """
 
 from __future__ import annotations
@@ -8,23 +8,27 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 
 from evalkit.images import client
+from measure import EVALKIT, Cost, Figure, Target, describe, in_turn, ratios, report, run
 
-BASE = os.environ["EVALKIT_TEST_BUSYBOX_IMAGE"]
+COUNT, AT_ONCE = 100, 12
+BASE = os.environ.get("EVALKIT_TEST_BUSYBOX_IMAGE", "")
+_OURS, _BARE = "evalkit-bench", "evalkit-bare"
 
 
-def make_tasks(folder: Path, count: int) -> None:
-    for number in range(count):
+def make_tasks(folder: Path) -> Path:
+    """Tasks with contents of their own, so that nobody finds another's work in the engine's cache."""
+    for number in range(COUNT):
         task = folder / f"task-{number:03}"
         for part in ("environment", "tests"):
             (task / part).mkdir(parents=True)
@@ -32,69 +36,71 @@ def make_tasks(folder: Path, count: int) -> None:
         (task / "tests" / "test.sh").write_text("exit 0\n")
         (task / "environment" / "Dockerfile").write_text(f"FROM {BASE}\nCOPY note /note\n")
         (task / "environment" / "note").write_text(secrets.token_hex())
+    return folder
 
 
-def build_bare(folder: Path, workers: int) -> float:
-    """The same contexts by the engine alone, as many at once, with its command as it is."""
+def build_bare(folder: Path) -> Cost:
+    """By the engine's own command alone, as many at once."""
     builder = anyio.run(_find_builder)
-
-    def build(task: Path) -> None:
-        command = builder.command("--tag", f"evalkit-bare:{task.name}", str(task / "environment"))
-        subprocess.run(command, env={**os.environ, **builder.environment}, check=True, capture_output=True)
-
-    began = time.monotonic()
-    with ThreadPoolExecutor(workers) as threads:
-        list(threads.map(build, sorted(folder.iterdir())))
-    return time.monotonic() - began
+    script = "\n".join(
+        f"env {shlex.join(f'{name}={value}' for name, value in builder.environment.items())} "
+        + shlex.join(builder.command("--quiet", "--tag", f"{_BARE}:{task.name}", str(task / "environment")))
+        for task in sorted(folder.iterdir())
+    )
+    (folder.parent / "commands").write_text(script)
+    parallel = 'tr "\\n" "\\0" < commands | xargs -0 -P "$0" -I{} sh -c "{}"'
+    return run(["sh", "-c", parallel, str(AT_ONCE)], cwd=folder.parent)
 
 
 async def _find_builder() -> client.Builder:
     return await (await client.find()).builder()
 
 
-def build_images(folder: Path, work: Path, workers: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "evalkit", "build-images", str(folder), "--workers", str(workers), "--quiet"]
-    began = time.monotonic()
-    ended = subprocess.run(
-        [*command, "--set", "images.repository=evalkit-bench"], cwd=work, check=True, stdout=subprocess.PIPE
-    )
-    return {"seconds": time.monotonic() - began, **_counts(json.loads(ended.stdout))}
+def build(folder: Path, *, built: int, skipped: int) -> Cost:
+    command = [*EVALKIT, "build-images", str(folder), "--workers", str(AT_ONCE), "--quiet"]
+    cost = run([*command, "--set", f"images.repository={_OURS}"], cwd=folder.parent)
+    document = json.loads(cost.output)
+    if (document["built"], document["skipped"]) != (built, skipped):
+        sys.exit(f"not what was to be done: {document}")
+    return cost
 
 
-def _counts(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: document[name] for name in ("built", "skipped", "failed")}
+@contextmanager
+def cleaned_up() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for repository in (_OURS, _BARE):
+            listed = subprocess.run(["docker", "images", "-q", repository], capture_output=True, text=True, check=True)
+            if listed.stdout:
+                subprocess.run(["docker", "rmi", "-f", *set(listed.stdout.split())], capture_output=True, check=False)
 
 
-def measure(count: int, workers: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
-        results = {}
-        # Contents differ, so neither finds the other's work in the engine's cache.
-        for name in ("ours", "bare", "ours_again"):
-            make_tasks(work / name, count)
-        ours = build_images(work / "ours", work, workers)
-        results["bare_seconds"] = build_bare(work / "bare", workers)
-        again = build_images(work / "ours_again", work, workers)
-        skipping = build_images(work / "ours_again", work, workers)
-        best = min(ours["seconds"], again["seconds"])
-        results |= {"ours": ours, "ours_again": again, "ratio": best / results["bare_seconds"], "second_run": skipping}
-        results["second_run_ms_per_image"] = skipping["seconds"] / count * 1000
-        return {"images": count, "workers": workers, **results}
+def main() -> int:
+    if not BASE:
+        sys.exit('no engine: eval "$(.ci/services start)" first')
+    with tempfile.TemporaryDirectory(prefix="evalkit-bench-") as scratch, cleaned_up():
+        folders = (make_tasks(Path(scratch, str(number), "tasks")) for number in range(1000))
+        last: list[Path] = []
 
+        def first() -> Cost:
+            last[:] = [next(folders)]
+            return build(last[0], built=COUNT, skipped=0)
 
-def clean_up() -> None:
-    for repository in ("evalkit-bench", "evalkit-bare"):
-        listed = subprocess.run(["docker", "images", "-q", repository], capture_output=True, text=True, check=True)
-        if listed.stdout:
-            subprocess.run(["docker", "rmi", "-f", *set(listed.stdout.split())], capture_output=True, check=False)
+        costs = in_turn(
+            {
+                "bare engine": lambda: build_bare(next(folders)),
+                "evalkit": first,
+                "evalkit, all there": lambda: build(last[0], built=0, skipped=COUNT),
+            }
+        )
+    again = [cost.wall * 1000 / COUNT for cost in costs["evalkit, all there"]]
+    targets = [
+        Target("wall over the bare engine", ratios(costs["evalkit"], costs["bare engine"]), 1.2),
+        Target("ms per image that is there", Figure.of(again), 30),
+    ]
+    return report("images", targets, workload=f"{COUNT} thin images, {AT_ONCE} at once", costs=describe(costs))
 
 
 if __name__ == "__main__":
-    try:
-        print(
-            json.dumps(
-                measure(*map(int, [*sys.argv[1:], "100", "12"][:2] if len(sys.argv) < 3 else sys.argv[1:3])), indent=2
-            )
-        )
-    finally:
-        clean_up()
+    sys.exit(main())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from bench import Bench, open_bench
 from commandline import PLUGINS, Evalkit, all_processes
 from contained import is_contained
 from engines import Engine, find_engine
@@ -56,6 +57,13 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     found = find_engine()
     monkeypatch.setenv("DOCKER_HOST", found.host)
     return found
+
+
+@pytest.fixture
+def bench(evalkit: Evalkit) -> Iterator[Bench]:
+    """An engine, a registry, and a command line whose images have a name of their own."""
+    with open_bench(evalkit) as bench:
+        yield bench
 
 
 @pytest.fixture(params=["fake", "sandboxed", "unsandboxed", pytest.param("docker", marks=pytest.mark.engine)])

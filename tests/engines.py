@@ -10,8 +10,8 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -191,3 +191,29 @@ def own_containers(engine: Engine) -> list[dict[str, Any]]:
     """Containers that this process opened."""
     owner = Owner.this_process()
     return engine.containers(host=owner.host, pid=str(owner.pid))
+
+
+@contextmanager
+def imported(engine: Engine, content: bytes, changes: list[str], name: str) -> Iterator[str]:
+    """An image made of a tar, while the context lasts."""
+    api = engine.api
+    api.import_image_from_data(content, repository=f"evalkit-test/{name}", tag="test", changes=changes)
+    try:
+        yield f"evalkit-test/{name}:test"
+    finally:
+        api.remove_image(f"evalkit-test/{name}:test", force=True)
+
+
+@contextmanager
+def derived(engine: Engine, changes: list[str], name: str) -> Iterator[str]:
+    """The busybox image with other settings."""
+    api = engine.api
+    source = api.create_container(engine.busybox, "true")["Id"]
+    try:
+        api.commit(source, repository=f"evalkit-test/{name}", tag="test", changes=changes)
+    finally:
+        api.remove_container(source)
+    try:
+        yield f"evalkit-test/{name}:test"
+    finally:
+        api.remove_image(f"evalkit-test/{name}:test", force=True)

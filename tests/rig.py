@@ -15,8 +15,9 @@ from evalkit import logs
 from evalkit.config import Config
 from evalkit.critics import accept_any
 from evalkit.domain.budget import Budgets
-from evalkit.domain.models import Limits, Result, Usage, timestamp
+from evalkit.domain.models import Limits, Result, Usage
 from evalkit.domain.planning import Attempts, Step, plan
+from evalkit.domain.rows import timestamp
 from evalkit.engine import Engine, Run
 from evalkit.store.directory import RunDirectory
 from evalkit.store.manifest import Manifest

@@ -32,7 +32,7 @@ def solve_from(root: Path, *, delay: float = 0.0, before: Sequence[ToolCall] = (
         solution = tasks[statement] / "solution"
         calls = (
             [ToolCall("shell", {"command": "pwd; ls -R | head -50"}), *before],
-            [ToolCall("shell", {"command": _unpack(solution)})],
+            [ToolCall("shell", {"command": unpack(solution)})],
             [ToolCall("finish", {"answer": "done"})],
         )
         step = request.replies_before
@@ -41,7 +41,7 @@ def solve_from(root: Path, *, delay: float = 0.0, before: Sequence[ToolCall] = (
     return script
 
 
-def _unpack(solution: Path) -> str:
+def unpack(solution: Path) -> str:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         archive.add(solution, arcname=".")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from commandline import Evalkit, make_task, processes_of
-from evalkit.domain.models import Row
+from evalkit.domain.rows import Row
 from evalkit.errors import EvalkitError
 from evalkit.store.directory import RunDirectory
 from rig import make_manifest, make_result

@@ -8,6 +8,8 @@ import sys
 from evalkit import descriptors
 
 _COMPLETION = "_EVALKIT_COMPLETE"
+# Else pydantic searches all that is installed for plugins of its own, which takes a tenth of a short command's time.
+_NO_PYDANTIC_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 def main() -> None:
@@ -17,6 +19,7 @@ def main() -> None:
 
         completion.answer(os.environ[_COMPLETION], sys.argv[1:])
         return
+    os.environ.setdefault(_NO_PYDANTIC_PLUGINS, "__all__")
     from evalkit import cli  # noqa: PLC0415  # and nothing is opened before the descriptors are complete
 
     cli.main()

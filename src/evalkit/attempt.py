@@ -12,19 +12,10 @@ import anyio
 
 from evalkit import masking
 from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
-from evalkit.domain.models import (
-    Answer,
-    Failure,
-    Grade,
-    Instance,
-    Limits,
-    Meter,
-    Outcome,
-    Result,
-    timestamp,
-)
+from evalkit.domain.models import Answer, Failure, Grade, Instance, Limits, Meter, Result
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Observer
+from evalkit.domain.rows import Outcome, timestamp
 from evalkit.logs import logger
 
 
@@ -151,6 +142,7 @@ class Attempt:
             outcome=self._outcome(),
             verdict=grade.verdict,
             score=grade.score,
+            metrics=grade.metrics,
             failure=self.failure,
             patch=self.answer.patch if self.answer else None,
             usage=self.meter.usage,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from evalkit import __version__, console, masking, stdout
+from evalkit import __version__, console, guide, masking, stdout
 from evalkit.errors import EvalkitError, ExitCode, InternalError, Interrupted, Terminated, UsageError
 
 _RUN, _READ, _SETUP = "Run", "Read results", "Set up"
@@ -54,8 +54,6 @@ class Commands(TyperGroup):
             self.add_command(TyperCommand(name, help=summary, rich_help_panel=panel))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from evalkit import guide  # noqa: PLC0415  # rich is not needed for anything else here
-
         guide.print_screen((name, panel, summary) for name, (_, panel, summary) in COMMANDS.items())
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -66,8 +64,6 @@ class Commands(TyperGroup):
 def load(name: str) -> Any:
     module, _, summary = COMMANDS[name]
     callback = getattr(importlib.import_module(f"evalkit.commands.{module}"), module)
-    from evalkit import guide  # noqa: PLC0415  # likewise
-
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     text = guide.mark_up(callback.__doc__)
     app.command(name, cls=Command, help=text, short_help=summary, epilog=guide.EXIT_CODES)(callback)

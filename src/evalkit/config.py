@@ -6,13 +6,15 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from evalkit.domain.models import Limits
 from evalkit.domain.planning import Attempts
+
+if TYPE_CHECKING:
+    from evalkit.domain.models import Limits
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
@@ -84,7 +86,7 @@ Location = Annotated[Path, PlainSerializer(str, return_type=str)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
 
 class BenchmarkConfig(Section):
@@ -170,6 +172,7 @@ class ImagesConfig(Section):
     agent_source: Location | None = Field(None, description="The agent: a directory with pyproject.toml, or an sdist")
     strategy: Literal["layer", "install"] = Field("layer", description="Copy one installed agent, or install in each")
     agent_base: str = Field("python:3.12-slim", description="Image whose Python the agent layer is made with")
+    agent_extra: Names = Field((), description="More packages, as pip names them, that are installed with the agent")
     constraints: Location | None = Field(None, description="pip constraints for what the agent is installed with")
     install_env: Names = Field((), description="Environment variables of yours that the install gets, by name")
     pip_conf: Location | None = Field(None, description="pip configuration for the install; not kept in images")
@@ -216,14 +219,14 @@ class OutputConfig(Section):
 class Config(Section):
     """The effective config: frozen, and shared by reference."""
 
-    benchmark: BenchmarkConfig = BenchmarkConfig()
-    agent: AgentConfig = AgentConfig()
-    model: ModelConfig = ModelConfig()
-    workspace: WorkspaceConfig = WorkspaceConfig()
-    images: ImagesConfig = ImagesConfig()
-    run: RunConfig = RunConfig()
-    timeouts: TimeoutsConfig = TimeoutsConfig()
-    output: OutputConfig = OutputConfig()
+    benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
+    agent: AgentConfig = Field(default_factory=AgentConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    workspace: WorkspaceConfig = Field(default_factory=WorkspaceConfig)
+    images: ImagesConfig = Field(default_factory=ImagesConfig)
+    run: RunConfig = Field(default_factory=RunConfig)
+    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
+    output: OutputConfig = Field(default_factory=OutputConfig)
 
     @property
     def runs_bundled_tasks(self) -> bool:
@@ -239,6 +242,8 @@ class Config(Section):
 
     @property
     def limits(self) -> Limits:
+        from evalkit.domain.models import Limits  # noqa: PLC0415  # most commands read the config and run nothing
+
         times = self.timeouts
         return Limits(
             open=times.open,

@@ -102,7 +102,7 @@ async def attempt_once(attempt: Attempt, run: Run) -> None:
 
 
 async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
-    spec = _spec(job, "solve", run.network)
+    spec = _spec(job, "solve", network_of(job.instance, run.network))
     async with AsyncExitStack() as stack:
         workspace = await _open(attempt, spec, run, stack)
         with attempt.within("prepare", job.limits.open):
@@ -136,6 +136,11 @@ async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExi
     with attempt.within("open", spec.job.limits.open):
         return await stack.enter_async_context(run.workspaces.open(spec))
     raise AssertionError("within() raises when its time is up")
+
+
+def network_of(instance: Instance, configured: str) -> str:
+    """The network of an agent. A way to the model alone leads nowhere else."""
+    return "none" if instance.offline and configured != "model" else configured
 
 
 def _spec(job: Job, purpose: Purpose, network: str) -> WorkspaceSpec:
@@ -220,14 +225,18 @@ class Engine:
         store = self._run.store
         folder = store.attempt_folder(attempt.instance.id, attempt.step.attempt)
         artifacts = str(folder.relative_to(store.path))
+        result = attempt.result(artifacts)
+        if attempt.failure is not None:
+            return result
         accepted = False
-        if attempt.failure is None:
-            with attempt.catching():
-                accepted = bool(self._run.critic(attempt.result(artifacts)))
+        with attempt.catching():
+            accepted = bool(self._run.critic(result))
+        if attempt.failure is not None:
+            return attempt.result(artifacts)
         key = None
         if attempt.grade is not None and attempt.answer is not None:
             key = grade_key(attempt.answer, attempt.instance, self._run.grader_version)
-        return attempt.result(artifacts).model_copy(update={"accepted": accepted, "grade_key": key})
+        return result.model_copy(update={"accepted": accepted, "grade_key": key})
 
     def _begin(self, step: Step, queued_since: float | None = None) -> Attempt:
         instance = self._instances[step.instance_id]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from evalkit.console.text import unmarked
 
 EXIT_CODES = "Exit codes: 0 done, 1 not all done, 2 wrong usage, 3 environment, 130 stopped."
 _ABOUT = "Evaluate coding agents on containerised benchmarks, and never lose a result."
@@ -27,6 +25,9 @@ Summary = tuple[str, str, str]
 
 def print_screen(commands: Iterable[Summary]) -> None:
     """The screen of `evalkit --help`; 24 lines of 80 columns hold it."""
+    from rich.console import Console  # noqa: PLC0415  # takes long, and is for this screen only
+    from rich.table import Table  # noqa: PLC0415  # likewise
+
     console = Console(highlight=False)
     console.print(r"Usage: [bold]evalkit[/bold] \[-h] \[--version] COMMAND \[OPTIONS]")
     console.print(_ABOUT, style="bold", end="\n\n")
@@ -55,10 +56,10 @@ def mark_up(docstring: str) -> str:
 def _mark_up_paragraph(paragraph: str) -> str:
     lines = paragraph.splitlines()
     if not any(line.startswith("  ") for line in lines):
-        return escape(" ".join(lines))
-    return "\n".join(_mark_up_example(line) if line.startswith("  ") else escape(line) for line in lines)
+        return unmarked(" ".join(lines))
+    return "\n".join(_mark_up_example(line) if line.startswith("  ") else unmarked(line) for line in lines)
 
 
 def _mark_up_example(line: str) -> str:
     command, hash_sign, comment = line.partition("  # ")
-    return f"[not dim bold]{escape(command)}[/]{hash_sign}{escape(comment)}"
+    return f"[not dim bold]{unmarked(command)}[/]{hash_sign}{unmarked(comment)}"

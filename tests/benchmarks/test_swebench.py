@@ -117,7 +117,7 @@ def test_a_patch_that_only_fuzz_applies_is_judged(bench: Bench) -> None:
 
 def test_tests_that_never_end_are_unresolved(bench: Bench) -> None:
     endless = bench.project.patch.replace("+    return a + b", "+    while True: pass")
-    outcome = bench.grade(endless.encode(), grade_seconds=2.0)
+    outcome = bench.grade(endless.encode(), grade_seconds=6.0)
     assert outcome.row["verdict"] == "unresolved"
     assert "Tests Timed Out" in (outcome.folder / "test_output.txt").read_text()
 

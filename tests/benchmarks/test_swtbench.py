@@ -19,8 +19,10 @@ from evalkit.benchmarks.swtbench import (
     keep_tests,
     make_command,
     make_script,
+    measure_coverage,
     read_excluded,
 )
+from evalkit.benchmarks.swtbench_coverage import Hits, changed_lines, parse_hits
 from places import shared
 
 BASE = Runs({"old": "PASSED", "broken": "FAILED"}, {"old": "PASSED", "broken": "FAILED"})
@@ -31,11 +33,15 @@ BASE = Runs({"old": "PASSED", "broken": "FAILED"}, {"old": "PASSED", "broken": "
     [
         ({"new": "FAILED"}, {"new": "PASSED"}, True),
         ({}, {"new": "PASSED"}, True),  # where it cannot even be imported before
-        ({"new": "ERROR"}, {"new": "XFAIL"}, True),
+        ({"new": "ERROR"}, {"new": "PASSED"}, True),
+        ({"new": "FAILED"}, {"new": "XFAIL"}, False),
         ({"new": "PASSED"}, {"new": "PASSED"}, False),
         ({"new": "FAILED"}, {"new": "FAILED"}, False),
         ({"new": "FAILED"}, {"new": "SKIPPED"}, False),
         ({"new": "FAILED", "other": "FAILED"}, {"new": "PASSED", "other": "FAILED"}, False),
+        ({"new": "FAILED", "other": "PASSED"}, {"new": "PASSED"}, False),
+        ({"new": "FAILED", "other": "PASSED"}, {"new": "PASSED", "other": "ERROR"}, False),
+        ({"new": "FAILED", "other": "FAILED"}, {"new": "PASSED", "other": "SKIPPED"}, True),
         ({"new": "FAILED"}, {"new": "PASSED", "old": "FAILED"}, False),
         ({"new": "FAILED"}, {"new": "PASSED", "broken": "FAILED"}, True),  # it failed without the answer, too
         ({}, {}, False),
@@ -69,6 +75,7 @@ def section(path: str, *, new: bool = False) -> str:
 )  # fmt: skip
 def test_only_tests_count(path: str, new: bool, kept: bool) -> None:
     patch = section("src/a.py") + section(path, new=new) + section("src/b.py")
+    assert keep_tests(b"") == b""
     assert keep_tests(patch.encode()) == (section(path, new=new).encode() if kept else b"")
 
 
@@ -133,6 +140,14 @@ def test_the_reference_tests_are_good(bench: Bench) -> None:
     assert outcome.row["verdict"] == "resolved"
     report = json.loads((outcome.folder / "report.json").read_text())["me__calc-1"]
     assert report["added_f2p"] == report["gold_f2p"] == ["tests.py::test_add"]
+    assert report["coverage_base"] == 0.0, "no test calls add()"
+    assert report["coverage_pred"] == report["coverage_gold"] == 1.0
+    assert (
+        report["coverage_delta_pred"]
+        == report["coverage_delta_gold"]
+        == outcome.row["metrics"]["coverage_delta_pred"]
+        == 1
+    )
     assert len(list((outcome.folder.parents[2] / "cache").iterdir())) == 2
 
 
@@ -158,6 +173,10 @@ def test_tests_of_an_agent_are_judged_by_what_they_do(bench: Bench, script: str,
 
 def test_a_repair_alone_is_no_answer(bench: Bench) -> None:
     assert bench.solve("sed -i 's/a - b/a + b/' calc.py; echo x > test_scratch.py").row["outcome"] == "empty"
+
+
+def test_who_changes_nothing_has_an_empty_answer(bench: Bench) -> None:
+    assert bench.solve("true").row["outcome"] == "empty"
 
 
 def test_excluded_ids_are_not_asked(tmp_path: Path, bench: Bench) -> None:
@@ -189,3 +208,60 @@ def test_a_command_takes_labels_where_its_runner_does() -> None:
     row = {"test_patch": section("tests/queries/test_q.py")}
     command = "./tests/runtests.py --parallel 1 queries.test_q"
     assert make_command(row, command, ["tests/a/tests.py"]) == "./tests/runtests.py --parallel 1 'a.tests'"
+
+
+REPAIR = """diff --git a/calc.py b/calc.py
+--- a/calc.py
++++ b/calc.py
+@@ -2,2 +2,3 @@ def add(a, b):
+-    return a - b
++    c = a
++    return c + b
+
+diff --git a/notes.txt b/notes.txt
+--- a/notes.txt
++++ b/notes.txt
+@@ -1 +1 @@
+--- old
++++ new
+"""
+
+
+def test_lines_of_a_repair_are_numbered_on_their_side() -> None:
+    removed, added = changed_lines(REPAIR)
+    assert removed == [("calc.py", 2), ("notes.txt", 1)]
+    assert added == [("calc.py", 2), ("calc.py", 3), ("notes.txt", 1)]
+
+
+def runs(before: Hits | None, after: Hits | None) -> Runs:
+    return Runs({}, {}, before, after)
+
+
+@pytest.mark.parametrize(
+    ("pred", "coverage", "delta"),
+    [
+        (runs({("calc.py", 2): 1}, {("calc.py", 2): 1, ("calc.py", 3): 1}), 1.0, 1.0),
+        (runs({("calc.py", 2): 1}, {("calc.py", 2): 1, ("calc.py", 3): 0}), 2 / 3, 2 / 3),
+        (runs({("calc.py", 2): 0}, {}), 0.0, 0.0),
+        (runs(None, None), None, None),
+        (None, None, None),
+    ],
+)
+def test_coverage_is_of_the_lines_that_can_run(pred: Runs | None, coverage: float | None, delta: float | None) -> None:
+    base = runs({("calc.py", 2): 0, ("calc.py", 9): 4}, {("calc.py", 2): 0, ("calc.py", 3): 0})
+    measured = measure_coverage(REPAIR, pred, base, base)
+    assert (measured["coverage_pred"], measured["coverage_delta_pred"]) == (coverage, delta)
+    assert measured["coverage_base"] == 0.0
+    assert set(measure_coverage(REPAIR, pred, runs(None, None), base).values()) == {None}
+
+
+def test_a_line_that_runs_more_often_counts_as_officially() -> None:
+    base = runs({("calc.py", 2): 3}, {})
+    assert measure_coverage(REPAIR, runs({("calc.py", 2): 5}, {}), base, base)["coverage_delta_pred"] == 1.0
+    assert measure_coverage(REPAIR, runs({("calc.py", 2): 3}, {}), base, base)["coverage_delta_pred"] == 0.0
+
+
+def test_counts_of_processes_are_added_and_junk_is_not() -> None:
+    text = "a.py\t1\t7\t1\na.py\t1\t7\t3\na.py\t1\t8\t2\na.py\t2\t0\t0\njunk\na.py\tx\t1\t1\n"
+    assert parse_hits(text) is None, "it did not come to its end"
+    assert parse_hits(text + "\t0\t0\t0\n") == {("a.py", 1): 5, ("a.py", 2): 0}

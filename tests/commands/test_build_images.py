@@ -11,108 +11,18 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import registry_faults
 from agent_project import break_agent, make_agent, make_sdist
-from commandline import Evalkit, Finished, make_task, processes_of, require, wait_until
-from forkserver import Running
+from bench import Bench, by_instance, counts, docker, running
+from commandline import make_task, processes_of, wait_until
 from patience import all_end, eventually
 from registry_faults import NO, Reply
 
 pytestmark = pytest.mark.engine
-
-
-@dataclass
-class Bench:
-    """An engine, a registry, and a command line whose images have a name of their own."""
-
-    evalkit: Evalkit
-    repository: str
-    registry: str
-    busybox: str
-    python: str
-
-    @property
-    def tasks(self) -> Path:
-        return self.evalkit.folder / "tasks"
-
-    def task(self, name: str, *lines: str, base: str = "") -> Path:
-        text = "\n".join([f"FROM {base or self.busybox}", *lines]) + "\n"
-        return make_task(self.tasks / name, files={"Dockerfile": text})
-
-    def settings(self, **keys: object) -> list[str]:
-        known = {
-            "images.repository": self.repository,
-            "images.agent_base": self.python,
-            "images.network": "host",
-            "workspace.image": self.busybox,
-        }
-        given = known | {f"images.{key}": value for key, value in keys.items()}
-        return [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
-
-    def build(self, *arguments: object, **keys: object) -> Finished:
-        return self.evalkit("build-images", self.tasks, *arguments, *self.settings(**keys), timeout=1800)
-
-    def start(self, *arguments: object, **keys: object) -> Running:
-        return self.evalkit.start("build-images", self.tasks, *arguments, *self.settings(**keys))
-
-    def tags(self) -> set[str]:
-        """Our images on the engine, without the agent's."""
-        listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", self.repository).split()
-        return {tag for tag in listed if ":agent-" not in tag}
-
-    def run(self, tag: str, *command: str) -> str:
-        return docker("run", "--rm", "--network", "none", tag, *command)
-
-    def manifest(self) -> list[dict[str, Any]]:
-        path = self.evalkit.folder / "builds" / "tasks-tasks" / "manifest.jsonl"
-        return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-
-    def assert_nothing_left(self) -> None:
-        assert all_end(self.evalkit.folder)
-        assert eventually(lambda: list(self.evalkit.temporary.iterdir()) == [])
-        assert eventually(lambda: self.untagged() == [])
-
-    def untagged(self) -> list[str]:
-        wanted = ("--filter", "dangling=true", "--filter", "label=evalkit.image", "--format", "{{json .}}")
-        ids = docker("image", "ls", "--no-trunc", "--quiet", *wanted[:4]).split()
-        labels = [
-            docker("image", "inspect", "--format", '{{index .Config.Labels "evalkit.image"}}', each) for each in ids
-        ]
-        return [label for label in labels if label.startswith(self.repository)]
-
-
-def docker(*arguments: str) -> str:
-    ended = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, (arguments, ended.stderr)
-    return ended.stdout.strip()
-
-
-@pytest.fixture
-def bench(evalkit: Evalkit) -> Iterator[Bench]:
-    known = [os.environ.get(f"EVALKIT_TEST_{name}") for name in ("REGISTRY", "BUSYBOX_IMAGE", "PYTHON_IMAGE")]
-    require("engine", os.environ.get("DOCKER_HOST") and all(known), 'no engine for tests: eval "$(.ci/services start)"')
-    registry, busybox, python = map(str, known)
-    made = Bench(evalkit, f"{registry}/test-{secrets.token_hex(4)}", registry, busybox, python)
-    yield made
-    ids = docker("image", "ls", "--quiet", made.repository).split()
-    if ids:
-        docker("image", "rm", "--force", *dict.fromkeys(ids))
-
-
-def by_instance(finished: Finished) -> dict[str, dict[str, Any]]:
-    return {name: row for row in finished.document["images"] for name in row["instances"]}
-
-
-def counts(finished: Finished) -> tuple[int, int, int, int]:
-    document = finished.document
-    return document["planned"], document["built"], document["skipped"], document["failed"]
 
 
 # --- plans ---
@@ -311,12 +221,6 @@ def test_a_signal_ends_all_of_it(bench: Bench, number: int, code: int) -> None:
     bench.assert_nothing_left()
 
 
-def running(command: str) -> list[str]:
-    """Processes of containers and builds are processes of this machine too."""
-    listed = subprocess.run(["pgrep", "-fx", command], capture_output=True, text=True, check=False)
-    return listed.stdout.split()
-
-
 def test_packing_is_ended_by_a_signal_too(bench: Bench) -> None:
     bench.task("one")
     agent = make_agent(bench.evalkit.folder / "agent")
@@ -502,9 +406,10 @@ def test_bases_are_pulled_once_a_few_at_a_time_and_again_when_the_registry_says(
 
 
 @pytest.mark.slow
-def test_fifty_images_from_one_sdist_are_built_pushed_removed_and_pulled(bench: Bench) -> None:
+def test_fifty_images_from_one_sdist_are_built_pushed_removed_and_pulled_by_a_run(bench: Bench) -> None:
     for number in range(50):
-        bench.task(f"task-{number:02}", f"ENV NUMBER={number}")
+        has_both = f'[ "$(toy-agent)" = "toy agent 50 /opt/evalkit-agent/venv child" ] && [ $NUMBER = {number} ]'
+        bench.task(f"task-{number:02}", f"ENV NUMBER={number}", tests=has_both)
     agent = make_agent(bench.evalkit.folder / "agent", version="50")
     finished = bench.build("--push", agent_source=agent)
     assert counts(finished) == (50, 50, 0, 0), finished.stderr[-2000:]
@@ -517,10 +422,10 @@ def test_fifty_images_from_one_sdist_are_built_pushed_removed_and_pulled(bench: 
     again = bench.build("--push", agent_source=agent)
     assert counts(again) == (50, 0, 50, 0)
     assert bench.tags() == set()
-    for name in ("task-00", "task-25", "task-49"):
-        docker("pull", "--quiet", tags[name])
-        said = bench.run(tags[name], "sh", "-c", "toy-agent; echo $NUMBER")
-        assert said == f"toy agent 50 /opt/evalkit-agent/venv child\n{int(name[-2:])}"
+    run = bench.infer("--agent", "command", "--set", "agent.command=toy-agent", "--workers", 8, agent_source=agent)
+    assert run.code == 0, run.stderr[-2000:]
+    assert run.document["buckets"]["resolved"] == 50
+    assert bench.tags() == set(tags.values()), "pulled, and not built"
     bench.assert_nothing_left()
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.domain.models import Row, RowFailure, RowUsage
 from evalkit.domain.planning import BUCKETS, Attempts, Ledger, Standing, plan
+from evalkit.domain.rows import Row, RowFailure, RowUsage
 from evalkit.domain.summary import RunFacts, Tally
 
 IDS = ("a", "b", "c", "d")

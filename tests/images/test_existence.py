@@ -18,10 +18,11 @@ import pytest
 
 import registry_faults
 from evalkit.errors import ConfigError
-from evalkit.images import credentials, existence
+from evalkit.images import existence
 from evalkit.images.existence import Existence
-from evalkit.images.reference import parse
-from evalkit.images.registry import Answer, Found, Missing, Registry, Unknown
+from evalkit.manifests import credentials
+from evalkit.manifests.reference import parse
+from evalkit.manifests.registry import Answer, Found, Missing, Registry, Unknown
 from patience import eventually
 from registry_faults import CUT, DIGEST, NO, YES, FakeRegistry, Reply
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from evalkit.domain.models import Instance
-from evalkit.images import reference
 from evalkit.images.dockerfile import Syntax
 from evalkit.images.plan import Agent, Base, Context, Inputs, Plan, plan
+from evalkit.manifests import reference
 
 FOLDER_A, FOLDER_B = Path("/tasks/a/environment"), Path("/tasks/b/environment")
 AGENT = Agent(
@@ -72,6 +72,7 @@ def test_instances_become_distinct_images_with_readable_names() -> None:
         {"sdist_sha256": "other"},
         {"installer_sha256": "other"},
         {"constraints_sha256": "other"},
+        {"extra": ("more",)},
         {"architecture": "arm64"},
         {"strategy": "install"},
         {"base": Base("python:3.12-slim", "sha256:newer", "python@sha256:newer")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from evalkit.testing.model_server import (
     Script,
     Tokens,
     ToolCall,
+    VirtualKey,
     in_turn,
 )
 
@@ -84,7 +86,8 @@ def make_job(folder: Path, instance_id: str = "one") -> Job:
 async def talk(
     server: ModelServer, meter: Meter, tmp_path: Path, api: str = "chat", **model: Any
 ) -> AsyncIterator[Conversation]:
-    config = Config.model_validate({"model": {"name": "m", "base_url": server.base_url, **model}})
+    known = {"model": {"name": "m", "base_url": server.base_url, **model}, "output": {"dir": tmp_path / "runs"}}
+    config = Config.model_validate(known)
     endpoint = (create_chat if api == "chat" else create_responses)(config)
     async with endpoint.lasting(), endpoint.conversation(make_job(tmp_path), meter) as conversation:
         yield conversation
@@ -329,6 +332,31 @@ async def test_a_virtual_key_does_not_survive_a_cancelled_attempt(
             work.cancel()
     assert len(server.virtual_keys) == 1
     assert server.live_keys == []
+
+
+async def test_keys_that_a_dead_evalkit_left_are_deleted_and_those_of_a_living_one_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXY_KEY", "sk-master-123456")
+    monkeypatch.setattr("evalkit.models.keys._POLLS", (0.0, 0.01))
+    notes = tmp_path / "runs/.virtual-keys"
+    given: dict[str, Any] = {"api_key_env": "PROXY_KEY", "virtual_keys": True}
+    with ModelServer(in_turn(Reply("x")), master_key="sk-master-123456") as server:
+        left = VirtualKey(None, None, alias="left")
+        server.virtual_keys = {"sk-left": left, "sk-other": VirtualKey(None, None, alias="other")}
+        notes.mkdir(parents=True)
+        (notes / "1.json").write_text(json.dumps({"alias": "left", "proxy": server.root_url}))
+        (notes / "2.json").write_text(json.dumps({"alias": "other", "proxy": "http://another"}))
+        (notes / "3.json").write_text(json.dumps({"alias": "never made", "proxy": server.root_url}))
+        (notes / "4.json").write_text("torn")
+        async with talk(server, Meter(), tmp_path, **given):
+            assert left.deleted
+            (own,) = set(server.live_keys) - {"sk-other"}
+            async with talk(server, Meter(), tmp_path, **given):
+                assert own in server.live_keys
+        assert server.live_keys == ["sk-other"]
+    assert sorted(path.name for path in notes.iterdir()) == ["2.json", "4.json"]
+    assert "sk-" not in "".join(path.read_text() for path in notes.iterdir())
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from commandline import Evalkit
-from evalkit.domain.models import Row
+from evalkit.domain.rows import Row
 from evalkit.store.foreign import ForeignRun, open_foreign
 from evalkit.store.rows import Unreadable
 from places import shared

@@ -77,6 +77,7 @@ def test_what_the_registry_answers_decides(docker: Place, status: int, kind: Kin
         anyio.run(workspaces(docker).images.get, f"{registry.address}/some/image:tag")
     assert caught.value.kind == kind, caught.value
     assert f"{registry.address}/some/image:tag" in caught.value.message
+    assert caught.value.retry_after == (7 if status == 429 else None), "which the engine keeps to itself"
     assert registry.asked
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import anyio
 import pytest
 
 from commandline import Evalkit, make_task, make_tasks, wait_until
-from engines import Engine, own_containers, wait_for
+from engines import Engine, derived, own_containers, wait_for
+from evalkit import scratch
 from evalkit.domain.models import Job, Limits, Meter
 from evalkit.domain.protocols import Workspace
 from evalkit.testing import FakeAgent, FakeBenchmark
+from evalkit.workspaces.docker.leases import Owner
+from forkserver import Running
 from kinds import MEGABYTE, Place
 from rig import Rig
 
@@ -133,6 +138,24 @@ def test_memory_is_doubled_for_what_ran_out_of_it(evalkit: Evalkit, engine: Engi
     assert (never["failure"]["kind"], never["retries"], never["resource_factor"]) == ("oom", 1, 2)
 
 
+def test_tests_that_ran_out_of_memory_are_no_verdict(evalkit: Evalkit, engine: Engine) -> None:
+    """Although they end well and give a reward: it is the engine that says what happened."""
+    tests = """
+        sh -c 'head -c $(cat size) /dev/zero | tail -c $(cat size) >/tmp/eaten'
+        if [ -s /tmp/eaten ]; then echo 1; else echo 0; fi >/logs/verifier/reward.txt
+        exit 0
+    """
+    for name in ("40m", "400m"):
+        task = evalkit.folder / "tasks" / f"eats-{name}"
+        make_task(task, solution="echo x >answer", tests=tests, files={"size": name})
+    settings = ("--set", "workspace.memory=32m", "--set", "run.retries=1")
+    finished = evalkit("infer", "tasks", *in_containers(engine), *settings)
+    assert finished.code == 1, finished.stderr
+    never, enough = sorted(evalkit.rows(), key=lambda row: str(row["instance_id"]))
+    assert (enough["verdict"], enough["retries"], enough["resource_factor"]) == ("resolved", 1, 2)
+    assert (never["failure"]["kind"], never["failure"]["stage"], never["resource_factor"]) == ("oom", "grade", 2)
+
+
 def test_missing_images_are_named_all_at_once_before_anything_starts(evalkit: Evalkit, engine: Engine) -> None:
     for name in ("one", "two"):
         make_task(evalkit.folder / "tasks" / name, toml=f'[environment]\ndocker_image = "127.0.0.1:1/no/{name}:tag"')
@@ -177,20 +200,60 @@ def test_containers_end_by_themselves_when_evalkit_is_killed(evalkit: Evalkit, e
     api = engine.api
     other = api.create_container(engine.busybox, ["sleep", "1000"])["Id"]
     api.start(other)
+    with derived(engine, ["VOLUME /data"], "killed-with-volume") as image:
+        arguments = ("infer", "tasks", *in_containers(engine, *as_agent(_HANG)), "--set", f"workspace.image={image}")
+
+        def start(run: str) -> Running:
+            process = evalkit.start(*arguments, "--workers", "3", "--run-id", run)
+            wait_until(lambda: running(engine, run) == 3, process)
+            return process
+
+        killed, living = start("killed"), start("living")
+        try:
+            killed.kill()
+            killed.communicate()
+            wait_for(lambda: running(engine, "killed") == 0)
+            # What is left only takes room on the disk. One lost its container to somebody, and not its volume.
+            first, *rest = engine.containers(run="killed")
+            api.remove_container(first["Id"], force=True)
+            assert len(rest) == 2
+            assert len(volumes_of(api, "killed")) == 3
+            swept = evalkit("doctor", "--sweep")
+            assert len(swept.document["swept"]["containers"]) == 3, "two containers and a volume"
+            assert engine.containers(run="killed") == []
+            assert volumes_of(api, "killed") == []
+            assert running(engine, "living") == 3
+            assert len(volumes_of(api, "living")) == 3
+            assert api.inspect_container(other)["State"]["Running"]
+        finally:
+            living.send_signal(signal.SIGTERM)
+            living.communicate(timeout=60)
+            api.remove_container(other, force=True)
+        assert volumes_of(api, "living") == []
+
+
+def running(engine: Engine, run: str) -> int:
+    return sum(each["State"] == "running" for each in engine.containers(run=run))
+
+
+def volumes_of(api: Any, run: str) -> list[str]:
+    return [each["Name"] for each in api.volumes(filters={"label": f"evalkit.run={run}"})["Volumes"] or ()]
+
+
+def test_what_is_left_of_a_network_goes_with_the_rest(evalkit: Evalkit, engine: Engine) -> None:
+    """evalkit makes none itself; a plugin or an earlier version may have, with the same labels."""
+    dead = subprocess.Popen(["true"])
+    owner = replace(Owner.this_process(), pid=dead.pid, started=scratch.start_time(dead.pid))
+    dead.wait()
+    api = engine.api
+    ours = api.create_network("evalkit-test-left", labels=owner.labels())["Id"]
+    living = api.create_network("evalkit-test-living", labels=Owner.this_process().labels())["Id"]
     try:
-        arguments = ("infer", "tasks", *in_containers(engine, *as_agent(_HANG)), "--workers", "3")
-        process = evalkit.start(*arguments)
-        wait_until(lambda: evalkit.runs.exists() and len(containers_of(engine, evalkit)) == 3, process)
-        wait_until(lambda: all(each["State"] == "running" for each in containers_of(engine, evalkit)), process)
-        process.kill()
-        process.communicate()
-        wait_for(lambda: all(each["State"] != "running" for each in containers_of(engine, evalkit)))
-        # The next command finds what is left, which only takes room on the disk.
-        assert evalkit("doctor", "--sweep").code == 0
-        assert containers_of(engine, evalkit) == []
-        assert api.inspect_container(other)["State"]["Running"]
+        assert evalkit("doctor", "--sweep").document["swept"]["containers"] == ["evalkit-test-left"]
+        assert api.networks(ids=[ours]) == []
+        assert len(api.networks(ids=[living])) == 1
     finally:
-        api.remove_container(other, force=True)
+        api.remove_network(living)
 
 
 def test_the_next_run_sweeps_what_a_killed_one_left(evalkit: Evalkit, engine: Engine) -> None:

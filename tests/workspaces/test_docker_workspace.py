@@ -6,8 +6,7 @@ import io
 import json
 import resource
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from engines import Engine, own_containers
+from engines import Engine, derived, imported, own_containers
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
 from evalkit.workspaces.docker import container as containers
@@ -38,32 +37,6 @@ async def say(workspace: Workspace, script: str) -> str:
 
 async def count_processes(workspace: Workspace) -> int:
     return int(await say(workspace, "set -- /proc/[0-9]*; echo $#"))
-
-
-@contextmanager
-def imported(engine: Engine, content: bytes, changes: list[str], name: str) -> Iterator[str]:
-    """An image made of a tar, while the context lasts."""
-    api = engine.api
-    api.import_image_from_data(content, repository=f"evalkit-test/{name}", tag="test", changes=changes)
-    try:
-        yield f"evalkit-test/{name}:test"
-    finally:
-        api.remove_image(f"evalkit-test/{name}:test", force=True)
-
-
-@contextmanager
-def derived(engine: Engine, changes: list[str], name: str) -> Iterator[str]:
-    """The busybox image with other settings."""
-    api = engine.api
-    source = api.create_container(engine.busybox, "true")["Id"]
-    try:
-        api.commit(source, repository=f"evalkit-test/{name}", tag="test", changes=changes)
-    finally:
-        api.remove_container(source)
-    try:
-        yield f"evalkit-test/{name}:test"
-    finally:
-        api.remove_image(f"evalkit-test/{name}:test", force=True)
 
 
 def test_a_container_gets_no_privileges(docker: Place, engine: Engine) -> None:
@@ -139,7 +112,9 @@ def test_processes_of_every_kind_end_with_their_command(docker: Place) -> None:
     docker.run(work)
 
 
-def test_only_the_cancelled_command_ends_not_a_server_that_was_there(docker: Place) -> None:
+def test_only_the_cancelled_command_ends_not_a_server_that_was_there(docker: Place, engine: Engine) -> None:
+    """With what left its process group, as `timeout` of Debian does; that of busybox leaves the session."""
+
     async def work(workspace: Workspace) -> None:
         await workspace.exec(sh("sleep 1001 >/dev/null 2>&1 &"))
         with anyio.move_on_after(1):
@@ -150,7 +125,7 @@ def test_only_the_cancelled_command_ends_not_a_server_that_was_there(docker: Pla
         await workspace.interrupt()
         assert "1001" not in await say(workspace, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
 
-    docker.run(work)
+    run_in(docker, engine.python, work)
 
 
 def test_a_cancellation_as_the_command_starts_leaves_nothing(docker: Place) -> None:
@@ -240,14 +215,21 @@ def test_an_image_without_a_shell_says_so_and_leaves_nothing(docker: Place, engi
 
 
 def open_image(docker: Place, image: str, *scripts: str, **changes: Any) -> list[str]:
-    async def work() -> list[str]:
+    async def work(workspace: Workspace) -> list[str]:
+        return [await say(workspace, script) for script in scripts]
+
+    said: list[str] = run_in(docker, image, work, **changes)
+    return said
+
+
+def run_in(docker: Place, image: str, work: Callable[[Workspace], Any], **changes: Any) -> Any:
+    async def opened() -> Any:
         spec = docker.spec(**changes)
         job = spec.job.model_copy(update={"instance": spec.job.instance.model_copy(update={"image": image})})
         async with docker.workspaces.open(replace(spec, job=job)) as workspace:
-            return [await say(workspace, script) for script in scripts]
+            return await work(workspace)
 
-    said: list[str] = anyio.run(work)
-    return said
+    return anyio.run(opened)
 
 
 def test_a_network_that_is_not_there_is_a_failure_of_its_own(docker: Place, engine: Engine) -> None:
@@ -278,21 +260,18 @@ def test_an_entry_point_of_the_image_does_not_get_in_the_way(docker: Place, engi
 def test_the_user_of_the_image_may_write_where_commands_are_meant_to(docker: Place, engine: Engine) -> None:
     with derived(engine, ["USER 1000:1001"], "user") as image:
 
-        async def work() -> str:
-            spec = docker.spec()
-            job = spec.job.model_copy(update={"instance": spec.job.instance.model_copy(update={"image": image})})
-            async with docker.workspaces.open(replace(spec, job=job)) as workspace:
-                await workspace.write(b"given", PurePosixPath("/work/given"))
-                said = await say(
-                    workspace, "id -u; echo more >>given; touch /logs/agent/x /logs/verifier/x /tests/x; cat given"
-                )
-                with anyio.move_on_after(0.5):
-                    await workspace.exec(sh(_DAEMONS))
-                await workspace.interrupt()
-                assert await count_processes(workspace) < 10
-                return said
+        async def work(workspace: Workspace) -> str:
+            await workspace.write(b"given", PurePosixPath("/work/given"))
+            said = await say(
+                workspace, "id -u; echo more >>given; touch /logs/agent/x /logs/verifier/x /tests/x; cat given"
+            )
+            with anyio.move_on_after(0.5):
+                await workspace.exec(sh(_DAEMONS))
+            await workspace.interrupt()
+            assert await count_processes(workspace) < 10
+            return said
 
-        assert anyio.run(work).split() == ["1000", "givenmore"]
+        assert run_in(docker, image, work).split() == ["1000", "givenmore"]
 
 
 def test_volumes_of_an_image_go_with_the_container(docker: Place, engine: Engine) -> None:

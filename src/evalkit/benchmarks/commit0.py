@@ -109,13 +109,17 @@ class Commit0:
         library = _library(job)
         refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
         outcomes: dict[str, str] = {}
+        lacked_memory = False
         if refusal is None:
-            outcomes = await self._run_tests(job, workspace)
+            outcomes, lacked_memory = await self._run_tests(job, workspace)
         report = make_report(library.tests, outcomes) | {"patch_refused": refusal}
         (job.folder / REPORT).write_text(json.dumps(report, indent=1))
+        if report["score"] < 1.0 and lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
         return Grade(verdict="resolved" if report["score"] == 1.0 else "unresolved", score=report["score"])
 
-    async def _run_tests(self, job: Job, workspace: Workspace) -> dict[str, str]:
+    async def _run_tests(self, job: Job, workspace: Workspace) -> tuple[dict[str, str], bool]:
+        """What became of each test, and whether memory ran out meanwhile."""
         library, log = _library(job), job.folder / LOG
         folder = workspace.places.logs / "grader"
         await workspace.write(_PLUGIN.encode(), folder / "evalkit_outcomes.py")
@@ -134,8 +138,8 @@ class Commit0:
         target = job.scratch / "outcomes.json"
         with suppress(FileNotFoundError):
             await workspace.read(folder / "outcomes.json", target)
-            return _read_outcomes(target)
-        return {}
+            return _read_outcomes(target), end.lacked_memory
+        return {}, end.lacked_memory
 
     def _to_instance(self, row: Row) -> Instance:
         values, name = row.values, row.values.get("instance_id") or row.text("repo")

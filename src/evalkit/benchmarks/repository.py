@@ -65,8 +65,14 @@ git read-tree "$start"
 git update-index -q --refresh || true
 git pack-refs --all --prune
 cd "$folder"
-rm -rf logs worktrees FETCH_HEAD ORIG_HEAD MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD REBASE_HEAD AUTO_MERGE BISECT_*
-rm -rf rebase-apply rebase-merge objects/info/commit-graph objects/info/commit-graphs objects/pack/*.keep
+# Reflogs, messages of commits, heads of what was under way, and what else git and others keep beside the objects.
+for place in * .[!.]*; do
+    case $place in
+        HEAD | config | description | hooks | index | info | modules | objects | packed-refs | refs | shallow) ;;
+        *) rm -rf -- "$place" ;;
+    esac
+done
+rm -rf info/refs objects/info/commit-graph objects/info/commit-graphs objects/info/packs objects/pack/*.keep
 
 later() {
     git cat-file --batch-all-objects --batch-check='%(objecttype) %(objectname)' | sed -n 's/^commit //p' | sort > all

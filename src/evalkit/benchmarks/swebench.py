@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,10 +28,8 @@ from evalkit.logs import logger
 DATASET = "princeton-nlp/SWE-bench_Verified"
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
 PLACE = PurePosixPath("/testbed")
-_NOT_APPLIED = ">>>>> Patch Apply Failed"
-_TIMED_OUT = ">>>>> Tests Timed Out"
 _KILLED = 137
-_SHARE_FOR_TESTS = 0.95
+_SHARE_FOR_JUDGING = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,15 @@ class SweBench:
         set_aside(job.folder, LOG, REPORT)
         refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
         if refusal is not None:
-            (job.folder / LOG).write_text(f"{_NOT_APPLIED}:\n{refusal}\n")
-        else:
-            await self._run_tests(job, workspace)
+            (job.folder / LOG).write_text(f"{rows.NOT_APPLIED}:\n{refusal}\n")
+            return await self._judge(job)
+        lacked_memory = await self._run_tests(job, workspace)
+        grade = await self._judge(job)
+        if grade.verdict != "resolved" and lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        return grade
+
+    async def _judge(self, job: Job) -> Grade:
         return await anyio.to_thread.run_sync(self.judge_log, job.instance, job.folder)
 
     def reference_patch(self, instance: Instance) -> bytes:
@@ -84,22 +89,26 @@ class SweBench:
         graders.require_sound(report)
         return Grade(verdict="resolved" if report["resolved"] else "unresolved", score=float(report["resolved"]))
 
-    async def _run_tests(self, job: Job, workspace: Workspace) -> None:
+    async def _run_tests(self, job: Job, workspace: Workspace) -> bool:
+        """Whether memory ran out meanwhile."""
         script, log = rows.make_eval_script(_row(job)), job.folder / LOG
         if script is None:
             raise Failed("grader", f"{job.instance.id} has no eval_script: use a newer revision of the data set")
         place = workspace.places.logs / "grader" / "eval.sh"
         await workspace.write(script.encode("utf-8", "surrogatepass"), place)
-        with anyio.move_on_after(job.limits.grade * _SHARE_FOR_TESTS) as limit:
+        # What is left of the stage, but for the judging of the log.
+        seconds = anyio.current_effective_deadline() - anyio.current_time() - job.limits.grade * _SHARE_FOR_JUDGING
+        with anyio.move_on_after(seconds) as limit:
             end = await workspace.exec(("/bin/bash", str(place)), cwd=self._place(workspace), stdout=log, stderr=log)
         if limit.cancelled_caught:
-            _append(log, f"{_TIMED_OUT}: after {job.limits.grade * _SHARE_FOR_TESTS:g} s")
-            return
+            _append(log, f"Timeout error: {math.ceil(seconds)} seconds exceeded.\n{rows.TIMED_OUT}")
+            return False
         if end.code == _KILLED:
             raise Failed("oom", "the tests were killed")
-        if end.code != 0 and rows.is_tampered(log):
-            logger.warning("%s: the markers of the log are there more than once: not trusted", job.instance.id)
-            _append(log, ">>>>> Tests Errored: markers are there more than once")
+        if reason := await anyio.to_thread.run_sync(rows.find_forgery, script, log):
+            logger.warning("%s: the output of the tests is not trusted: %s", job.instance.id, reason)
+            _append(log, f"{rows.ERRORED}: {reason}")
+        return end.lacked_memory
 
     async def _apply_column(self, column: str, job: Job, workspace: Workspace) -> None:
         job.scratch.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.benchmarks import swebench_graders as graders
+from evalkit.benchmarks.swebench_rows import NOT_APPLIED, TIMED_OUT
 
 State = Literal["incomplete", "empty_patch", "resolved", "unresolved", "error"]
 _SCHEMA = 2
@@ -25,6 +27,15 @@ def classify(*logs: Any) -> tuple[str | None, str | None]:
     """Why an instance may not be resolved, by the official signatures: reason and tier."""
     found = graders.load().classify_logs(*logs)
     return found if found else (None, None)
+
+
+def was_cut_short(log: Path) -> bool:
+    """Whether no test ran to its end: the official harness writes no report then, and counts an error."""
+    try:
+        content = log.read_bytes()
+    except FileNotFoundError:
+        return False
+    return content.startswith(NOT_APPLIED.encode()) or content.rstrip().endswith(f"\n{TIMED_OUT}".encode())
 
 
 def make_report(instances: Mapping[str, Judged]) -> dict[str, Any]:

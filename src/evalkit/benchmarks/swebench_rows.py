@@ -15,8 +15,14 @@ from evalkit.errors import DatasetError
 START_OF_TESTS = ">>>>> Start Test Output"
 END_OF_TESTS = ">>>>> End Test Output"
 EXIT_CODE = ">>>>> Test Exit Code"
+NOT_APPLIED = ">>>>> Patch Apply Failed"
+ERRORED = ">>>>> Tests Errored"
+TIMED_OUT = ">>>>> Tests Timed Out"
 TEST_LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
 _GROUPS = ("repo", "version", "difficulty")
+_PYTEST = re.compile(r"\bpytest\b|\bpy\.test\b")
+_PYTEST_ENDED = re.compile(rb"\b\d+ (passed|failed|skipped|xfailed|xpassed|errors?|deselected)\b.* in \d")
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
@@ -81,12 +87,22 @@ def make_eval_script(values: Mapping[str, Any]) -> str | None:
     return "\n".join(lines) + "\n"
 
 
-def is_tampered(log: Path) -> bool:
-    """Whether a log has a marker more than once, as where a patch printed one to end the tests on its own terms."""
+def find_forgery(script: str, log: Path) -> str | None:
+    """Why the output of tests cannot be theirs, as where a patch printed it and ended them on its own terms."""
     content = log.read_bytes()
+    start, end = START_OF_TESTS.encode(), END_OF_TESTS.encode()
     # The shell traces each command: the line with the status is there as a command and as its output.
-    return (
-        content.count(START_OF_TESTS.encode()) > 1
-        or content.count(END_OF_TESTS.encode()) > 1
-        or content.count(f"{EXIT_CODE}: ".encode()) > 2
-    )
+    if content.count(start) > 1 or content.count(end) > 1 or content.count(f"{EXIT_CODE}: ".encode()) > 2:
+        return "its markers are there more than once"
+    tests = content.partition(start)[2].partition(end)[0]
+    if f"{EXIT_CODE}: 0".encode() in content and _runs_pytest(script) and not _has_summary(tests):
+        return "pytest ended with status 0, and without its summary"
+    return None
+
+
+def _runs_pytest(script: str) -> bool:
+    return _PYTEST.search(script.partition(START_OF_TESTS)[2].partition(END_OF_TESTS)[0]) is not None
+
+
+def _has_summary(output: bytes) -> bool:
+    return _PYTEST_ENDED.search(_COLOURS.sub(b"", output)) is not None

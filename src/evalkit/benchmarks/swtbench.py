@@ -8,9 +8,10 @@ later attempts at the same instance.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ from evalkit.benchmarks.datasets import Row, read_rows
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.benchmarks.swebench_rows import END_OF_TESTS, START_OF_TESTS, to_instance
+from evalkit.benchmarks.swtbench_coverage import Hits, Tracing, changed_files, changed_lines, coverage_of
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.models import Answer, Grade, Instance, Job
@@ -46,35 +48,50 @@ _SECTION = re.compile(rb"^diff --git ", re.MULTILINE)
 _HEADER = re.compile(rb'diff --git "?a/(.*?)"? "?b/(.*?)"?\n')
 _FILE = re.compile(r'^diff --git "?a/.*? "?b/(.*?)"?$', re.MULTILINE)
 
+_PASSED, _FAILED, _OTHER = "PASSED", "FAILED", ""
+
 Statuses = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What tests did before and after the reference repair."""
+    """What tests did before and after the reference repair. As officially, only PASSED and FAILED count."""
 
     before: Statuses
     after: Statuses
+    hits_before: Hits | None = None
+    hits_after: Hits | None = None
+
+    def having(self, before: Collection[str], after: Collection[str]) -> set[str]:
+        names = self.before.keys() | self.after.keys()
+        return {name for name in names if _did(self.before, name) in before and _did(self.after, name) in after}
 
     @property
     def repaired(self) -> set[str]:
         """Tests that the repair makes pass."""
-        return {test for test, status in self.after.items() if _passes(status) and not _passes(self.before.get(test))}
+        return self.having((_FAILED, _OTHER), (_PASSED,))
+
+    @property
+    def spoilt(self) -> set[str]:
+        """Tests that pass before the repair, and not after it."""
+        return self.having((_PASSED,), (_FAILED, _OTHER))
 
     @property
     def failing(self) -> set[str]:
-        """Tests that fail although all is repaired."""
-        return {test for test, status in self.after.items() if status in ("FAILED", "ERROR")}
+        """Tests that fail although all is repaired, and did not pass before."""
+        return self.having((_FAILED, _OTHER), (_FAILED,))
 
 
 def is_resolved(answer: Runs, base: Runs) -> bool:
     """The repair makes at least one more test pass, all that it made pass anyway, and no other one fails after it."""
     gained = answer.repaired - base.repaired
-    return bool(gained) and base.repaired <= answer.repaired and not (answer.failing - base.failing)
+    harmless = answer.spoilt <= base.spoilt and answer.failing <= base.failing
+    return bool(gained) and base.repaired <= answer.repaired and harmless
 
 
-def _passes(status: str | None) -> bool:
-    return status in ("PASSED", "XFAIL")
+def _did(statuses: Statuses, name: str) -> str:
+    status = statuses.get(name)
+    return status if status in (_PASSED, _FAILED) else _OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,7 @@ class SwtBench:
 
     @property
     def grader_version(self) -> str:
-        return f"swtbench 1, swebench {graders.load().version}"
+        return f"swtbench 2, swebench {graders.load().version}"
 
     def load(self) -> Iterable[Instance]:
         excluded = read_excluded(self.reference, self.dataset)
@@ -127,16 +144,18 @@ class SwtBench:
             raise Failed("grader", f"the reference patches of {job.instance.id} do not apply")
         resolved = pred is not None and is_resolved(pred, base)
         runs = {"pred": pred, "base": base, "gold": gold}
+        coverage = measure_coverage(_row(job)["patch"], pred, base, gold)
         report = {
             "resolved": resolved,
             "patch_successfully_applied": pred is not None,
             "added_f2p": sorted(pred.repaired - base.repaired) if pred else [],
             "gold_f2p": sorted(gold.repaired - base.repaired),
-            "coverage_delta_pred": None,
+            **coverage,
             "tests": {name: {"before": each.before, "after": each.after} for name, each in runs.items() if each},
         }
         (job.folder / REPORT).write_text(json.dumps({job.instance.id: report}, indent=1))
-        return Grade(verdict="resolved" if resolved else "unresolved", score=float(resolved))
+        metrics = {name: value for name, value in coverage.items() if value is not None}
+        return Grade(verdict="resolved" if resolved else "unresolved", score=float(resolved), metrics=metrics)
 
     async def apply(self, patch: str, job: Job, workspace: Workspace) -> str | None:
         job.scratch.mkdir(parents=True, exist_ok=True)
@@ -167,42 +186,85 @@ class _Grading:
         """Like run, from what an earlier grading kept for the very same row and files, if one did."""
         key = hashlib.sha256(json.dumps([name, self.job.instance.digest, files]).encode()).hexdigest()
         kept = self.job.run_folder / "cache" / f"{key}.json"
-        with suppress(OSError, ValueError, KeyError):
-            found = json.loads(kept.read_bytes())
-            return Runs(found["before"], found["after"])
+        with suppress(OSError, ValueError, TypeError):
+            return _from_json(json.loads(kept.read_bytes()))
         runs = await self.run(name, tests, files)
         if runs is not None:
             kept.parent.mkdir(exist_ok=True)
             draft = kept.with_suffix(f".{self.job.scratch.name}")
-            draft.write_text(json.dumps({"before": runs.before, "after": runs.after}))
+            draft.write_text(json.dumps(_to_json(runs)))
             draft.replace(kept)
         return runs
 
     async def run(self, name: str, tests: str, files: Sequence[str]) -> Runs | None:
         """What the tests of these files do before and after the repair; None where a patch does not apply."""
-        statuses = []
+        seen: list[tuple[Statuses, Hits | None]] = []
         for moment, code in (("before", ""), ("after", _row(self.job)["patch"])):
             await self._reset()
             for patch in filter(None, (code, tests)):
                 if await self.benchmark.apply(patch, self.job, self.workspace):  # likewise
                     return None
-            statuses.append(await self._run_tests(f"{name}-{moment}", files))
-        return Runs(*statuses)
+            seen.append(await self._run_tests(f"{name}-{moment}", files))
+        (before, hits_before), (after, hits_after) = seen
+        return Runs(before, after, hits_before, hits_after)
 
     async def _reset(self) -> None:
         repository = self.benchmark.repository(self.workspace)  # likewise
         await repository.reset(self.start)
 
-    async def _run_tests(self, name: str, files: Sequence[str]) -> Statuses:
+    async def _run_tests(self, name: str, files: Sequence[str]) -> tuple[Statuses, Hits | None]:
         log = self.job.folder / "runs" / f"{name}.txt"
         log.parent.mkdir(exist_ok=True)
-        script = self.workspace.places.logs / "grader" / "tests.sh"
-        await self.workspace.write(make_script(_row(self.job), files).encode("utf-8", "surrogatepass"), script)
+        row, folder = _row(self.job), self.workspace.places.logs / "grader"
         place = self.benchmark.place or self.workspace.places.work
-        end = await self.workspace.exec(("/bin/bash", str(script)), cwd=place, stdout=log, stderr=log)
-        if end.code == _KILLED:
-            raise Failed("oom", "the tests were killed")
-        return await anyio.to_thread.run_sync(graders.read_statuses, _row(self.job), log)
+        tracing = Tracing(self.workspace, folder / "tracing", place)
+        environment = await tracing.begin(changed_files(row["patch"]))
+        script = folder / "tests.sh"
+        content = make_script(row, files) + tracing.ending
+        await self.workspace.write(content.encode("utf-8", "surrogatepass"), script)
+        end = await self.workspace.exec(("/bin/bash", str(script)), env=environment, cwd=place, stdout=log, stderr=log)
+        if end.code == _KILLED or end.lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        hits = await tracing.read(self.job.scratch / "lines")
+        return await anyio.to_thread.run_sync(graders.read_statuses, row, log), hits
+
+
+def _to_json(runs: Runs) -> Any:
+    def plain(hits: Hits | None) -> Any:
+        return None if hits is None else [[file, line, count] for (file, line), count in hits.items()]
+
+    return [runs.before, runs.after, plain(runs.hits_before), plain(runs.hits_after)]
+
+
+def _from_json(kept: Any) -> Runs:
+    def parse(hits: Any) -> Hits | None:
+        return None if hits is None else {(str(file), int(line)): int(count) for file, line, count in hits}
+
+    before, after, hits_before, hits_after = kept
+    return Runs(before, after, parse(hits_before), parse(hits_after))
+
+
+def measure_coverage(patch: str, pred: Runs | None, base: Runs, gold: Runs) -> dict[str, float | None]:
+    """The share of the lines of the repair that each run reaches, and how much that is more than without new tests."""
+    names = ("coverage_pred", "coverage_gold", "coverage_base", "coverage_delta_pred", "coverage_delta_gold")
+    measured: dict[str, float | None] = dict.fromkeys(names)
+    if base.hits_before is None or base.hits_after is None or gold.hits_before is None or gold.hits_after is None:
+        return measured
+    removed, added = changed_lines(patch)
+    lines = [("-", line) for line in removed if line in gold.hits_before or line in base.hits_before]
+    lines += [("+", line) for line in added if line in gold.hits_after or line in base.hits_after]
+    if not lines:
+        return measured
+    for name, runs in (("pred", pred), ("gold", gold), ("base", base)):
+        if runs is None or runs.hits_before is None or runs.hits_after is None:
+            continue
+        reached = coverage_of(lines, runs.hits_before, runs.hits_after)
+        without = coverage_of(lines, base.hits_before, base.hits_after)
+        measured[f"coverage_{name}"] = sum(count > 0 for count in reached) / len(lines)
+        if name != "base":
+            more = sum(count > before for count, before in zip(reached, without, strict=True))
+            measured[f"coverage_delta_{name}"] = more / len(lines)
+    return measured
 
 
 def make_script(row: Mapping[str, Any], files: Sequence[str]) -> str:
@@ -240,7 +302,7 @@ def _quote(name: str) -> str:
 def keep_tests(patch: bytes) -> bytes:
     """The parts of a patch that are about tests."""
     starts = [match.start() for match in _SECTION.finditer(patch)]
-    sections = [patch[start:end] for start, end in zip(starts, [*starts[1:], len(patch)], strict=True)]
+    sections = [patch[start:end] for start, end in itertools.pairwise([*starts, len(patch)])]
     return b"".join(section for section in sections if _is_of_tests(section))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from evalkit import files
 from evalkit.benchmarks.artifacts import set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.places import BUNDLED, is_task
-from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task
+from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.models import Answer, Grade, Instance, Job
@@ -25,6 +26,7 @@ from evalkit.errors import DatasetError
 from evalkit.logs import logger
 
 _LARGEST_REWARD_FILE = 1 << 20
+_MOST_NAMED = 5
 
 _RUN_SOLUTION = 'chmod +x "$EVALKIT_SOLUTION/solve.sh" && exec "$EVALKIT_SOLUTION/solve.sh"'
 _RUN_TESTS = 'chmod +x "$EVALKIT_TESTS/test.sh" && exec "$EVALKIT_TESTS/test.sh"'
@@ -36,6 +38,8 @@ _CLEAR_TESTS = 'rm -rf "$EVALKIT_TESTS" "$EVALKIT_LOGS/verifier" && mkdir -p "$E
 class TaskDirectories:
     root: Path
     in_containers: bool
+    network: str = "none"
+    build_seconds: float = math.inf
 
     @property
     def grader_version(self) -> str:
@@ -44,6 +48,14 @@ class TaskDirectories:
     def load(self) -> Iterable[Instance]:
         if not self.root.is_dir():
             raise DatasetError(f"there is no directory of tasks {self.root}")
+        found = []
+        for instance in self._read():
+            found.append(instance)
+            yield instance
+        for note in notes_on(found, self.network, self.build_seconds):
+            logger.warning("%s", note)
+
+    def _read(self) -> Iterator[Instance]:
         if is_task(self.root):
             yield read_task(self.root.resolve(), in_containers=self.in_containers)
             return
@@ -57,10 +69,13 @@ class TaskDirectories:
             elif not folder.name.startswith((".", "_")):
                 logger.warning("%s is no task: it has no instruction.md", folder)
 
-    def grader_network(self, _instance: Instance) -> str:
-        return "none"
+    def grader_network(self, instance: Instance) -> str:
+        assert isinstance(instance.data, Task)
+        return "bridge" if instance.data.file.verifier_network == "public" else "none"
 
     async def prepare(self, job: Job, workspace: Workspace) -> None:
+        if problem := _task(job).problem:
+            raise Failed("setup", problem)
         if self._brings_files(job):
             await self._lay_out(job, job.scratch / "a")
             await workspace.write(job.scratch / "a", workspace.places.work)
@@ -73,7 +88,7 @@ class TaskDirectories:
             raise Failed("setup", f"task {job.instance.id} has no solution/solve.sh")
         await workspace.write(task.solution, workspace.places.solution)
         end = await workspace.exec(
-            ("/bin/sh", "-c", _RUN_SOLUTION), env=task.file.solution.env, stdout=job.log, stderr=job.log
+            ("/bin/sh", "-c", _RUN_SOLUTION), env=_resolved(task.file.solution.env), stdout=job.log, stderr=job.log
         )
         if end.code != 0:
             raise Failed("agent", f"solve.sh exited with status {end.code}: {end.tail.strip()}")
@@ -120,7 +135,8 @@ class TaskDirectories:
         # Whatever the agent left where tests and rewards belong is not ours to trust.
         await workspace.exec(("/bin/sh", "-c", _CLEAR_TESTS))
         await workspace.write(task.tests, workspace.places.tests)
-        end = await workspace.exec(("/bin/sh", "-c", _RUN_TESTS), env=task.file.verifier.env, stdout=log, stderr=log)
+        variables = _resolved(task.file.verifier.env)
+        end = await workspace.exec(("/bin/sh", "-c", _RUN_TESTS), env=variables, stdout=log, stderr=log)
         verifier = job.folder / "verifier"
         with suppress(FileNotFoundError):
             await workspace.read(workspace.places.logs / "verifier", verifier)
@@ -128,9 +144,12 @@ class TaskDirectories:
         if rewards is None:
             rewards = {"reward": 1.0 if end.code == 0 else 0.0}
         score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
+        if score < 1.0 and end.lacked_memory:
+            raise Failed("oom", "a process of the tests was killed for lack of memory")
         report = {"reward": score, "rewards": rewards, "exit_code": end.code}
         (job.folder / "report.json").write_text(json.dumps(report, indent=1))
-        return Grade(verdict="resolved" if score >= 1.0 else "unresolved", score=score)
+        metrics = rewards if len(rewards) > 1 else {}
+        return Grade(verdict="resolved" if score >= 1.0 else "unresolved", score=score, metrics=metrics)
 
     def _brings_files(self, job: Job) -> bool:
         """Without an image of its own, the task's files are put into the work folder."""
@@ -144,6 +163,30 @@ class TaskDirectories:
             await anyio.to_thread.run_sync(files.copy, task.environment, target)
         for name in CONTAINER_FILES:
             (target / name).unlink(missing_ok=True)
+
+
+def notes_on(instances: Iterable[Instance], network: str, build_seconds: float) -> Iterator[str]:
+    """What task files say that has no effect, or not the one that is meant; each once, with the tasks that say it."""
+    said: dict[str, list[str]] = {}
+    for instance in instances:
+        assert isinstance(instance.data, Task)
+        for note in _notes_on(instance.data, network, build_seconds):
+            said.setdefault(note, []).append(instance.id)
+    for note, names in said.items():
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield f"task.toml of {', '.join(names[:_MOST_NAMED])}{more}: {note}"
+
+
+def _notes_on(task: Task, network: str, build_seconds: float) -> Iterator[str]:
+    file = task.file
+    yield from (f"{name} is unknown, and has no effect" for name in unknown_fields(file))
+    yield from (f"{name} has no effect" for name in file.without_effect())
+    if task.problem:
+        yield f"{task.problem}: it will fail"
+    if file.agent_network == "public" and network in ("none", "model"):
+        yield f"it asks for a network, and agents get what workspace.network says: {network}"
+    if (file.environment.build_timeout_sec or 0) > build_seconds:
+        yield "environment.build_timeout_sec is more than timeouts.build, which holds"
 
 
 def read_rewards(folder: Path) -> dict[str, float] | None:
@@ -160,7 +203,7 @@ def _parse_rewards(text: str, name: str) -> dict[str, float]:
     try:
         found: Any = json.loads(text)
         rewards = found if isinstance(found, dict) else {"reward": found}
-        numbers = {str(key): float(value) for key, value in rewards.items() if not isinstance(value, bool | str)}
+        numbers = {str(key): float(value) for key, value in rewards.items() if not isinstance(value, str)}
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Failed("grader", f"{name} is neither a number nor an object of numbers: {text[:80]!r}") from error
     if not numbers or len(numbers) < len(rewards):
@@ -171,6 +214,15 @@ def _parse_rewards(text: str, name: str) -> dict[str, float]:
     return numbers
 
 
+def _resolved(variables: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return resolve(dict(variables), os.environ)
+    except KeyError as missing:
+        raise Failed(
+            "setup", f"task.toml asks for the environment variable {missing.args[0]}, which is not set"
+        ) from None
+
+
 def _task(job: Job) -> Task:
     assert isinstance(job.instance.data, Task)
     return job.instance.data
@@ -178,4 +230,9 @@ def _task(job: Job) -> Task:
 
 def create(config: Config) -> TaskDirectories:
     dataset = config.benchmark.dataset
-    return TaskDirectories(Path(dataset) if dataset else BUNDLED, in_containers=config.workspace_kind != "local")
+    return TaskDirectories(
+        root=Path(dataset) if dataset else BUNDLED,
+        in_containers=config.workspace_kind != "local",
+        network=config.workspace.network,
+        build_seconds=config.timeouts.build,
+    )

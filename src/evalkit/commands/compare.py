@@ -12,8 +12,8 @@ from evalkit.commands.numbers import AnyRun, facts_of, open_run
 from evalkit.commands.options import configured
 from evalkit.domain.comparison import Standing
 from evalkit.domain.comparison import compare as compare_standings
-from evalkit.domain.models import Row
 from evalkit.domain.planning import Ledger
+from evalkit.domain.rows import Row
 from evalkit.settings import Settings
 
 

@@ -150,7 +150,7 @@ def _check_builder() -> Check:
 
 
 def _check_registry(config: Config) -> Check:
-    from evalkit.images import credentials, reference, registry  # noqa: PLC0415  # for this check only
+    from evalkit.manifests import credentials, reference, registry  # noqa: PLC0415  # for this check only
 
     name = config.images.repository if config.images.push else config.workspace.image
     try:

@@ -97,7 +97,7 @@ def _read_names(path: Path) -> list[str]:
 def provide_images(
     config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool
 ) -> dict[str, Instance]:
-    """The instances, each with the image that it runs in: built if it is missing and that is wanted, else an error."""
+    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
     builds = config.images.agent_source is not None or any(each.build for each in instances.values())
     if config.workspace_kind != "docker" or not builds:
         return dict(instances)
@@ -106,17 +106,28 @@ def provide_images(
     return provide(config, instances, build=build, quiet=quiet)
 
 
-def _require_images(workspaces: Workspaces, instances: Sequence[Instance]) -> None:
+def _require_images(workspaces: Workspaces, instances: Sequence[Instance], config: Config) -> None:
     """All images before the first instance: what is missing is said once, rather than found out 500 times."""
     missing = anyio.run(workspaces.missing_images, instances)
     if missing:
-        named = "".join(f"\n  {image}: {reason}" for image, reason in missing.items())
         problem = ImagesMissing(
-            f"{len(missing)} of the images that the instances need cannot be had:{named}",
-            hint="build or pull them, then `evalkit resume`",
+            f"{len(missing)} of the images that the instances need cannot be had: {_name_images(missing)}",
+            hint=f"{_how_to_get_images(config, instances)}, then run the same command again",
         )
         problem.document = {"missing_images": dict(missing)}
         raise problem
+
+
+def _name_images(missing: Mapping[str, str]) -> str:
+    named = [f"{image} ({reason})" for image, reason in list(missing.items())[:_MOST_NAMED]]
+    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    return ", ".join(named) + more
+
+
+def _how_to_get_images(config: Config, instances: Sequence[Instance]) -> str:
+    if config.images.agent_source is None and all(each.build is None for each in instances):
+        return "build, load or push them"
+    return "add --build-missing, or run `evalkit build-images`"
 
 
 def execute(
@@ -140,7 +151,9 @@ def execute(
         watch = stack.enter_context(console.watch(len(steps), quiet=quiet))
         scope = RunScope(directory.manifest.run_id, folder, hidden=_hidden_folders(directory, config))
         workspaces: Workspaces = registry.create("workspaces", config.workspace_kind, config, scope)
-        _require_images(workspaces, [instances[name] for name in dict.fromkeys(step.instance_id for step in steps)])
+        _require_images(
+            workspaces, [instances[name] for name in dict.fromkeys(step.instance_id for step in steps)], config
+        )
         run = Run(
             run_id=scope.run_id,
             benchmark=parts.benchmark,

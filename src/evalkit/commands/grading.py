@@ -11,26 +11,15 @@ from shutil import copyfile
 from typing import Any
 
 from evalkit.agents.recorded import NAME as RECORDED
-from evalkit.benchmarks.swebench_report import Judged, State, classify, make_report
+from evalkit.benchmarks.swebench_report import Judged, State, classify, make_report, was_cut_short
 from evalkit.commands.execution import Parts
 from evalkit.commands.identity import make_manifest
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import (
-    Answer,
-    Failure,
-    Grade,
-    Instance,
-    Patch,
-    Recorded,
-    Result,
-    Row,
-    Usage,
-    grade_key,
-    timestamp,
-)
+from evalkit.domain.models import Answer, Failure, Grade, Instance, Patch, Recorded, Result, Usage, grade_key
 from evalkit.domain.planning import Standing, Step
 from evalkit.domain.protocols import LogJudge, Observer
+from evalkit.domain.rows import Row, timestamp
 from evalkit.errors import UsageError
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory
@@ -203,8 +192,9 @@ def _judged(directory: RunDirectory, name: str, standing: Standing, *, is_empty:
     state = states.get(standing.bucket, "empty_patch" if is_empty or standing.bucket == "empty" else "error")
     if state not in ("unresolved", "error"):
         return Judged(state)
-    reason, tier = classify(directory.attempt_folder(name, max(standing.marks)) / LOG)
-    return Judged(state, reason, tier)
+    log = directory.attempt_folder(name, max(standing.marks)) / LOG
+    reason, tier = classify(log)
+    return Judged("error" if was_cut_short(log) else state, reason, tier)
 
 
 def find_bad(directory: RunDirectory) -> dict[str, list[str]]:

@@ -9,7 +9,8 @@ from typing import Any
 from evalkit import __version__
 from evalkit.agents.prompts import find_prompt
 from evalkit.config import Config
-from evalkit.domain.models import Instance, timestamp
+from evalkit.domain.models import Instance
+from evalkit.domain.rows import timestamp
 from evalkit.domain.selection import fingerprint
 from evalkit.settings import Settings
 from evalkit.store.manifest import Manifest

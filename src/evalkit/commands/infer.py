@@ -17,7 +17,7 @@ from evalkit.commands.options import BuildMissing, Quiet, TasksArgument, configu
 from evalkit.config import Config
 from evalkit.domain.models import Instance
 from evalkit.domain.planning import Standing, plan
-from evalkit.errors import ConfigError, UsageError
+from evalkit.errors import ConfigError, ImagesMissing, UsageError
 from evalkit.settings import Settings, override
 from evalkit.store.directory import RunDirectory
 
@@ -75,7 +75,7 @@ def infer(
     try:
         with directory.writing():
             return execute(directory, parts, settings, instances, steps, quiet=quiet)
-    except UsageError:
+    except (UsageError, ImagesMissing):
         directory.discard()  # nothing has started, and the next try may have the same name
         raise
 

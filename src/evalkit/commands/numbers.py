@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit import console
-from evalkit.domain.models import Row
 from evalkit.domain.planning import Attempts
+from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
 from evalkit.store.directory import RunDirectory, find_run
 from evalkit.store.foreign import ForeignRun, open_foreign

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from evalkit import settings
 from evalkit.config import sections, variable_of
+from evalkit.console.text import unmarked
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Flag:
 def explain(text: str, *, default: str, key: str = "", variable: str = "") -> str:
     """The help of an option: what it does, and below it where else it can be set, and what holds if it is not."""
     sources = "  ".join(filter(None, (f"default: {default}", key, variable)))
-    return f"{escape(text)}\n\n[dim]{escape(sources)}[/dim]"
+    return f"{unmarked(text)}\n\n[dim]{unmarked(sources)}[/dim]"
 
 
 def show_default(value: Any) -> str:

@@ -14,7 +14,7 @@ import typer
 from evalkit import console, stdout
 from evalkit.commands.numbers import open_run
 from evalkit.commands.options import RunArgument, configured
-from evalkit.domain.models import Row
+from evalkit.domain.rows import Row
 from evalkit.errors import ExitCode
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory

@@ -75,12 +75,6 @@ class Provision:
         self._gathering = Gathering(self.config, docker, self.packing, self.folder)
         self.plan = await self._gathering.plan(self.instances)
 
-    async def missing(self) -> dict[str, str]:
-        """Images of the plan that are nowhere, each with the reason."""
-        assert self.plan is not None
-        assert self._gathering is not None
-        return await self._gathering.missing(image.tag for image in self.plan.images)
-
     async def make(self, observer: Observer, *, force: bool = False) -> None:
         """Records each image as it is finished. Raises EvalkitError where the rest cannot be made."""
         assert self.plan is not None
@@ -159,13 +153,13 @@ class Provision:
 
 
 def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool) -> dict[str, Instance]:
-    """The instances, each with the image that it runs in. Missing images are built, or all named in one error."""
+    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
     directory = build_directory(config)
     with ExitStack() as stack:
         stack.enter_context(directory.writing())
         provision = Provision(config, list(instances.values()), directory, stack.enter_context(private_folder()))
-        watch = stack.enter_context(console.watch_images(directory.log_of, quiet=quiet))
-        signal_number = anyio.run(until_signal, partial(_find_or_make, provision, watch, build=build), watch.keep_fresh)
+        watch = stack.enter_context(console.watch_images(directory.log_of, quiet=quiet or not build))
+        signal_number = anyio.run(until_signal, partial(_plan_or_make, provision, watch, build=build), watch.keep_fresh)
     if signal_number is not None:
         raise Interrupted("interrupted") if signal_number == signal.SIGINT else Terminated("terminated")
     assert provision.plan is not None
@@ -175,7 +169,7 @@ def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, q
     }
 
 
-async def _find_or_make(provision: Provision, watch: ImageWatch, *, build: bool) -> None:
+async def _plan_or_make(provision: Provision, watch: ImageWatch, *, build: bool) -> None:
     await provision.draw_up()
     assert provision.plan is not None
     problems = {each.base: each.reason for each in provision.plan.unplanned}
@@ -186,12 +180,10 @@ async def _find_or_make(provision: Provision, watch: ImageWatch, *, build: bool)
         problems = {
             row["tag"] or row["base"]: row["error"] for row in provision.batch.rows if row["status"] == "failed"
         }
-    else:
-        problems |= await provision.missing()
     if problems:
         named = [f"{name} ({reason})" for name, reason in problems.items()]
         more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
         raise ImagesMissing(
-            f"{len(named)} of {provision.planned} images are not there: {', '.join(named[:_MOST_NAMED])}{more}",
-            hint=f"see {provision.directory.path}" if build else "run `evalkit build-images`, or add --build-missing",
+            f"{len(named)} of {provision.planned} images cannot be made: {', '.join(named[:_MOST_NAMED])}{more}",
+            hint=f"see {provision.directory.path}" if build else "see `evalkit build-images --dry-run`",
         )

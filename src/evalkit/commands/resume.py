@@ -15,8 +15,9 @@ from evalkit.commands.identity import chooses_otherwise, describe_dataset, find_
 from evalkit.commands.options import BuildMissing, Quiet, RunArgument, configured
 from evalkit.config import Config, split_list
 from evalkit.domain.failures import Kind
-from evalkit.domain.models import Instance, Outcome, timestamp
+from evalkit.domain.models import Instance
 from evalkit.domain.planning import Step, plan
+from evalkit.domain.rows import Outcome, timestamp
 from evalkit.domain.selection import fingerprint
 from evalkit.errors import UsageError
 from evalkit.settings import Settings, load_again, override

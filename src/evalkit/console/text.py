@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_MARKUP = re.compile(r"(\[[a-z#/@])")
+
 
 def printable(text: str, *, keep: str = "") -> str:
     """Text with everything that is not simply a character written as an escape, like \\x1b."""
@@ -10,6 +14,11 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(
         char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def unmarked(text: str) -> str:
+    """Text that is to be read as it is where rich looks for markup."""
+    return _MARKUP.sub(r"\\\1", text)
 
 
 def duration(seconds: float) -> str:

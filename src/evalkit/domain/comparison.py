@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.domain.models import SCHEMA
+from evalkit.domain.rows import SCHEMA
 from evalkit.domain.statistics import wilson_interval
 
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evalkit.domain.budget import Budget
 from evalkit.domain.failures import Kind, Stage
+from evalkit.domain.rows import SCHEMA, Outcome, Verdict
 
-Outcome = Literal["submitted", "empty", "timeout", "error"]
-Verdict = Literal["resolved", "unresolved", "ungraded"]
-
-SCHEMA = 1
 _MESSAGE_LIMIT = 500
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Overrides(Model):
@@ -64,6 +59,10 @@ class Instance(Model):
     """A folder with a Dockerfile that its image is built from, if it names none."""
     fields: Mapping[str, str] = Field(default_factory=dict)
     overrides: Overrides = Overrides()
+    env: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    """Variables that all commands in its workspaces get."""
+    offline: bool = False
+    """It asks that its agent reaches nothing, whatever network the run gives."""
     grades_in_place: bool = False
     digest: str = ""
     source: str = ""
@@ -172,6 +171,8 @@ class Recorded(Model):
 class Grade(Model):
     verdict: Verdict
     score: float | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    """More numbers that the grader gives, by name."""
 
 
 class Result(Model):
@@ -195,8 +196,9 @@ class Result(Model):
     artifacts: str
     accepted: bool = False
     grade_key: str | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict)
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:
@@ -207,61 +209,10 @@ def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | 
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-class RowFailure(msgspec.Struct, frozen=True, gc=False):
-    kind: str = "internal"
-    stage: str = ""
-    message: str = ""
-
-
-class RowPatch(msgspec.Struct, frozen=True, gc=False):
-    path: str = ""
-    bytes: int = 0
-    sha256: str = ""
-
-
-class RowUsage(msgspec.Struct, frozen=True, gc=False):
-    llm_calls: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float | None = None
-    known_cost_usd: float = 0.0
-
-    @property
-    def least_cost_usd(self) -> float:
-        return self.known_cost_usd if self.cost_usd is None else self.cost_usd
-
-
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """What planning and summaries read of a result line.
-
-    Leaner and more lenient than Result: a row of a newer evalkit with other fields or kinds is still a result.
-    """
-
-    instance_id: str
-    attempt: int
-    outcome: Outcome
-    verdict: Verdict
-    score: float | None = None
-    failure: RowFailure | None = None
-    patch: RowPatch | None = None
-    usage: RowUsage = RowUsage()
-    seconds: float = 0.0
-    artifacts: str = ""
-    accepted: bool = False
-    grade_key: str | None = None
-
-
-def timestamp(moment: datetime | None = None) -> str:
-    moment = moment or datetime.now(UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class Job(Model):
     """One attempt at one instance, as the agent and the benchmark see it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
     run_id: str
     instance: Instance

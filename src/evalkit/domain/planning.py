@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from evalkit.domain.models import Outcome, Result, Row, Verdict
+from evalkit.domain.rows import Outcome, Row, Verdict
+
+if TYPE_CHECKING:
+    from evalkit.domain.models import Result
 
 Bucket = Literal["resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"]
 BUCKETS: tuple[Bucket, ...] = (
@@ -63,9 +66,9 @@ class Standing:
 
     def record(self, attempt: int, mark: Mark) -> None:
         """A later row replaces an earlier one of the same attempt, but an error never replaces a result."""
-        earlier = self.marks.get(attempt)
-        if earlier is None or mark.bucket != "error" or earlier.bucket == "error":
-            self.marks[attempt] = mark
+        marks = self.marks
+        if mark.bucket != "error" or attempt not in marks or marks[attempt].bucket == "error":
+            marks[attempt] = mark
 
     @property
     def bucket(self) -> Bucket:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from array import array
 
 _Z_95 = 1.959963984540054
 
@@ -28,21 +28,40 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 class Distribution:
-    """Percentiles in one pass. Values are kept to a thousandth, from 100 on to a tenth: memory stays bounded."""
+    """Percentiles in one pass: exact up to 16,384 values; with more, off by less than a thousandth in rank.
+
+    Each level that is full hands every second of its sorted values up, where each counts for two: memory grows with
+    the logarithm of the number of values.
+    """
+
+    _MOST = 1 << 14
 
     def __init__(self) -> None:
-        self._counts: Counter[float] = Counter()
+        self._levels = [array("d")]
         self.total = 0.0
 
     def add(self, value: float) -> None:
         self.total += value
-        self._counts[round(value, 3 if value < 100 else 1)] += 1
+        values = self._levels[0]
+        values.append(value)
+        if len(values) >= self._MOST:
+            self._halve(0)
+
+    def _halve(self, height: int) -> None:
+        if height + 1 == len(self._levels):
+            self._levels.append(array("d"))
+        level, above = self._levels[height : height + 2]
+        above.extend(sorted(level)[height % 2 :: 2])
+        del level[:]
+        if len(above) >= self._MOST:
+            self._halve(height + 1)
 
     def percentile(self, share: float) -> float | None:
         """The smallest value that at least this share of all values does not exceed."""
-        rank = math.ceil(share * self._counts.total())
-        for value in sorted(self._counts):
-            rank -= self._counts[value]
+        weighted = sorted((value, 1 << height) for height, level in enumerate(self._levels) for value in level)
+        rank = math.ceil(share * sum(weight for _, weight in weighted))
+        for value, weight in weighted:
+            rank -= weight
             if rank <= 0:
-                return value
+                return round(value, 3)
         return None

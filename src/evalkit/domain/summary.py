@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evalkit.domain.models import SCHEMA, Row, RowUsage
 from evalkit.domain.planning import BUCKETS, Attempts, Ledger, mark_of
+from evalkit.domain.rows import SCHEMA, Row, RowUsage
 from evalkit.domain.statistics import Distribution, pass_at_k, wilson_interval
 
 _RUN_STRIDE = 1_000_000  # attempts of the n-th run follow those of the ones before it
@@ -73,6 +73,7 @@ class Tally:
         self.ledger = Ledger.of(name for run in self.runs for name in run.instance_ids)
         self.seconds = Distribution()
         self.spending = Spending()
+        self.metrics: dict[str, dict[str, float]] = {}
 
     def add(self, row: Row, run: int = 0) -> None:
         standing = self.ledger.standings.get(row.instance_id)
@@ -82,6 +83,8 @@ class Tally:
         standing.record(run * _RUN_STRIDE + row.attempt, mark_of(row))
         self.seconds.add(row.seconds)
         self.spending.add(row.usage)
+        for name, value in (row.metrics or {}).items():
+            self.metrics.setdefault(name, {})[row.instance_id] = value
 
     def summary(self, *, by: Sequence[str] = ()) -> dict[str, Any]:
         standings = self.ledger.standings
@@ -112,6 +115,10 @@ class Tally:
             "pass_at": self._pass_at(),
             "failures": dict(sorted(failures.items())),
             "groups": {name: self._group(name, bucket_of) for name in by},
+            "metrics": {
+                name: {"mean": math.fsum(values.values()) / len(values), "instances": len(values)}
+                for name, values in sorted(self.metrics.items())
+            },
             "usage": self.spending.describe(),
             "seconds": {
                 "total": round(self.seconds.total, 3),

@@ -16,16 +16,16 @@ import anyio
 
 from evalkit.config import Config
 from evalkit.domain.failures import unwrap
-from evalkit.domain.models import timestamp
+from evalkit.domain.rows import timestamp
 from evalkit.errors import EngineUnavailable, EvalkitError
-from evalkit.images import reference
 from evalkit.images.client import Builder, Docker, LocalImages
 from evalkit.images.disk import Disk
 from evalkit.images.existence import Existence, backoff
 from evalkit.images.plan import ImageSpec, Plan
 from evalkit.images.pool import Pool, WorkerDied
-from evalkit.images.registry import Found, Missing, Unknown
 from evalkit.images.worker import Command, Order, Report
+from evalkit.manifests import reference
+from evalkit.manifests.registry import Found, Missing, Unknown
 
 Status = Literal["built", "skipped", "failed"]
 _LONGEST_ERROR = 1000

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
 
+from evalkit import scratch
 from evalkit.errors import EngineUnavailable
-from evalkit.images import dockerfile, reference
+from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
 from evalkit.images.plan import Base
+from evalkit.manifests import reference
 
 _ANSWER_SECONDS = 20.0
 _NAMES_AT_ONCE = 200
@@ -134,12 +134,6 @@ class Docker:
         name = str(self.info.get("Architecture", ""))
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(name, name)
 
-    @cached_property
-    def plain_registries(self) -> frozenset[str]:
-        """Those that the engine may talk to without TLS."""
-        known: Mapping[str, Any] = (self.info.get("RegistryConfig") or {}).get("IndexConfigs") or {}
-        return frozenset(name for name, config in known.items() if not config.get("Secure", True))
-
     @property
     def storage(self) -> Path | None:
         """Where the engine keeps images, if that is on this machine."""
@@ -228,8 +222,9 @@ def _programs() -> list[str]:
 
 
 async def _can_build(builder: Builder) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "Dockerfile").write_text(_PROBE)
-        output = f"type=local,dest={folder}/out"
-        said = await run(builder.command("--output", output, folder), environment=builder.environment, seconds=60.0)
+    with scratch.folder() as folder:
+        (folder / "Dockerfile").write_text(_PROBE)
+        command = builder.command("--output", f"type=local,dest={folder}/out", str(folder))
+        environment = {**builder.environment, scratch.TOKEN_VARIABLE: folder.name}
+        said = await run(command, environment=environment, seconds=60.0)
         return said.code == 0

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import anyio
 
-from evalkit.images.reference import Reference
-from evalkit.images.registry import Answer, Registry, Unknown
+from evalkit.manifests.reference import Reference
+from evalkit.manifests.registry import Answer, Registry, Unknown
 
 _QUESTIONS_AT_ONCE = 8
 _FIRST_DELAY = 1.0

@@ -17,13 +17,14 @@ from evalkit import files
 from evalkit.config import Config
 from evalkit.domain.models import Instance
 from evalkit.errors import ConfigError, EvalkitError
-from evalkit.images import credentials, plan, reference, sdist
+from evalkit.images import plan, sdist
 from evalkit.images.client import Docker, LocalImages
 from evalkit.images.dockerfile import CA_BUNDLE, CONSTRAINTS, ENVIRONMENT, INSTALLER, PIP_CONF
 from evalkit.images.existence import Existence
 from evalkit.images.plan import Agent, Base, Context, Inputs, Plan
-from evalkit.images.registry import Found, Missing, Registry
 from evalkit.images.sdist import Packing
+from evalkit.manifests import credentials, reference
+from evalkit.manifests.registry import Found, Missing, Registry, plain_hosts
 
 
 class BaseUnknown(EvalkitError):
@@ -45,7 +46,7 @@ class Gathering:
     _problems: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        registry = Registry(credentials.find, self.docker.plain_registries)
+        registry = Registry(credentials.find, plain_hosts(self.docker.info))
         self.existence = Existence(registry, self.config.images.retries)
 
     @property
@@ -98,26 +99,6 @@ class Gathering:
             path.write_text(json.dumps({name: os.environ[name] for name in images.install_env}))
             found[ENVIRONMENT] = path
         return found
-
-    async def missing(self, tags: Iterable[str]) -> dict[str, str]:
-        """Those that neither the engine nor their registry has, each with the reason."""
-        local = await self.docker.images()
-        reasons: dict[str, str] = {}
-
-        async def ask(tag: str) -> None:
-            image = reference.parse(tag)
-            if image.host == reference.DOCKER_HUB and not self.config.images.push:
-                reasons[tag] = "not built"
-                return
-            answer = await self.existence.ask(image)
-            if not isinstance(answer, Found):
-                reasons[tag] = "not built" if isinstance(answer, Missing) else answer.reason
-
-        async with anyio.create_task_group() as tasks:
-            for tag in tags:
-                if tag not in local:
-                    tasks.start_soon(ask, tag)
-        return dict(sorted(reasons.items()))
 
     async def _look_up(self, names: Iterable[str]) -> None:
         self._local = await self.docker.images()
@@ -176,6 +157,7 @@ class Gathering:
             architecture=(images.platform or self.docker.architecture).rpartition("/")[2],
             base=self._bases[images.agent_base] if images.strategy == "layer" else None,
             constraints_sha256=constraints,
+            extra=images.agent_extra,
         )
 
     async def _refuse_other_architectures(self, agent: Agent) -> None:

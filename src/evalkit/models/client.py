@@ -38,19 +38,22 @@ _CONNECT_SECONDS = 30.0
 _KEEP_ALIVE_SECONDS = 4.0
 _LONGEST_WAIT = 120.0
 _BYTES_PER_TOKEN = 4
+_NOTES = ".virtual-keys"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class HttpModel:
     """A model behind an endpoint, for as long as a run goes on."""
 
-    def __init__(self, config: ModelConfig, api: ModuleType, key: str | None) -> None:
+    def __init__(self, config: ModelConfig, api: ModuleType, key: str | None, notes: Path) -> None:
+        """`notes` is a folder for notes about virtual keys."""
         assert config.name is not None
         assert config.base_url is not None
         self.config = config
         self.name = config.name
         self._api = api
         self._key = key
+        self._notes = notes
         self._base_url = config.base_url.rstrip("/")
         self._http: httpx.AsyncClient | None = None
         self._pace: Pace | None = None
@@ -72,6 +75,8 @@ class HttpModel:
             trust_env=parts.hostname not in _LOOPBACK,  # no proxy between a machine and itself
         ) as self._http:
             self._pace = Pace(self.config.max_in_flight, self.config.tokens_per_minute)
+            if (keys := self._virtual_keys()) is not None:
+                await keys.sweep()
             yield
         self._http = None
 
@@ -95,10 +100,14 @@ class HttpModel:
         assert self._pace is not None
         async with AsyncExitStack() as stack:
             key = self._key
-            if self.config.virtual_keys and key is not None:
-                keys = VirtualKeys(self._http, self._base_url.removesuffix("/v1"), key)
+            if (keys := self._virtual_keys()) is not None:
                 key = await stack.enter_async_context(keys.key_for(job, meter))
             yield Upstream(self.name, self._base_url, key, self._http, self._pace, self.config.prices)
+
+    def _virtual_keys(self) -> VirtualKeys | None:
+        if not self.config.virtual_keys or self._key is None or self._http is None:
+            return None
+        return VirtualKeys(self._http, self._base_url.removesuffix("/v1"), self._key, self._notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,14 +238,15 @@ def _describe(error: Exception) -> str:
 
 
 def create_chat(config: Config) -> ModelEndpoint:
-    return _create(config.model, chat)
+    return _create(config, chat)
 
 
 def create_responses(config: Config) -> ModelEndpoint:
-    return _create(config.model, responses)
+    return _create(config, responses)
 
 
-def _create(config: ModelConfig, api: ModuleType) -> HttpModel:
+def _create(whole: Config, api: ModuleType) -> HttpModel:
+    config = whole.model
     for wanted, example in (("name", "my-model"), ("base_url", "http://localhost:8000/v1")):
         if not getattr(config, wanted):
             raise ConfigError(
@@ -247,4 +257,4 @@ def _create(config: ModelConfig, api: ModuleType) -> HttpModel:
             "model.virtual_keys needs model.api_key_env", hint="name the variable that holds the proxy's master key"
         )
     key = masking.read_secret(config.api_key_env, "model.api_key_env") if config.api_key_env else None
-    return HttpModel(config, api, key)
+    return HttpModel(config, api, key, whole.output.dir / _NOTES)

@@ -10,6 +10,8 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
+from evalkit.sockets import address_of
+
 _BACKLOG = 256
 _BLOCK = 1 << 16
 
@@ -64,7 +66,8 @@ async def serving(path: Path, serve: Callable[[Stream], Awaitable[None]]) -> Asy
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         path.unlink(missing_ok=True)
-        listener.bind(str(path))
+        with address_of(path) as address:
+            listener.bind(address)
         path.chmod(0o666)
         listener.listen(_BACKLOG)
         listener.setblocking(False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
+from evalkit import masking
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
 from evalkit.domain.models import Meter, Usage
@@ -85,10 +86,15 @@ class Forwarder:
         async with self._upstream.pace.slot(len(body) // _BYTES_PER_TOKEN) as taken:
             try:
                 with self._meter.budget.reserving(self._latest_usd):
-                    await self._forward(connection, path, body, kept | self._upstream.headers, taken)
+                    await self._forward(connection, path, body, kept | self._credentials(path), taken)
             except BudgetSpent as spent:
                 self.problem = self.problem or spent
                 await connection.refuse(400, "budget_exceeded", spent.message)
+
+    def _credentials(self, path: str) -> dict[str, str]:
+        """As the API in question wants them; proxies take either."""
+        key = self._upstream.key
+        return self._upstream.headers | ({"x-api-key": key} if key and path == "/messages" else {})
 
     def _prepare(self, path: str, body: bytes) -> bytes:
         """The request as it goes up: to the model of this run and no other, and telling what it used."""
@@ -138,8 +144,13 @@ class Forwarder:
         if failure.kind in ("model_auth", "budget"):
             self.problem = self.problem or failure
         await connection.begin(response.status_code, response.headers)
-        await connection.send(content)
+        await connection.send(_masked(content))
         await connection.end()
+
+
+def _masked(content: bytes) -> bytes:
+    """Endpoints like to repeat the key that they refuse."""
+    return masking.mask(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 class Counter:

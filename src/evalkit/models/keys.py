@@ -1,10 +1,15 @@
-"""LiteLLM's virtual keys: one for each attempt, with a budget and a time to live, and its exact spend at the end."""
+"""LiteLLM's virtual keys: one for each attempt, with a budget and a time to live, and its exact spend at the end.
+
+They are deleted afterwards. Those of an evalkit that was killed are deleted by the next one, or end by themselves.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,6 +17,7 @@ import anyio
 from evalkit import masking
 from evalkit.domain.models import Job, Meter, Usage
 from evalkit.logs import logger
+from evalkit.models import leases
 from evalkit.models.faults import CallFailed, judge_status
 
 if TYPE_CHECKING:
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 
 # The proxy writes what a call cost a while after it answered.
 _POLLS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+_POLLS_FOR_NOTHING = 4
 _SPARE_SECONDS = 900.0
 _CLEAN_UP_SECONDS = 60.0
 _TRIES = 3
@@ -31,27 +38,41 @@ class VirtualKeys:
     http: httpx.AsyncClient
     root_url: str
     master_key: str
+    notes: Path
+    """A folder for notes about keys that are in use."""
+
+    async def sweep(self) -> None:
+        """Delete the keys of evalkit processes that are no more."""
+        for lease in leases.abandoned(self.notes, self.root_url):
+            logger.info("deleting the virtual key %s, left by an evalkit process that is no more", lease.alias)
+            lease.ended = await self._delete(lease.alias)
 
     @asynccontextmanager
     async def key_for(self, job: Job, meter: Meter) -> AsyncIterator[str]:
-        """A key for one attempt, deleted however that ends; should evalkit be killed, it ends by itself."""
-        key = await self._make(job, meter)
-        since = meter.usage
-        masking.protect(key)
-        try:
-            yield key
-        finally:
-            with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
-                try:
-                    if meter.usage.llm_calls > since.llm_calls:
-                        await self._settle(key, meter, since)
-                finally:
-                    await self._delete(key)
-            masking.forget(key)
+        """A key for one attempt, deleted however that ends."""
+        alias = f"evalkit-{job.run_id}-{job.instance.id}-{job.attempt}-{secrets.token_hex(4)}"
+        since, key = meter.usage, ""
+        with leases.noted(self.notes, alias, self.root_url) as lease:
+            try:
+                key = await self._make(job, meter, alias)
+                masking.protect(key)
+                yield key
+            except CallFailed as failure:
+                lease.ended = not key and not failure.again  # the proxy refused to make one
+                raise
+            finally:
+                with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
+                    try:
+                        if meter.usage.llm_calls > since.llm_calls:
+                            await self._settle(key, meter, since)
+                    finally:
+                        lease.ended = lease.ended or await self._delete(alias)
+                masking.forget(key)
 
-    async def _make(self, job: Job, meter: Meter) -> str:
+    async def _make(self, job: Job, meter: Meter, alias: str) -> str:
         lives = job.limits.open + job.limits.solve + _SPARE_SECONDS
         wish = {
+            "key_alias": alias,
             "max_budget": meter.budget.left_usd,
             "duration": f"{lives:.0f}s",
             "metadata": {"evalkit_run": job.run_id, "instance": job.instance.id, "attempt": job.attempt},
@@ -66,7 +87,8 @@ class VirtualKeys:
         """Replace what answers said of their cost by what the proxy charged, once it has caught up."""
         told = meter.usage.known_cost_usd - since.known_cost_usd
         spend, earlier = 0.0, -1.0
-        for pause in _POLLS:
+        # Calls that were all broken off may never be charged: nobody is kept waiting for that.
+        for pause in _POLLS if told else _POLLS[:_POLLS_FOR_NOTHING]:
             await anyio.sleep(pause)
             try:
                 info = await self._call("GET", "/key/info", params={"key": key})
@@ -83,15 +105,19 @@ class VirtualKeys:
             return
         meter.settle(since, spend)
 
-    async def _delete(self, key: str) -> None:
+    async def _delete(self, alias: str) -> bool:
+        """Whether the key is certainly no more. By its alias, because what it is may not be known."""
         for tries in range(_TRIES):
             try:
-                await self._call("POST", "/key/delete", json={"keys": [key]})
+                await self._call("POST", "/key/delete", json={"key_aliases": [alias]})
             except CallFailed as error:
+                if error.kind == "model_request":  # the proxy knows no such key
+                    return True
                 logger.warning("a virtual key cannot be deleted, it ends by itself: %s", error)
                 await anyio.sleep(tries + 1)
             else:
-                return
+                return True
+        return False
 
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         import httpx  # noqa: PLC0415  # not before a model is asked

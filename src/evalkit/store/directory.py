@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evalkit.domain.models import Result, Row, RowPatch
 from evalkit.domain.planning import Ledger
+from evalkit.domain.rows import Row, RowPatch
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
 from evalkit.store.folders import name_folders
@@ -18,6 +19,9 @@ from evalkit.store.listing import list_runs
 from evalkit.store.locks import exclusive
 from evalkit.store.manifest import Manifest
 from evalkit.store.rows import RowFile, Unreadable, encode_row, read_rows
+
+if TYPE_CHECKING:
+    from evalkit.domain.models import Result
 
 RESULTS = "results.jsonl"
 LOG = "run.log"

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from evalkit.domain.models import Outcome, Row, RowFailure, RowPatch, RowUsage, Verdict
 from evalkit.domain.planning import Attempts
+from evalkit.domain.rows import Outcome, Row, RowFailure, RowPatch, RowUsage, Verdict
 from evalkit.domain.summary import RunFacts
 from evalkit.errors import UsageError
 from evalkit.store.logs import LOG, PATCH, REPORT

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from evalkit.domain.models import SCHEMA, Model
+from evalkit.domain.rows import SCHEMA
 from evalkit.errors import UsageError
 from evalkit.store.listing import MANIFEST
 
@@ -19,11 +19,13 @@ FILE = MANIFEST
 _NEEDED_KEYS = (("run", "attempts"), ("run", "stop_on"), ("run", "max_cost_usd"), ("agent", "name"), ("model", "name"))
 
 
-class Manifest(Model):
+class Manifest(BaseModel):
     """Everything that `resume` and `aggregate` need to know of a run besides its rows.
 
     `given` keeps what the config file and the environment said, so that resume can tell a change from a habit.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     schema_: int = Field(default=SCHEMA, alias="schema")
     run_id: str

@@ -6,14 +6,20 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO, RawIOBase
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from evalkit.domain.models import SCHEMA, Result, Row
+from evalkit.domain.rows import SCHEMA, Row
 from evalkit.store.lines import LineFile
 
+if TYPE_CHECKING:
+    from evalkit.domain.models import Result
+
 _MOST_ATTEMPTS = 100_000
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +32,11 @@ class Unreadable:
 
 
 class _Versioned(Row, frozen=True, gc=False):
-    schema: int = SCHEMA
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ATTEMPTS)]
+    schema: Annotated[int, msgspec.Meta(le=SCHEMA)] = SCHEMA
 
 
-_decode = msgspec.json.Decoder(_Versioned).decode
+_decoder = msgspec.json.Decoder(_Versioned)
 
 
 def encode_row(result: Result) -> bytes:
@@ -40,22 +47,21 @@ def encode_row(result: Result) -> bytes:
 def parse_row(line: bytes) -> Row:
     """One result line; ValueError says why it is none."""
     try:
-        row = _decode(line)
+        return _decoder.decode(line)
     except (ValueError, RecursionError):
-        row = _parse_slowly(line)
-    if row.schema > SCHEMA:
-        raise ValueError(f"schema {row.schema} is newer than this evalkit reads ({SCHEMA})")
-    if not 1 <= row.attempt <= _MOST_ATTEMPTS:
-        raise ValueError(f"attempt {row.attempt} is out of range")
-    return row
+        return _parse_slowly(line)
 
 
-def _parse_slowly(line: bytes) -> _Versioned:
+def _parse_slowly(line: bytes) -> Row:
     """Like the fast parser, but takes the lone surrogates that ids of data sets may contain."""
     try:
-        return msgspec.convert(json.loads(line, parse_float=_finite, parse_constant=_finite), _Versioned)
+        row = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
         raise ValueError(str(error)) from error
+    schema = row.get("schema") if isinstance(row, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ValueError(f"schema {schema} is newer than this evalkit reads ({SCHEMA})")
+    return msgspec.convert(row, _Versioned)
 
 
 def _finite(text: str) -> float:
@@ -66,21 +72,52 @@ def _finite(text: str) -> float:
 
 
 def read_rows(path: Path) -> Iterator[Row | Unreadable]:
-    """All rows of a file, in order."""
+    """All rows of a file, in order. Many lines at a time; one by one where there is something to be said of one."""
     try:
-        file = path.open("rb")
+        file = path.open("rb", buffering=0)
     except FileNotFoundError:
         return
     with file:
-        for number, line in enumerate(file, start=1):
-            if line == b"\n":
-                continue
-            try:
-                yield parse_row(line)
-            except ValueError as error:
-                torn = not line.endswith(b"\n")
-                reason = "the line is torn: its end was never written" if torn else str(error)
-                yield Unreadable(str(path), number, reason)
+        number = 1
+        for lines in _blocks(file):
+            count = lines.count(b"\n")
+            rows = _read_all(lines)
+            yield from rows if len(rows) == count > 0 else _read_each(lines, path, number)
+            number += count
+
+
+def _read_all(lines: bytes) -> list[_Versioned]:
+    """The rows of these lines, if all are rows."""
+    try:
+        return _decoder.decode_lines(lines)
+    except (ValueError, RecursionError):
+        return []
+
+
+def _blocks(file: RawIOBase) -> Iterator[bytes]:
+    """Whole lines; the last one may be torn."""
+    rest = b""
+    while block := file.read(_BLOCK):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = block[end:]
+        else:
+            rest += block
+    if rest:
+        yield rest
+
+
+def _read_each(lines: bytes, path: Path, start: int) -> Iterator[Row | Unreadable]:
+    for number, line in enumerate(BytesIO(lines), start):
+        if line == b"\n":
+            continue
+        try:
+            yield parse_row(line)
+        except ValueError as error:
+            torn = not line.endswith(b"\n")
+            reason = "the line is torn: its end was never written" if torn else str(error)
+            yield Unreadable(str(path), number, reason)
 
 
 class RowFile(LineFile):

@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import random
 import secrets
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ FaultKind = Literal[
 CostStyle = Literal["none", "litellm", "openrouter"]
 
 _PIECE = 12
+_LOOK_SECONDS = 0.1
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -92,6 +95,8 @@ class Fault:
     """For `rate_limit` the Retry-After, for `slow` how late the headers come."""
     reply: Reply = Reply(text="cut off")
     """For `cut`, what is cut off; for `slow`, what comes late."""
+    message: str = "Incorrect API key provided"
+    """For `unauthorized`, what the endpoint says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,7 @@ class VirtualKey:
     max_budget: float | None
     expires_at: float | None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    alias: str = ""
     spends: list[tuple[float, float]] = field(default_factory=list)
     deleted: bool = False
 
@@ -343,7 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._manage(lambda: self._generate_key(body))
         elif path == "/key/delete":
             self._manage(lambda: self._delete_keys(body))
-        elif path.endswith(("/chat/completions", "/responses")):
+        elif path.endswith(("/chat/completions", *_SPEAKERS)):
             self._complete(path, body)
         else:
             self._send(404, _error(f"there is no {path}", "not_found", "404"))
@@ -351,7 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
     @property
     def _key(self) -> str | None:
         scheme, _, key = (self.headers.get("Authorization") or "").partition(" ")
-        return key if scheme == "Bearer" else None
+        return key if scheme == "Bearer" else self.headers.get("x-api-key")
 
     def _complete(self, path: str, body: Mapping[str, Any]) -> None:
         endpoint = self.endpoint
@@ -376,10 +382,11 @@ class _Handler(BaseHTTPRequestHandler):
                 endpoint.in_flight -= 1
 
     def _answer(self, call: Call, reply: Reply, *, cut: bool = False) -> None:
-        if reply.delay and self.endpoint.stopping.wait(reply.delay):
+        if reply.delay and not self._wait(reply.delay):
+            call.outcome = "hung_up"
             return
         self.endpoint.charge(call, reply)
-        speaks = _Responses if call.request.path.endswith("/responses") else _Chat
+        speaks = next((each for end, each in _SPEAKERS.items() if call.request.path.endswith(end)), _Chat)
         answer = speaks(call.request, reply, self.endpoint.cost_style)
         headers = {}
         streams = bool(call.request.body.get("stream"))
@@ -390,6 +397,20 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             whole = self._send(200, answer.document(), headers, cut=cut)
         call.delivered = whole and not cut
+
+    def _wait(self, seconds: float) -> bool:
+        """Whether the client is still there afterwards."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.endpoint.stopping.is_set():
+            poll = select.poll()  # not select, which knows no more than 1024 files
+            poll.register(self.connection, select.POLLIN)
+            readable = poll.poll(1000 * min(left, _LOOK_SECONDS))
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                self.close_connection = True
+                return False
+            if readable:  # the next request, which has to wait
+                self.endpoint.stopping.wait(min(left, _LOOK_SECONDS))
+        return not self.endpoint.stopping.is_set()
 
     def _fail(self, call: Call, fault: Fault) -> None:
         match fault.kind:
@@ -403,7 +424,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "garbage":
                 self._send_bytes(200, b'{"choices": [{"mess', {"Content-Type": "application/json"})
             case "slow":
-                if not self.endpoint.stopping.wait(fault.seconds):
+                if self._wait(fault.seconds):
                     self._answer(call, fault.reply)
             case "context_overflow":
                 text = "This model's maximum context length is 8192 tokens."
@@ -411,7 +432,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "bad_request":
                 self._send(400, _error("Unknown parameter", "invalid_request_error", "unknown_parameter"))
             case "unauthorized":
-                self._send(401, _error("Incorrect API key provided", "invalid_request_error", "invalid_api_key"))
+                self._send(401, _error(fault.message, "invalid_request_error", "invalid_api_key"))
             case "content_filter":
                 self._send(400, _error("The prompt was filtered", "invalid_request_error", "content_filter"))
             case "no_quota":
@@ -430,7 +451,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"sk-virtual-{secrets.token_hex(8)}"
         with self.endpoint.lock:
             self.endpoint.virtual_keys[name] = VirtualKey(
-                body.get("max_budget"), expires_at, body.get("metadata") or {}
+                body.get("max_budget"), expires_at, body.get("metadata") or {}, body.get("key_alias") or ""
             )
         return 200, {"key": name, "max_budget": body.get("max_budget"), "expires": expires_at}
 
@@ -443,12 +464,15 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"key": name, "info": {"spend": key.spent(time.time()), "max_budget": key.max_budget}}
 
     def _delete_keys(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        names = list(body.get("keys") or ())
+        names, aliases = body.get("keys") or (), body.get("key_aliases") or ()
         with self.endpoint.lock:
-            for name in names:
-                if name in self.endpoint.virtual_keys:
-                    self.endpoint.virtual_keys[name].deleted = True
-        return 200, {"deleted_keys": names}
+            known = self.endpoint.virtual_keys.items()
+            found = [name for name, key in known if not key.deleted and (name in names or key.alias in aliases)]
+            for name in found:
+                self.endpoint.virtual_keys[name].deleted = True
+        if not found:
+            return 404, _error("No keys found", "not_found_error", "404")
+        return 200, {"deleted_keys": found}
 
     def _send(self, status: int, document: Any, headers: Mapping[str, str] | None = None, *, cut: bool = False) -> bool:
         content = json.dumps(document).encode()
@@ -632,6 +656,74 @@ class _Responses:
         if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
             usage["cost"] = self.reply.cost_usd
         return {"usage": usage}
+
+
+@dataclass(frozen=True, slots=True)
+class _Messages:
+    """A reply in the words of Anthropic's messages API."""
+
+    request: Request
+    reply: Reply
+    cost_style: CostStyle
+
+    def document(self) -> dict[str, Any]:
+        stop = "tool_use" if self.reply.calls else "end_turn"
+        return {**self._envelope(), "content": self._blocks(), "stop_reason": stop, "usage": self._usage()}
+
+    def events(self) -> Iterator[str]:
+        whole = self.document()
+        start = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
+        yield self._event("message_start", message=start)
+        for index, block in enumerate(whole["content"]):
+            yield from self._pieces(index, block)
+        delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+        yield self._event("message_delta", delta=delta, usage={"output_tokens": whole["usage"]["output_tokens"]})
+        yield self._event("message_stop")
+
+    def _pieces(self, index: int, block: Mapping[str, Any]) -> Iterator[str]:
+        is_text = block["type"] == "text"
+        empty: dict[str, Any] = {"text": ""} if is_text else {"input": {}}
+        content = block["text"] if is_text else json.dumps(block["input"])
+        kind, name = ("text_delta", "text") if is_text else ("input_json_delta", "partial_json")
+        yield self._event("content_block_start", index=index, content_block={**block, **empty})
+        for piece in _pieces(content):
+            yield self._event("content_block_delta", index=index, delta={"type": kind, name: piece})
+        yield self._event("content_block_stop", index=index)
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        text = [{"type": "text", "text": self.reply.text}] if self.reply.text else []
+        return text + [
+            {
+                "type": "tool_use",
+                "id": call.id or f"toolu_{self.request.number}_{index}",
+                "name": call.name,
+                "input": json.loads(call.text),
+            }
+            for index, call in enumerate(self.reply.calls)
+        ]
+
+    def _envelope(self) -> dict[str, Any]:
+        model = self.request.body.get("model", "scripted")
+        kind = {"type": "message", "role": "assistant", "stop_sequence": None}
+        return {"id": f"msg_{self.request.number}", "model": model, **kind}
+
+    def _usage(self) -> dict[str, Any]:
+        tokens = self.reply.tokens
+        usage: dict[str, Any] = {
+            "input_tokens": tokens.input - tokens.cached,
+            "cache_read_input_tokens": tokens.cached,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": tokens.output,
+        }
+        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
+            usage["cost"] = self.reply.cost_usd
+        return usage
+
+    def _event(self, kind: str, **content: Any) -> str:
+        return f"event: {kind}\n" + _data({"type": kind, **content})
+
+
+_SPEAKERS: Mapping[str, type[_Responses | _Messages]] = {"/responses": _Responses, "/messages": _Messages}
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from evalkit import masking
-from evalkit.domain.models import timestamp
+from evalkit.domain.rows import timestamp
 
 FILE = "trajectory.jsonl"
 SCHEMA = 1

@@ -156,6 +156,7 @@ class LocalWorkspaces:
             "HOME": str(root / "home"),
             "TMPDIR": str(root / "tmp"),
             scratch.TOKEN_VARIABLE: self.parent.name,
+            **spec.job.instance.env,
             **_places(root).environment(),
             **(self.passed_on if spec.purpose == "solve" else {}),
         }

@@ -14,13 +14,20 @@ import anyio
 import anyio.to_thread
 
 from evalkit.domain.failures import Failed, Kind
-from evalkit.workspaces.docker.connection import Conversation, Endpoint, EngineError, Refused, Unreachable
+from evalkit.workspaces.docker.connection import (
+    Conversation,
+    Endpoint,
+    EngineError,
+    Refused,
+    Unreachable,
+    Unsupported,
+)
 
 _CALL_SECONDS = 20.0
 _PATIENT_SECONDS = 120.0
 _CLOSING_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
-_SERVER_ERROR = 500
+_NOT_FOUND, _SERVER_ERROR = 404, 500
 _FULL = 64 << 20
 _OLDEST_API = "1.24"
 
@@ -40,6 +47,8 @@ def typed_errors(host: str) -> Iterator[None]:
     except docker.errors.APIError as error:
         if error.response is None:
             raise Unreachable(f"the engine at {host} does not answer") from error
+        if error.response.status_code == _NOT_FOUND and "json" not in error.response.headers.get("Content-Type", ""):
+            raise Unsupported(f"the engine at {host} cannot do it") from error
         raise Refused(error.response.status_code, str(error.explanation)) from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, docker.errors.DockerException) as error:
         raise Unreachable(f"the engine at {host} does not answer: {_innermost(error)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from anyio.abc import ByteStream
 
 _BLOCK = 1 << 18
 _LONGEST_HEAD = 1 << 16
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
@@ -36,6 +38,10 @@ class Refused(EngineError):
         self.message = message
 
 
+class Unsupported(EngineError):
+    """The engine has no such call, as Podman has none that asks a registry."""
+
+
 @dataclass(slots=True)
 class Conversation:
     """An open connection, after the head of the engine's answer."""
@@ -43,6 +49,8 @@ class Conversation:
     status: int
     _stream: ByteStream
     _early: bytes = b""
+    _length: int | None = None
+    """Of what follows the head, where it says so: the connection may stay open after that."""
 
     async def receive(self) -> bytes:
         """What comes next; nothing at the end, which a broken connection is too."""
@@ -72,7 +80,8 @@ class Conversation:
     async def read_message(self) -> str:
         """The message of an error, which is short."""
         body = bytearray()
-        while len(body) < _LONGEST_HEAD and (block := await self.receive()):
+        expected = _LONGEST_HEAD if self._length is None else min(self._length, _LONGEST_HEAD)
+        while len(body) < expected and (block := await self.receive()):
             body += block
         try:
             return str(json.loads(body)["message"])
@@ -141,14 +150,13 @@ class Endpoint:
                 stream = await self._connect()
                 stack.push_async_callback(anyio.aclose_forcefully, stream)
                 await stream.send("\r\n".join([*lines, "", ""]).encode() + content)
-                status, early = await _read_head(stream)
+                conversation = await _read_head(stream)
             except (*_GONE, ValueError) as error:
                 raise Unreachable(
                     f"the engine at {self.host} does not answer: {error or type(error).__name__}"
                 ) from error
-            conversation = Conversation(status, stream, early)
-            if status >= 400:
-                raise Refused(status, await conversation.read_message())
+            if conversation.status >= 400:
+                raise Refused(conversation.status, await conversation.read_message())
             stack.pop_all()
         return conversation
 
@@ -162,11 +170,12 @@ class Endpoint:
         return await anyio.connect_tcp(host, port)
 
 
-async def _read_head(stream: ByteStream) -> tuple[int, bytes]:
+async def _read_head(stream: ByteStream) -> Conversation:
     received = b""
     while b"\r\n\r\n" not in received:
         if len(received) > _LONGEST_HEAD:
             raise ValueError("it does not speak HTTP")
         received += await stream.receive()
     head, _, early = received.partition(b"\r\n\r\n")
-    return int(head.split(maxsplit=2)[1]), early
+    length = _LENGTH.search(head)
+    return Conversation(int(head.split(maxsplit=2)[1]), stream, early, int(length[1]) if length else None)

@@ -50,8 +50,13 @@ def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus:
         "Memory": spec.memory,
         "MemorySwap": spec.memory,
         "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
-        "NetworkMode": spec.network,
+        # The model is reached without a network.
+        "NetworkMode": "none" if spec.network == "model" else spec.network,
         "LogConfig": {"Type": "none"},
+        # As the image asks for them anyway, but with our labels, should they outlive their container.
+        "Mounts": [
+            {"Type": "volume", "Target": place, "VolumeOptions": {"Labels": dict(labels)}} for place in image.volumes
+        ],
     }
     return {
         "Image": image.id,
@@ -86,10 +91,14 @@ class Container:
     _keeper: Keeper | None = None
     _kills: int = 0
     _may_exist: bool = False
+    _is_ours: bool = False
+    """Whether the container of this name is known to be the one that was made here."""
+    _labels: Mapping[str, str] = field(default_factory=dict)
     _starting: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def create(self, job: Job, body: Mapping[str, Any]) -> None:
         """Create it under a name of its own: one that is taken is no trouble, another is tried."""
+        self._labels = body["Labels"]
         for _ in range(_NAMES_TRIED):
             self.name = name_for(job)
             self._may_exist = True  # from here on, also when no answer comes
@@ -100,6 +109,7 @@ class Container:
                 if error.status != _CONFLICT:
                     raise
             else:
+                self._is_ours = True
                 return
         raise Failed("workspace", f"no free name for a container, the last one tried was {self.name}")
 
@@ -125,9 +135,7 @@ class Container:
             with anyio.fail_after(_ANSWER_SECONDS):
                 await self._living_keeper().end_all()
         except (KeeperGone, TimeoutError):
-            async with self._starting:
-                if await self._is_running():
-                    await self._restart()
+            await self._restart_if_running()
 
     async def end_session(self, leader: int) -> None:
         """Kill a process in it and what stayed in its session, or else everything."""
@@ -135,7 +143,7 @@ class Container:
             with anyio.fail_after(_ANSWER_SECONDS):
                 await self._living_keeper().end_session(leader)
         except (KeeperGone, TimeoutError):
-            await self.end_processes()
+            await self._restart_if_running()
 
     async def restart(self) -> None:
         async with self._starting:
@@ -178,6 +186,8 @@ class Container:
         try:
             for _ in range(_REMOVE_TRIES):
                 try:
+                    if not self._is_ours and not await self._was_made_here():
+                        return True
                     await self.client.call(self.client.closing.remove_container, self.name, force=True, v=True)
                 except Refused as error:
                     if error.status in (_NOT_FOUND, _CONFLICT):  # a conflict: it is being removed
@@ -192,6 +202,11 @@ class Container:
         finally:
             if self._keeper is not None:
                 await self._keeper.aclose()
+
+    async def _was_made_here(self) -> bool:
+        facts = await self.client.call(self.client.closing.inspect_container, self.name)
+        labels = facts["Config"]["Labels"] or {}
+        return all(labels.get(name) == value for name, value in self._labels.items())
 
     async def _attach(self) -> Keeper:
         return Keeper(await self.client.upgrade(f"/containers/{self.name}/attach?stream=1&stdin=1&stdout=1"))
@@ -223,6 +238,11 @@ class Container:
         if self._keeper is not None:
             await self._keeper.aclose()
         await self._begin(await self._attach())
+
+    async def _restart_if_running(self) -> None:
+        async with self._starting:
+            if await self._is_running():
+                await self._restart()
 
     def _living_keeper(self) -> Keeper:
         if self._keeper is None:

@@ -12,12 +12,16 @@ from urllib.parse import urlencode
 import anyio
 
 from evalkit.domain.failures import Failed, Kind
+from evalkit.logs import logger
+from evalkit.manifests import reference
+from evalkit.manifests.registry import Registry, Unknown
 from evalkit.workspaces.docker.client import Client
-from evalkit.workspaces.docker.connection import Refused
+from evalkit.workspaces.docker.connection import Refused, Unsupported
 
 _PULLS_AT_ONCE = 4
 _LOOKS_AT_ONCE = 16
 _PAUSES = (1.0, 3.0)
+_LONGEST_PAUSE = 900.0
 _NOT_FOUND, _TOO_MANY = 404, 429
 _ROOT_USERS = ("", "0", "root")
 
@@ -29,6 +33,8 @@ class Image:
     id: str
     user: str
     work: str
+    volumes: tuple[str, ...] = ()
+    """Where its Dockerfile has VOLUME: each container gets one of its own there, without a name."""
 
     @property
     def runs_as_root(self) -> bool:
@@ -38,6 +44,10 @@ class Image:
 @dataclass(slots=True)
 class Images:
     client: Client
+    registry: Registry
+    """Asked when the engine does not pass on all that one said."""
+    unpublished: str | None = None
+    """A repository that images are built for and not pushed to: what the engine lacks of it is nowhere."""
     _found: dict[str, Image] = field(default_factory=dict)
     _locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
     _pulling: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_PULLS_AT_ONCE))
@@ -60,7 +70,8 @@ class Images:
                 raise
             return None
         config = facts.get("Config") or {}
-        return Image(facts["Id"], config.get("User") or "", config.get("WorkingDir") or "")
+        volumes = tuple(config.get("Volumes") or ())
+        return Image(facts["Id"], config.get("User") or "", config.get("WorkingDir") or "", volumes)
 
     async def _pull(self, name: str) -> Image:
         async with self._pulling:
@@ -95,9 +106,20 @@ class Images:
             return Failed("disk_full", f"{name} cannot be pulled: {problem}")
         try:
             await self.client.call(self.client.api.inspect_distribution, name)
+        except Unsupported:
+            pass
         except Refused as error:
-            return Failed(kind_of_answer(error.status), f"{name} cannot be pulled: {error.message}")
+            retry_after = await self._find_wait(name, error.status)
+            reason = f"{name} cannot be pulled: {error.message}"
+            return Failed(kind_of_answer(error.status), reason, retry_after=retry_after)
         return Failed("image_pull", f"{name} cannot be pulled: {problem}")
+
+    async def _find_wait(self, name: str, status: int) -> float | None:
+        """How long a registry wants to be left alone: in its own words, of which the engine passes on the number."""
+        if status != _TOO_MANY:
+            return None
+        answer = await self.client.call(self.registry.look_up, reference.parse(name))
+        return answer.retry_after if isinstance(answer, Unknown) else None
 
     async def missing(self, names: Iterable[str]) -> dict[str, str]:
         """Those that are neither here nor known to be in their registry, each with the reason."""
@@ -118,15 +140,21 @@ class Images:
     async def _why_missing(self, name: str) -> str | None:
         if await self._find(name) is not None:
             return None
+        if self.unpublished is not None and name.startswith(f"{self.unpublished}:"):
+            return "not built"
         for pause in (*_PAUSES, None):
             try:
                 await self.client.call(self.client.api.inspect_distribution, name)
+            except Unsupported:
+                logger.warning("%s is not on the engine, and will be known to exist when it is pulled", name)
+                return None
             except Refused as error:
                 if kind_of_answer(error.status) == "image_missing":
                     return "neither on the engine nor in its registry"
-                if pause is None:
+                wait = await self._find_wait(name, error.status) or 0.0
+                if pause is None or wait > _LONGEST_PAUSE:
                     return f"not on the engine, and its registry gives no answer: {error.message}"
-                await anyio.sleep(pause)
+                await anyio.sleep(max(pause, wait))
             else:
                 return None
         raise AssertionError("the last look has no pause after it")

@@ -25,6 +25,7 @@ from evalkit.workspaces.docker.frames import Frames
 
 COMMAND = ("/bin/sh",)
 _ROUNDS = 10
+_MOST = 256
 
 _SCRIPT = """
 reply() {
@@ -38,9 +39,12 @@ limit() { { sleep LIFETIME && kill -KILL $$; } </dev/null >/dev/null 2>&1 & }
 end_all() { while kill -KILL -1; do wait; done; limit; }
 end_session() {
   session=$1 rounds=ROUNDS
+  kill -KILL -$session
   while [ $rounds -gt 0 ]; do
     rounds=$((rounds - 1)) found=
-    for file in /proc/[0-9]*/stat; do
+    set -- /proc/[0-9]*/stat
+    [ $# -gt MOST ] && break
+    for file; do
       read -r line <$file || continue
       set -- ${line##*) }
       if [ "$4" = $session ] && [ "$1" != Z ]; then
@@ -89,6 +93,7 @@ class Keeper:
         """Bring it up, with these folders made; returns where the work folder really is."""
         values = {
             "ROUNDS": str(_ROUNDS),
+            "MOST": str(_MOST),
             "LIFETIME": str(round(lifetime)),
             "FOLDERS": shlex.join(folders),
             "WORK": shlex.quote(work),

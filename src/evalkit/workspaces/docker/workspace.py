@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +18,7 @@ from evalkit.workspaces.docker import tars
 from evalkit.workspaces.docker.client import Client
 from evalkit.workspaces.docker.connection import Conversation, EngineError, Refused, Unreachable
 from evalkit.workspaces.docker.container import Container
+from evalkit.workspaces.docker.door import Door
 from evalkit.workspaces.docker.frames import Output
 
 # A shell says which process the command is, goes to the folder, if the agent left it there, and gives a missing program
@@ -40,6 +41,8 @@ class DockerWorkspace:
     owner: tars.Owner
     environment: Mapping[str, str]
     copying: anyio.CapacityLimiter
+    door: Path | None = None
+    """The socket through which the model is reached, while somebody listens there."""
 
     @property
     def places(self) -> Places:
@@ -59,7 +62,8 @@ class DockerWorkspace:
         variables = {**self.places.environment(), **self.environment, **(env or {})}
         async with self._failures():
             with Output(stdout, stderr) as output:
-                code = await self._run(command, variables, stdin, output)
+                async with self._way_to_model() as way:
+                    code = await self._run(command, {**variables, **way}, stdin, output)
             lacked_memory = await self.container.lacked_memory()
         if code != 0 and lacked_memory:
             raise Failed(
@@ -68,6 +72,15 @@ class DockerWorkspace:
         if code != 0 and self.client.disk_is_full():
             raise Failed("disk_full", f"{argv[0]} ended with status {code}, and the engine's disk is full")
         return Exit(code, output.tail, lacked_memory)
+
+    def _way_to_model(self) -> AbstractAsyncContextManager[Mapping[str, str]]:
+        if self.door is None or not self.door.is_socket():
+            return nullcontext({})
+        return Door(self._converse, self.door).opened()
+
+    async def _converse(self, command: Sequence[str]) -> Conversation:
+        exec_id = await self._create_exec(list(command), {}, with_input=True)
+        return await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
 
     async def _run(self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output) -> int:
         exec_id = await self._create_exec(command, variables, with_input=stdin is not None)
@@ -134,7 +147,7 @@ class DockerWorkspace:
                 await _drain(conversation, output)
             return True
         facts = await self.client.call(self.client.api.exec_inspect, exec_id)
-        if facts["ExitCode"] is not None:
+        if facts["ExitCode"] is not None and not facts["Running"]:
             return True  # it could not even be started
         await self.container.end_processes()
         return False

@@ -15,9 +15,11 @@ from evalkit import processes
 from evalkit.config import Config
 from evalkit.domain.failures import Failed, Kind
 from evalkit.domain.models import Instance
-from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import MODEL_SOCKET, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
+from evalkit.manifests import credentials, reference
+from evalkit.manifests.registry import Registry, plain_hosts
 from evalkit.workspaces.docker import engine, leases
 from evalkit.workspaces.docker.client import Client, connect, make_client, typed_errors
 from evalkit.workspaces.docker.connection import Endpoint, Refused, Unreachable
@@ -34,7 +36,7 @@ _NOT_FOUND, _SERVER_ERROR = 404, 500
 _PAUSES = (0.5, 2.0)
 _MARGIN_SECONDS = 120.0
 _WORK = PurePosixPath("/work")
-_ALWAYS_THERE = ("none", "bridge")
+_ALWAYS_THERE = ("none", "model", "bridge")
 _NO_ISOLATION = ("host", "container:")
 
 
@@ -62,8 +64,9 @@ class DockerWorkspaces:
                 container,
                 user=image.user,
                 owner=(0, 0),
-                environment=self.passed_on if spec.purpose == "solve" else {},
+                environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
                 copying=self._copying,
+                door=spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None,
             )
             if not image.runs_as_root:
                 await self._hand_over(workspace, image)
@@ -160,7 +163,7 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
         client = make_client(endpoint, config.run.workers + _SPARE_CALLS, config.workspace.reconnect, root)
     return DockerWorkspaces(
         client=client,
-        images=Images(client),
+        images=Images(client, Registry(credentials.find, plain_hosts(info)), _unpublished(config)),
         owner=owner,
         memory_budget=engine.memory_budget(info),
         cpus=int(info["NCPU"]),
@@ -170,16 +173,17 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     )
 
 
+def _unpublished(config: Config) -> str | None:
+    repository = config.images.repository
+    is_on_hub = not reference.names_host(repository.partition("/")[0])
+    return repository if is_on_hub and not config.images.push else None
+
+
 def _require_network(api: Any, endpoint: Endpoint, name: str) -> None:
     if name in _ALWAYS_THERE:
         return
     if name.startswith(_NO_ISOLATION):
         raise ConfigError(f"workspace.network: {name} is no isolation", hint="none, bridge, or the name of a network")
-    if name == "model":
-        raise ConfigError(
-            "workspace.network: containers have no way to the model alone yet",
-            hint="use the shell agent, which asks the model from outside, or a network that reaches it",
-        )
     try:
         with typed_errors(endpoint.host):
             api.inspect_network(name)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evalkit.images.credentials import Credentials
-from evalkit.images.reference import DOCKER_HUB, Reference
+from evalkit.manifests.credentials import Credentials
+from evalkit.manifests.reference import DOCKER_HUB, Reference
 
 _TIMEOUT = 20.0
 _HUB_ADDRESS = "registry-1.docker.io"
@@ -164,6 +164,12 @@ class Registry:
         except ValueError:
             is_loopback = name == "localhost"
         return is_loopback or host in self.plain_hosts
+
+
+def plain_hosts(info: Mapping[str, Any]) -> frozenset[str]:
+    """Registries that an engine may talk to without TLS, by what it says of itself."""
+    known: Mapping[str, Any] = (info.get("RegistryConfig") or {}).get("IndexConfigs") or {}
+    return frozenset(name for name, config in known.items() if not config.get("Secure", True))
 
 
 def judge(image: Reference, reply: _Reply) -> Answer:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError
-from evalkit.images.reference import DOCKER_HUB
+from evalkit.manifests.reference import DOCKER_HUB
 
 _HUB_SERVER = "https://index.docker.io/v1/"
 _TOKEN_USER = "<token>"  # noqa: S105  # how helpers say that the secret is a token, and no token itself

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from evalkit.images.reference import parse
+from evalkit.manifests.reference import parse
 
 
 @pytest.mark.parametrize(

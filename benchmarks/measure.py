@@ -1,0 +1,220 @@
+"""How benches measure: whole processes, rounds in which all contenders take their turn, ratios rather than seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+EVALKIT = (sys.executable, "-m", "evalkit")
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+_SAMPLES_PER_SECOND = 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of a program took, with all that it started."""
+
+    wall: float
+    cpu: float
+    megabytes: float
+    """Peak of the whole tree: each page counted once (PSS) where the kernel says so."""
+    written: int
+    """Bytes given to write calls."""
+    output: bytes = field(repr=False)
+
+
+class Watch(threading.Thread):
+    """Samples the memory of a process and its descendants."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._ended = threading.Event()
+        self.peak = 0
+
+    def run(self) -> None:
+        while not self._ended.wait(1 / _SAMPLES_PER_SECOND):
+            self.peak = max(self.peak, sum(map(_memory, _tree(self._pid))))
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def _tree(pid: int) -> list[int]:
+    found = [pid]
+    for each in found:
+        for listing in Path(f"/proc/{each}/task").glob("*/children"):
+            with suppress(OSError):
+                found += map(int, listing.read_text().split())
+    return found
+
+
+def _memory(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def run(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Cost:
+    """Run a program to its end, which must be a good one."""
+    environment = {**os.environ, **(env or {})}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        began = time.monotonic()
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=err)
+        watch = Watch(process.pid)
+        watch.start()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        wall = time.monotonic() - began
+        written = _written(process.pid)
+        watch.stop()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode != 0:
+            sys.exit(f"{' '.join(command)}: exit status {process.returncode}\n{err.read().decode()[-4000:]}")
+        peak = max(watch.peak, 0 if watch.peak else used.ru_maxrss * 1024)
+        return Cost(wall, used.ru_utime + used.ru_stime, peak / 1e6, written, out.read())
+
+
+def _written(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+            if line.startswith("wchar:"):
+                return int(line.split()[1])
+    return 0
+
+
+def infer(folder: Path, instances: int, seconds: float, megabytes: float, workers: int, *more: str) -> Cost:
+    """evalkit's infer over instances that only sleep, and write a trajectory of that size."""
+    environment = {
+        "PYTHONPATH": str(HERE / "workload"),
+        "BENCH_INSTANCES": str(instances),
+        "BENCH_SECONDS": str(seconds),
+        "BENCH_MEGABYTES": str(megabytes),
+    }
+    command = (
+        *EVALKIT, "infer", "--benchmark", "sleep", "--agent", "sleeper", "--set", "workspace.kind=nowhere",
+        "--workers", str(workers), "--run-id", "run", "--quiet", *more,
+    )  # fmt: skip
+    cost = run(command, cwd=folder, env=environment)
+    resolved = json.loads(cost.output)["buckets"]["resolved"]
+    if resolved != instances:
+        sys.exit(f"{resolved} of {instances} instances came to a result")
+    return cost
+
+
+def in_folder(contender: Callable[[Path], Cost]) -> Callable[[], Cost]:
+    """Give each run of a contender a folder of its own."""
+
+    def run_once() -> Cost:
+        with tempfile.TemporaryDirectory(prefix="evalkit-bench-") as folder:
+            return contender(Path(folder))
+
+    return run_once
+
+
+def in_turn(contenders: Mapping[str, Callable[[], Cost]], rounds: int = ROUNDS) -> dict[str, list[Cost]]:
+    """All contenders, one after the other, round by round, so that a noisy minute hits them all."""
+    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, contend in contenders.items():
+            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
+            costs[name].append(contend())
+    return costs
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of all rounds."""
+
+    min: float
+    median: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        return cls(*(round(value, 4) for value in (min(values), statistics.median(values), max(values))))
+
+
+def ratios(costs: Sequence[Cost], floors: Sequence[Cost], attribute: str = "wall") -> Figure:
+    """Round by round, how many times the floor something took."""
+    return Figure.of(
+        [getattr(cost, attribute) / getattr(floor, attribute) for cost, floor in zip(costs, floors, strict=True)]
+    )
+
+
+def describe(costs: Mapping[str, Sequence[Cost]]) -> dict[str, Any]:
+    return {
+        name: {
+            attribute: asdict(Figure.of([getattr(cost, attribute) for cost in each]))
+            for attribute in ("wall", "cpu", "megabytes")
+        }
+        for name, each in costs.items()
+    }
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a bench is to show: the median stays within the limit."""
+
+    name: str
+    figure: Figure
+    limit: float
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return self.figure.median >= self.limit if self.at_least else self.figure.median <= self.limit
+
+
+def report(bench: str, targets: Sequence[Target], **details: Any) -> int:
+    """Print the document of a bench; the exit status says whether its targets hold."""
+    document = {
+        "bench": bench,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "targets": [
+            {"name": each.name, **asdict(each.figure), "limit": each.limit, "at_least": each.at_least,
+             "holds": each.holds}
+            for each in targets
+        ],
+        **details,
+    }  # fmt: skip
+    json.dump(document, sys.stdout, indent=2)
+    print()
+    return 0 if all(each.holds for each in targets) else 1
+
+
+def describe_machine() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    versions = {name: metadata.version(name) for name in ("evalkit", "anyio", "docker", "msgspec", "pydantic", "typer")}
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**30),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+        "versions": versions,
+    }

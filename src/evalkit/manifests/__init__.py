@@ -1,0 +1,1 @@
+"""Images as registries know them: their names, who may ask for them, and whether they exist."""

@@ -1,0 +1,160 @@
+"""What an agent finds in its container that looks for the answer: nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gitwork import git
+from testbeds import Recipe, diff_of, eval_script, make_repository, shelf, write_rows
+
+from commandline import Evalkit
+from engines import find_engine
+
+pytest.importorskip("swebench", reason="swebench is not installed")
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("engine")]
+
+FIX, TEST = "as-only-the-fix-has-it", "as-only-the-hidden-test-has-it"
+BUGGY, FIXED = "def name():\n    return 1\n", f"def name():\n    return {FIX!r}\n"
+TRACES = (
+    FIX, TEST, "Fix:", "Dangling", "dangling commit", "dangling blob", "unreachable", "refs/pull", "stash@",
+    "origin\t", "tag: v2", "refs/tags", "refs/notes", "refs/heads/next",
+)  # fmt: skip
+SEARCH = f"""
+exec 2>&1
+cd /testbed
+echo "--- history"
+git log --all --oneline --decorate
+git log -g --all --oneline
+git reflog --all
+git tag -l; git branch -a -v; git remote -v; git stash list; git notes list; git worktree list
+git for-each-ref; cat .git/packed-refs; find .git/refs .git/logs -type f
+git rev-parse ORIG_HEAD FETCH_HEAD HEAD@{{1}} @{{u}} origin/main v2 $LATER
+git fsck --lost-found --unreachable --no-reflogs; ls .git/lost-found/commit .git/lost-found/other
+git fetch --all; git fetch "$(git config --get remote.origin.url || echo https://example.org/x)"
+echo "--- objects"
+git cat-file --batch-all-objects --batch-check | while read -r id kind size; do
+    git cat-file -p "$id" | grep -a -e {FIX} -e {TEST} && echo "object $id"
+done
+for pack in .git/objects/pack/*.pack; do git verify-pack -v "${{pack%.pack}}.idx" | grep " commit "; done
+echo "--- files"
+grep -r -a -l -s --exclude-dir=proc --exclude-dir=sys --exclude-dir=agent -e {FIX} -e {TEST} /
+for place in /proc/[0-9]*; do
+    tr '\\0' '\\n' < "$place/environ" | grep -a -e FIX_IS -e KEY
+done
+find / -xdev '(' -name eval.sh -o -name test_output.txt -o -name report.json -o -name docker.sock ')'
+mount | grep -v ^overlay | grep -e evalkit -e pytest
+echo "--- network"
+python3 - <<'END'
+import socket
+for place in ("1.1.1.1", 443), ("pypi.org", 443), ("github.com", 443), ("172.17.0.1", 22), ("host.docker.internal", 80):
+    try:
+        socket.create_connection(place, 2)
+        print("reached", place)
+    except OSError as error:
+        print("refused")
+print(sorted(name for _, name in socket.if_nameindex()))
+END
+echo "--- the end"
+"""
+
+
+@dataclass(frozen=True)
+class Secret:
+    row: dict[str, Any]
+    later: str
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secret]:
+    """An instance whose image has the fix in every corner of its history."""
+    folder = tmp_path_factory.mktemp("secret")
+    repository = folder / "repository"
+    repository.mkdir()
+    base = make_repository(repository, {"lib.py": BUGGY, "test_lib.py": "from lib import name\n"})
+    patch = diff_of(repository, {"lib.py": FIXED})
+    test = f"from lib import name\n\n\ndef test_name():\n    assert name() == {FIX!r}, {TEST!r}\n"
+    test_patch = diff_of(repository, {"test_lib.py": test})
+    later = _hide(repository, base)
+    with shelf(find_engine(), folder / "images") as images:
+        image = images.build("secret", Recipe(repository))
+        script = eval_script(base, test_patch, "pytest -rA test_lib.py", ["test_lib.py"], "true")
+        row = {
+            "instance_id": "me__secret-1", "repo": "me/secret", "base_commit": base, "version": "1", "patch": patch,
+            "problem_statement": "name() is wrong.", "test_patch": test_patch, "eval_script": script, "image": image,
+            "FAIL_TO_PASS": ["test_lib.py::test_name"], "PASS_TO_PASS": [], "log_parser": "parse_log_pytest",
+            "eval_type": "pass_and_fail",
+        }  # fmt: skip
+        yield Secret(row, later)
+
+
+def _hide(folder: Path, base: str) -> str:
+    (folder / "lib.py").write_text(FIXED)
+    git("commit", "-qam", f"Fix: {FIX}", cwd=folder)
+    later = git("rev-parse", "HEAD", cwd=folder)
+    git("tag", "-a", "v2", "-m", "fixed", cwd=folder)
+    git("branch", "next", cwd=folder)
+    git("update-ref", "refs/remotes/origin/main", later, cwd=folder)
+    git("update-ref", "refs/pull/1/head", later, cwd=folder)
+    git("remote", "add", "origin", "https://example.org/me/secret", cwd=folder)
+    git("notes", "add", "-m", FIX, cwd=folder)
+    git("gc", "-q", cwd=folder)
+    (folder / "lib.py").write_text(FIXED + "# stashed\n")
+    git("stash", "-q", cwd=folder)
+    (folder / "lib.py").write_text(FIXED + "# dangling\n")
+    git("commit", "-qam", f"Dangling: {FIX}", cwd=folder)
+    (folder / "blob").write_text(f"{FIX} as a blob\n")
+    git("hash-object", "-w", "blob", cwd=folder)
+    (folder / "blob").unlink()
+    git("reset", "-q", "--hard", base, cwd=folder)
+    return later
+
+
+def infer(evalkit: Evalkit, row: dict[str, Any], *arguments: object) -> str:
+    write_rows(evalkit.folder / "rows.jsonl", [row])
+    source = ("--benchmark", "swebench", "--dataset", "rows.jsonl", "--workspace", "docker")
+    done = evalkit("infer", *source, "--set", "workspace.memory=512m", *arguments, timeout=600)
+    assert done.code == 0, done.stderr
+    (found,) = evalkit.rows()
+    log = evalkit.run_directory() / found["artifacts"] / "agent.log"
+    return log.read_text(errors="replace") if log.exists() else str(found["verdict"])
+
+
+def test_the_image_has_it_all_before_it_is_scrubbed(secret: Secret) -> None:
+    client = find_engine().api
+    command = ["sh", "-c", f"cd /testbed && git log --all -p | grep -c {FIX}"]
+    container = client.create_container(secret.row["image"], command, network_disabled=True)
+    try:
+        client.start(container)
+        client.wait(container)
+        assert int(client.logs(container)) > 3, "the test below looks for what is there"
+    finally:
+        client.remove_container(container, force=True)
+
+
+def test_an_agent_that_searches_finds_nothing(secret: Secret, evalkit: Evalkit) -> None:
+    script = SEARCH.replace("$LATER", secret.later)
+    command = json.dumps(["/bin/bash", "-c", script])
+    said = infer(evalkit, secret.row, "--agent", "command", "--set", f"agent.command={command}")
+    assert said.rstrip().endswith("--- the end"), said
+    # The agent's own command line has the words that it looks for; what it found would stand beside them.
+    history, objects, files, network = (part for part in said.split("--- ")[1:5])
+    assert " Base" in history
+    for trace in TRACES:
+        assert trace not in history, history
+    assert secret.later not in [line.split()[0] for line in history.splitlines() if line.split()], history
+    assert "object " not in objects
+    assert objects.count(" commit ") <= 1, objects
+    assert [line for line in files.splitlines()[1:] if line.strip()] == [], files
+    assert "reached" not in network
+    assert "['lo']" in network
+    (row,) = evalkit.rows()
+    assert row["outcome"] == "empty"
+
+
+def test_the_instance_can_be_solved_all_the_same(secret: Secret, evalkit: Evalkit) -> None:
+    assert infer(evalkit, secret.row, "--agent", "gold") == "resolved"

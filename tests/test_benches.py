@@ -1,0 +1,45 @@
+"""The benches run, and their documents are what docs/performance.md is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_bench_prints_its_document_and_its_status_says_whether_targets_hold(tmp_path: Path) -> None:
+    environment = {**os.environ, "BENCH_ROUNDS": "2", "TMPDIR": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "disk.py"], env=environment, capture_output=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    document = json.loads(ended.stdout)
+    (target,) = document["targets"]
+    assert target["holds"]
+    assert 1.0 <= target["min"] <= target["median"] <= target["max"] <= target["limit"]
+    assert set(document["costs"]["evalkit"]) == {"wall", "cpu", "megabytes"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_shows_every_figure(tmp_path: Path) -> None:
+    figure = {"min": 1.0, "median": 2.0, "max": 3.0}
+    cost = {"wall": figure, "cpu": figure, "megabytes": figure}
+    target = {"name": "bytes", **figure, "limit": 1.1, "at_least": False, "holds": False}
+    machine = {"cores": 2, "memory_gib": 24, "system": "Linux", "python": "3", "versions": {"anyio": "4"}}
+    document = {"bench": "disk", "date": "2026-01-01", "machine": machine, "targets": [target], "workload": "w"}
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "disk.json").write_text(json.dumps(document | {"costs": {"evalkit": cost, "peer": cost}}))
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "report.py", results, docs], check=True)
+    page = (docs / "performance.md").read_text()
+    assert "| bytes | 1 | 2 | 3 | ≤ 1.1 | **no** |" in page
+    assert "| peer | 2 (1 to 3) | 2 (1 to 3) | 2 (1 to 3) |" in page
+    for picture in ("performance-disk-wall.svg", "performance-disk-megabytes.svg"):
+        assert picture in page
+        assert (docs / picture).read_text().startswith("<svg")
