@@ -150,5 +150,6 @@ def _report(error: EvalkitError) -> int:
     try:
         stdout.emit({"error": {"kind": error.kind, "message": message, "hint": error.hint}, **error.document})
     except EvalkitError as failure:
-        console.say(f"evalkit: {failure.message}")
+        if failure.message != message:  # it is the very problem that there is
+            console.say(f"evalkit: {failure.message}")
     return error.exit_code

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_SWEEPS = 20
 TOKEN_VARIABLE = "EVALKIT_RUN_TOKEN"  # noqa: S105  # a name, no secret
 _NAME = re.compile(r"evalkit-(\d+)-(\d+)-\w+")
 _GUARD = 'read -r word || exec "$0" -m evalkit.scratch "$@"'
@@ -86,15 +87,44 @@ def sweep_leftovers(parent: Path | None = None) -> list[Path]:
 
 
 def sweep(path: Path) -> None:
-    for pid in processes_of(path):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    for _ in range(_SWEEPS):  # what starts others while it is looked for is found the next time
+        found = processes_of(path)
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            break
     remove(path)
 
 
 def processes_of(path: Path) -> list[int]:
-    """The processes that carry this folder's name as their token."""
-    return processes_with(f"{TOKEN_VARIABLE}={path.name}")
+    """The processes that carry this folder's name as their token, and daemons that work or have files open in it.
+
+    What has dropped all of these cannot be told from other programs. Whoever looks at the folder from a terminal is
+    none of its processes.
+    """
+    return [*processes_with(f"{TOKEN_VARIABLE}={path.name}"), *_daemons_in(path)]
+
+
+def _daemons_in(path: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            links = (process / "cwd", *(process / "fd").iterdir())
+            if not _has_terminal(process) and any(_leads_into(link, path) for link in links):
+                found.append(int(process.name))
+    return found
+
+
+def _leads_into(link: Path, path: Path) -> bool:
+    try:
+        return link.readlink().is_relative_to(path)
+    except OSError:  # it was just closed
+        return False
+
+
+def _has_terminal(process: Path) -> bool:
+    return (process / "stat").read_text().rpartition(")")[2].split()[4] != "0"
 
 
 def processes_with(entry: str) -> list[int]:

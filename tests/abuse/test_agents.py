@@ -7,8 +7,9 @@ import shlex
 
 import pytest
 
-from commandline import Evalkit
-from misbehaviour import DONE, Act, hang, patch_of, row_of, run_acts
+from commandline import Evalkit, all_processes, wait_until
+from misbehaviour import DONE, Act, hang, infer, make_acts, patch_of, row_of, run_acts
+from patience import eventually
 
 pytestmark = pytest.mark.usefixtures("contained")
 
@@ -119,3 +120,21 @@ def test_folders_deeper_than_paths_are_long(evalkit: Evalkit, sandboxed: bool) -
     row = row_of(evalkit, "digs-deep")
     assert (row["failure"]["kind"], row["failure"]["stage"], row["retries"]) == ("agent", "collect", 0)
     evalkit.assert_nothing_left()
+
+
+@pytest.mark.parametrize("sandboxed", [True, False], ids=["sandboxed", "unsandboxed"])
+def test_daemons_of_an_evalkit_that_was_killed(evalkit: Evalkit, sandboxed: bool) -> None:
+    """Without environment, working folder, output and session they are found by a file that they do not know of."""
+    evalkit.choose_sandbox(sandboxed)
+    script = (
+        "(cd /; env -i A=1 setsid sh -c 'sleep 406 & sleep 407' </dev/null >/dev/null 2>&1 &) ; echo began; sleep 408"
+    )
+    make_acts(evalkit, {"daemon": Act(script)})
+    process = evalkit.start(*infer("--run-id", "run"))
+    log = evalkit.runs / "run" / "instances" / "daemon" / "attempt-1" / "agent.log"
+    wait_until(lambda: log.exists() and "began" in log.read_text(), process)
+    wait_until(lambda: list(all_processes().values()).count("sleep") == 3, process)
+    process.kill()
+    process.communicate()
+    assert eventually(lambda: "sleep" not in all_processes().values())
+    assert eventually(lambda: not list(evalkit.temporary.iterdir()))

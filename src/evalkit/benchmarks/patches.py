@@ -58,9 +58,9 @@ def describe_patch(path: Path, job: Job) -> Answer:
 async def _git_into(target: Path, *arguments: str, cwd: Path) -> tuple[int, str]:
     """Run git and write what it prints to a file. A full disk raises OSError; git itself would not say so."""
     reading, writing = os.pipe()
-    with os.fdopen(writing, "wb") as sink:
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb") as sink:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, _save, reading, target)
+            tasks.start_soon(anyio.to_thread.run_sync, _save, source, target)
             try:
                 ended = await _git(*arguments, cwd=cwd, stdout=sink)
             finally:
@@ -68,8 +68,8 @@ async def _git_into(target: Path, *arguments: str, cwd: Path) -> tuple[int, str]
     return ended
 
 
-def _save(reading: int, target: Path) -> None:
-    with os.fdopen(reading, "rb") as source, target.open("wb") as file:
+def _save(source: IO[bytes], target: Path) -> None:
+    with target.open("wb") as file:
         shutil.copyfileobj(source, file, _BLOCK)
 
 

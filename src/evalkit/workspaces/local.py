@@ -76,7 +76,7 @@ class LocalWorkspace:
                     stdout=out,
                     stderr=err,
                     groups=self._groups,
-                    pass_fds=(status,) if self.sandbox else (),
+                    pass_fds=(status,),  # without a sandbox, it only tells whose daemons these are
                 )
                 if self.sandbox is None or not could_not_be_set_up(code, status):
                     _require_room(out, err)

@@ -1,0 +1,73 @@
+"""evalkit config: what holds, and who said so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from commandline import Evalkit
+
+
+def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(evalkit: Evalkit) -> None:
+    (evalkit.folder / "evalkit.toml").write_text(
+        "[run]\nworkers = 2\nretries = 2\nattempts = 2\n[timeouts]\nsolve = '90s'\ngrade = '2h'\n"
+        "[workspace]\nmemory = '2g'\n"
+    )
+    shown = evalkit(
+        "config", "--workers", 4, "--set", "run.critic=graded",
+        EVALKIT_RUN_WORKERS="3", EVALKIT_RUN_RETRIES="3", EVALKIT_TIMEOUTS_SOLVE="30m",
+    )  # fmt: skip
+    assert shown.code == 0, shown.stderr
+    config, origin = shown.document["config"], shown.document["origin"]
+    run = config["run"]
+    assert (run["workers"], run["retries"], run["attempts"], run["stop_on"]) == (4, 3, 2, "critic")
+    assert (config["timeouts"]["solve"], config["timeouts"]["grade"]) == (1800.0, 7200.0)
+    assert config["workspace"]["memory"] == 2 << 30
+    assert origin["run.workers"].startswith("flag --workers")
+    assert origin["run.retries"] == "environment EVALKIT_RUN_RETRIES"
+    assert "evalkit.toml" in origin["run.attempts"]
+    assert origin["run.stop_on"] == "default"
+    assert "--set" in origin["run.critic"]
+
+
+def test_another_file_may_be_named(evalkit: Evalkit) -> None:
+    (evalkit.folder / "evalkit.toml").write_text("[run]\nworkers = 2\n")
+    (evalkit.folder / "other.toml").write_text("[run]\nretries = 7\n")
+    config = evalkit("config", "--config", "other.toml").document["config"]
+    assert config["run"]["retries"] == 7
+    assert config["run"]["workers"] != 2
+
+
+def test_the_schema_describes_every_key(evalkit: Evalkit) -> None:
+    schema = evalkit("config", "--schema").document
+    config = evalkit("config").document["config"]
+    assert set(schema["properties"]) == set(config)
+    json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("benchmark", "name dataset split select limit"),
+        ("agent", "name command prompt"),
+        ("model", "name base_url api_key_env temperature"),
+        ("workspace", "kind network memory cpus unsandboxed"),
+        ("images", "agent_source strategy repository push workers build_dir"),
+        ("run", "workers attempts stop_on critic retries max_cost_usd"),
+        ("timeouts", "open solve collect grade build"),
+        ("output", "dir"),
+    ],
+)
+def test_the_keys_are_those_of_the_contract(evalkit: Evalkit, section: str, keys: str) -> None:
+    assert set(keys.split()) <= set(evalkit("config").document["config"][section])
+
+
+def test_a_secret_is_named_and_never_shown_or_stored(evalkit: Evalkit) -> None:
+    secret = "sk-very-secret-value-0123456789"
+    shown = evalkit("config", "--set", "model.api_key_env=MY_KEY", MY_KEY=secret)
+    assert secret.encode() not in shown.stdout
+    finished = evalkit("infer", "--limit", 1, "--set", "model.api_key_env=MY_KEY", MY_KEY=secret)
+    assert finished.code == 0, finished.stderr
+    for path in evalkit.run_directory().rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
