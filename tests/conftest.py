@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,9 +13,6 @@ from engines import Engine, find_engine
 from forkserver import ForkServer
 from kinds import SECRET, Place, open_place
 from patience import eventually
-
-if TYPE_CHECKING:  # it is in the folder of the tests that use it
-    from wordlist import Library
 
 # A mistake in these has cost a machine its files: they run where tests/test_abuse.py puts them, and nowhere else.
 collect_ignore = [] if is_contained() else ["abuse"]
@@ -53,15 +49,6 @@ def contained(evalkit: Evalkit) -> Iterator[None]:
     yield
     assert eventually(lambda: all_processes() == before), set(all_processes().items()) - set(before.items())
     assert list(evalkit.temporary.iterdir()) == []
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
-    """Containerised instances of a repository with a history, as those of SWE-bench."""
-    from wordlist import make_library
-
-    with make_library(find_engine(), tmp_path_factory.mktemp("library")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -89,6 +89,8 @@ class PrivateEngine:
 
     folder: Path
     tcp: bool = False
+    certificates: Path | None = None
+    """Of the engine, where it listens with TLS."""
     tcp_host: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None)
 
@@ -106,7 +108,9 @@ class PrivateEngine:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 self.tcp_host = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-            arguments += ["--host", self.tcp_host, "--tls=false"]
+            arguments += ["--host", self.tcp_host]
+            place = self.certificates
+            arguments += ["--tls=false"] if place is None else ["--tlsverify", *_name_certificates(place)]
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "docker.pid").unlink(missing_ok=True)
         (self.folder / "config.json").write_text("{}")
@@ -157,6 +161,12 @@ class PrivateEngine:
         require("engine", binary, "there is no busybox")
         assert binary is not None
         self.engine.api.import_image_from_data(make_busybox(Path(binary)), repository="busybox", tag="test")
+
+
+def _name_certificates(place: Path) -> list[str]:
+    return [
+        f"--tls{option}={place}/{name}.pem" for option, name in (("cacert", "ca"), ("cert", "cert"), ("key", "key"))
+    ]
 
 
 def make_busybox(binary: Path) -> bytes:

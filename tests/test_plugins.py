@@ -79,6 +79,17 @@ def test_its_options_are_shown(packages: Path, tmp_path: Path) -> None:
     assert document["agent_options"]["properties"]["old"]["description"] == "Text to replace"
 
 
+def test_help_and_completion_know_it(packages: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(packages), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "evalkit"]
+    shown = subprocess.run([*command, "infer", "-h"], env=environment, capture_output=True, text=True, check=True)
+    assert "Agent rewrite, of evalkit-agent-rewrite: agent.options: old (Text to replace)" in shown.stdout
+    asked = environment | {"_EVALKIT_COMPLETE": "agents"}
+    asking = [*command, "infer", "--agent", ""]
+    words = subprocess.run(asking, env=asked, capture_output=True, text=True, check=True).stdout.split()
+    assert {"rewrite", "gold"} <= set(words)
+
+
 def test_agents_without_options_take_none(packages: Path, tmp_path: Path) -> None:
     code, document, _ = evalkit(packages, tmp_path, "infer", "--agent", "nop", "--set", "agent.options={a = 1}")
     assert code == 2

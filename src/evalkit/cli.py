@@ -40,6 +40,14 @@ class Command(TyperCommand):
                 param.metavar = ""  # else help shows a switch as one that takes a <bool>
         return params
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if any(param.name == "agent" for param in self.params):
+            from evalkit.plugins import describe_agents  # noqa: PLC0415  # looks at other packages, for help only
+
+            lines = [guide.mark_up(line) for line in describe_agents()]
+            self.epilog = "\n\n".join([*lines, self.epilog or ""])
+        super().format_help(ctx, formatter)
+
     def invoke(self, ctx: Any) -> Any:
         stdout.claim()
         return super().invoke(ctx)

@@ -109,7 +109,7 @@ class AgentConfig(Section):
     name: str = Field("gold", description="Agent: who solves")
     command: Argv = Field((), description="Program and arguments of the `command` agent")
     preset: str | None = Field(
-        None, description="What the `command` agent runs: mini-swe-agent, claude-code, codex, aider"
+        None, description="What the `command` agent runs: mini-swe-agent, openhands, claude-code, codex, aider"
     )
     prompt: Location | None = Field(None, description="Template of the prompt, instead of the agent's own")
     options: Mapping[str, Any] = Field({}, description="Options of an agent from another package")

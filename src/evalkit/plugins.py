@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from evalkit.errors import ConfigError
+from evalkit import registry
+from evalkit.errors import ConfigError, EvalkitError
 
 _KEY = "agent.options"
 
@@ -37,3 +38,16 @@ def check_options(agent: str, factory: Any, given: Mapping[str, Any]) -> None:
             raise ConfigError(f"{_KEY}: agent {agent!r} has no option {name}{nearest}") from error
         hint = f"see `evalkit config --agent {agent}` for its options"
         raise ConfigError(f"{_KEY}.{name} of agent {agent!r}: {problem['msg']}", hint=hint) from error
+
+
+def describe_agents() -> Iterator[str]:
+    """A line for each agent of another package, with its options, for people."""
+    for name, package in registry.names_of_others("agents").items():
+        try:
+            model = options_of(registry.load("agents", name))
+        except EvalkitError as error:
+            yield error.message
+            continue
+        fields = model.model_fields if model else {}
+        options = ", ".join(f"{key} ({field.description or 'no description'})" for key, field in fields.items())
+        yield f"Agent {name}, of {package}: {f'{_KEY}: {options}' if options else 'no options'}"

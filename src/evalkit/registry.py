@@ -24,6 +24,12 @@ def names(group: Group) -> list[str]:
     return sorted({point.name for point in entry_points(group=f"evalkit.{group}")})
 
 
+def names_of_others(group: Group) -> dict[str, str]:
+    """Names that other packages registered, each with its package."""
+    owners = {point.name: _owner(point) for point in entry_points(group=f"evalkit.{group}")}
+    return {name: owner for name, owner in sorted(owners.items()) if owner != "evalkit"}
+
+
 def load(group: Group, name: str) -> Any:
     """The object that a package registered under this name."""
     points = [point for point in entry_points(group=f"evalkit.{group}") if point.name == name]

@@ -8,7 +8,7 @@ from evalkit.agents.presets import Preset, find_preset, read_presets
 from evalkit.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", ["mini-swe-agent", "claude-code", "codex", "aider"])
+@pytest.mark.parametrize("name", ["mini-swe-agent", "openhands", "claude-code", "codex", "aider"])
 def test_presets_are_whole_and_their_commands_are_shell(name: str) -> None:
     preset = find_preset(name)
     assert preset.install

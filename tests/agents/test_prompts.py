@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from commandline import Evalkit
 from evalkit.agents.prompts import Prompt, find_prompt
 from evalkit.config import Config
 from evalkit.errors import ConfigError
@@ -72,3 +73,12 @@ def test_a_bad_template_is_named(tmp_path: Path, text: str, reason: str) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no file"):
         find_prompt(Config.model_validate({"agent": {"prompt": tmp_path / "nothing.j2"}}))
+
+
+def test_config_shows_the_template(evalkit: Evalkit) -> None:
+    (evalkit.folder / "mine.j2").write_text("Do {{ statement }}.")
+    own = evalkit("config", "--agent", "shell").document["prompt"]
+    assert "{% block task -%}" in own["template"]
+    mine = evalkit("config", "--agent", "shell", "--set", "agent.prompt=mine.j2").document["prompt"]
+    assert mine["template"] == "Do {{ statement }}."
+    assert evalkit("config", "--agent", "gold").document["prompt"] is None

@@ -16,6 +16,7 @@ from commandline import Evalkit, Finished
 from forkserver import ForkServer
 
 pytest.importorskip("swebench", reason="swebench is not installed")
+pytest_plugins = ("wordlistfixtures",)
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 
@@ -89,6 +90,7 @@ class Graded:
     document: Any
     rows: Mapping[str, dict[str, Any]]
     folder: Path
+    planned_again: list[str]
 
     def file(self, name: str, file: str) -> str:
         return (self.folder / str(self.rows[name]["artifacts"]) / file).read_text()
@@ -110,7 +112,9 @@ def graded(library: Library, tmp_path_factory: pytest.TempPathFactory, fork_serv
         evalkit, "grade", "--predictions", "preds.json", "--report", "report.json", "--set", "run.retries=0"
     )
     assert done.code == 1, done.stderr
-    return Graded(done.document, {row["instance_id"]: row for row in evalkit.rows()}, evalkit.run_directory())
+    run = evalkit.run_directory()
+    planned = [each["id"] for each in evalkit("grade", run, "--dry-run").document["instances"]]
+    return Graded(done.document, {row["instance_id"]: row for row in evalkit.rows()}, run, planned)
 
 
 def test_every_bad_patch_ends_in_its_bucket(graded: Graded) -> None:
@@ -121,6 +125,10 @@ def test_every_bad_patch_ends_in_its_bucket(graded: Graded) -> None:
         ],
         "ungraded": [], "empty": ["empty"], "timeout": [], "error": ["no-tool"], "incomplete": [],
     }  # fmt: skip
+
+
+def test_what_has_a_verdict_is_not_graded_again(graded: Graded) -> None:
+    assert graded.planned_again == ["no-tool"]
 
 
 def test_a_wrong_patch_fails_the_tests_that_it_fails(graded: Graded) -> None:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from gitwork import ScriptAgent, attempt, make_project
 
+from evalkit.agents.shell import ShellAgent, create
 from evalkit.benchmarks.datasets import Row, read_rows
 from evalkit.benchmarks.swebench import SweBench
-from evalkit.benchmarks.swebench_multimodal import Multimodal, fetch_images, illustrate, referenced_images
+from evalkit.benchmarks.swebench_multimodal import (
+    Multimodal,
+    fetch_images,
+    files_of_tests,
+    illustrate,
+    referenced_images,
+)
+from evalkit.config import Config
+from evalkit.domain.models import Job, Meter
+from evalkit.domain.protocols import Workspace
 from evalkit.errors import DatasetError
+from evalkit.testing.model_server import ModelServer, Reply, Request, ToolCall
 from places import shared
 
 
@@ -82,6 +96,78 @@ def test_the_agent_finds_them_in_its_workspace(tmp_path: Path) -> None:
     assert outcome.row["verdict"] == "resolved"
 
 
+@dataclass(frozen=True)
+class Asking:
+    """An agent with its connections open for as long as it works."""
+
+    agent: ShellAgent
+
+    async def solve(self, job: Job, workspace: Workspace, meter: Meter) -> None:
+        async with self.agent.lasting():
+            await self.agent.solve(job, workspace, meter)
+
+
+def test_the_model_sees_the_images_that_the_statement_refers_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("swebench", reason="swebench is not installed")
+    monkeypatch.setenv("THE_KEY", "sk-1")
+    seen: list[Request] = []
+
+    def script(request: Request) -> Reply:
+        seen.append(request)
+        return Reply("done", [ToolCall("finish", {"answer": "done"})])
+
+    project = make_project(tmp_path)
+    with images() as address, ModelServer(script, keys=["sk-1"]) as server:
+        second, gone, first, unused = (f"{address}/{name}" for name in ("b.jpg", "gone.png", "a.png", "c.png"))
+        statement = f"Look at {first}, {gone} and {second}."
+        row = project.row(
+            problem_statement=statement, image_assets=json.dumps({"problem_statement": [second, gone, first, unused]})
+        )
+        (tmp_path / "rows.json").write_text(json.dumps([row]))
+        benchmark = Multimodal(SweBench(str(tmp_path / "rows.json"), "test", (), None))
+        model = {"name": "m", "base_url": server.base_url, "api_key_env": "THE_KEY"}
+        agent = create(Config.model_validate({"agent": {"name": "shell"}, "model": model}), benchmark)
+        outcome = attempt(tmp_path, project, benchmark, Asking(agent))
+    assert outcome.row["outcome"] == "empty", outcome.row
+    text, *pictures = seen[0].messages[-1]["content"]
+    assert f"{first} (Image: 1), {gone} (Image: 2) and {second} (Image: 3)" in text["text"]
+    assert "These images could not be fetched, and are not here: 2." in text["text"]
+    content = base64.b64encode(b"picture").decode()
+    assert [each["image_url"]["url"] for each in pictures] == [
+        f"data:image/png;base64,{content}",
+        f"data:image/jpeg;base64,{content}",
+    ]
+    said = "".join(path.read_text() for path in (tmp_path / "run").rglob("*.log"))
+    assert f"image {gone} cannot be fetched" in said
+
+
+@pytest.mark.parametrize(("name", "verdict", "kind"), [("a.png", "resolved", None), ("gone.png", "ungraded", "grader")])
+def test_files_that_tests_compare_with_are_there_when_they_run(
+    tmp_path: Path, name: str, verdict: str, kind: str | None
+) -> None:
+    pytest.importorskip("swebench", reason="swebench is not installed")
+    project = make_project(tmp_path)
+    with images() as address:
+        assets = {"test_patch": [{"path": "a folder/expected.png", "url": f"{address}/{name}"}]}
+        row = project.row(image_assets=json.dumps(assets))
+        needs = "grep -q picture 'a folder/expected.png' && "
+        row["eval_script"] = row["eval_script"].replace(f"\n{sys.executable} run", f"\n{needs}{sys.executable} run")
+        (tmp_path / "rows.json").write_text(json.dumps([row]))
+        benchmark = Multimodal(SweBench(str(tmp_path / "rows.json"), "test", (), None))
+        script = "test ! -e 'a folder'; sed -i 's/a - b/a + b/' calc.py"
+        outcome = attempt(tmp_path, project, benchmark, ScriptAgent(script))
+    assert outcome.row["verdict"] == verdict
+    assert (outcome.row["failure"] or {}).get("kind") == kind
+
+
+def test_files_of_tests_stay_in_the_repository() -> None:
+    for path in ("/etc/passwd", "../x"):
+        with pytest.raises(ValueError, match="outside of the repository"):
+            files_of_tests({"image_assets": {"test_patch": [{"path": path, "url": "http://x"}]}})
+
+
 def test_assets_that_are_none_are_named() -> None:
     values = {"instance_id": "x", "repo": "r", "base_commit": "a" * 40, "problem_statement": "s", "image_assets": "["}
     with pytest.raises(DatasetError, match=r"rows:3: image_assets"):
@@ -93,3 +179,5 @@ def test_all_real_rows_are_illustrated() -> None:
     instances = [illustrate(row) for row in read_rows(str(shared("swebench/SWE-bench_Multimodal")), "dev")]
     assert len(instances) == 102
     assert sum("(Image: 1)" in instance.statement for instance in instances) > 80
+    assert sum(len(files_of_tests(instance.data)) for instance in instances) == 147
+    assert all(len(instance.images) == instance.statement.count("(Image: ") for instance in instances)

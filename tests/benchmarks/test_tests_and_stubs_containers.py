@@ -15,6 +15,7 @@ from commandline import Evalkit, Finished
 from engines import find_engine
 
 pytest.importorskip("swebench", reason="swebench is not installed")
+pytest_plugins = ("wordlistfixtures",)
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 NEW_TEST = "printf 'from wordlist import split\\n\\ndef test_new():\\n    assert {}\\n' > tests/test_new.py"

@@ -10,6 +10,7 @@ import pytest
 
 from commandline import Evalkit, Finished
 from engines import Engine
+from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
 from evalkit.workspaces.docker.leases import Owner
 
 
@@ -23,7 +24,7 @@ def test_without_an_engine_local_runs_are_fine(evalkit: Evalkit) -> None:
     checks = checks_of(finished)
     if not Path("/var/run/docker.sock").exists():
         assert checks["engine"]["status"] == "warning"
-    assert set(checks) == {"engine", "buildkit", "registry", "disk", "memory", "temp", "bubblewrap"}
+    assert set(checks) == {"engine", "buildkit", "layer", "registry", "disk", "memory", "temp", "bubblewrap"}
     assert finished.code == 0
     assert finished.document["ok"] is True
     for name in checks:
@@ -81,3 +82,37 @@ def test_sweep_removes_what_dead_processes_left_and_nothing_else(evalkit: Evalki
         for container in api.containers(all=True):
             if container["Id"] in ids.values():
                 api.remove_container(container["Id"], force=True)
+
+
+@pytest.mark.engine
+def test_images_that_an_agent_cannot_be_copied_into_are_named(evalkit: Evalkit, engine: Engine) -> None:
+    images = ("--set", f"workspace.image={engine.busybox}", "--set", f"images.agent_base={engine.python}")
+    assert checks_of(evalkit("doctor", *images))["layer"]["status"] == "skipped"
+    baked = (*images, "--set", "images.agent_source=.")
+    assert checks_of(evalkit("doctor", *baked))["layer"]["status"] == "ok"
+    other = "s390x"
+    found = checks_of(evalkit("doctor", *baked, "--set", f"images.platform=linux/{other}"))["layer"]
+    assert found["status"] == "warning"
+    assert engine.busybox in found["message"]
+    assert "images.strategy=install" in found["hint"]
+
+
+def test_the_model_is_asked_one_tiny_question(evalkit: Evalkit) -> None:
+    key = "sk-planted-0123456789"
+    settings = ("model.name=scripted", "model.api_key_env=THE_KEY", "model.prices={input = 1, output = 1}")
+    reply = Reply(calls=[ToolCall("ready", {})], tokens=Tokens(20, 0, 3, 0))
+    complaint = Fault("unauthorized", message=f"Incorrect API key provided: {key}")
+    with ModelServer(in_turn(reply, complaint), keys=[key]) as server:
+        given = [word for each in (*settings, f"model.base_url={server.base_url}") for word in ("--set", each)]
+        finished = evalkit("doctor", "--model", *given, DOCKER_HOST="", THE_KEY=key)
+        check = checks_of(finished)["model"]
+        assert check["status"] == "ok", check
+        assert "scripted answers in" in finished.stderr
+        refused = evalkit("doctor", "--model", *given, DOCKER_HOST="", THE_KEY=key)
+        assert refused.code == 3
+        assert checks_of(refused)["model"]["status"] == "failed"
+        assert "401" in refused.stderr
+        unset = evalkit("doctor", "--model", *given, DOCKER_HOST="")
+        assert "THE_KEY" in unset.stderr
+    assert len(server.calls) == 2
+    assert key.encode() not in finished.stdout + refused.stdout + (finished.stderr + refused.stderr).encode()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import httpx
 import pytest
 
@@ -17,7 +20,9 @@ from evalkit.domain.budget import Budget
 from evalkit.domain.models import Instance, Job, Meter, Usage
 from evalkit.models.client import create_chat
 from evalkit.models.forwarder import Counter
+from evalkit.sockets import address_of
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
+from patience import eventually
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-upstream-012345"
@@ -125,6 +130,36 @@ async def test_a_cut_answer_is_seen_as_cut(tmp_path: Path, monkeypatch: pytest.M
             with pytest.raises(httpx.RequestError):
                 await client.post("/chat/completions", json=question(stream=stream))
     assert meter.usage == Usage(llm_calls=1, cost_usd=None)
+
+
+async def test_a_call_ends_when_its_caller_hangs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter(Budget("attempt", 10.0))
+    with ModelServer(in_turn(Reply("late", delay=600), Reply("x", cost_usd=1)), cost_style="openrouter") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/chat/completions", json=question(), timeout=0.5)
+            assert await anyio.to_thread.run_sync(eventually, lambda: server.in_flight == 0)
+            answer = await client.post("/chat/completions", json=question())
+            assert answer.status_code == 200
+    assert [call.outcome for call in server.calls] == ["hung_up", "reply"]
+    assert (meter.usage.llm_calls, meter.usage.cost_usd, meter.usage.known_cost_usd) == (2, None, 1.0)
+
+
+async def test_a_caller_that_has_heard_enough_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients close the connection at the last event, which is not the end of the stream."""
+    meter = Meter()
+    with ModelServer(in_turn(Reply("x", tokens=TOKENS, cost_usd=0.5)), cost_style="openrouter") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as _:
+            body = json.dumps(question(stream=True))
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: door\r\nContent-Length: {len(body)}\r\n\r\n"
+            heard = b""
+            with address_of(tmp_path / "model.sock") as address, socket.socket(socket.AF_UNIX) as caller:
+                caller.connect(address)
+                caller.sendall((head + body).encode())
+                while b"[DONE]" not in heard:
+                    heard += await anyio.to_thread.run_sync(caller.recv, 4096)
+            assert await anyio.to_thread.run_sync(eventually, lambda: meter.usage.llm_calls == 1)
+    assert meter.usage == Usage(llm_calls=1, cost_usd=0.5, **COUNTED)
 
 
 async def test_an_endpoint_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 from collections import Counter
@@ -135,28 +134,3 @@ def test_an_engine_that_hangs_does_not_keep_evalkit_from_ending(evalkit: Evalkit
     wait_for(lambda: running(private) == 0)
     assert evalkit("doctor", "--sweep").code == 0
     assert private.engine.containers() == []
-
-
-def test_the_same_code_reaches_an_engine_by_tcp(evalkit: Evalkit, tmp_path_factory: pytest.TempPathFactory) -> None:
-    find_engine()
-    require_root()
-    private = PrivateEngine(tmp_path_factory.mktemp("engine"), tcp=True)
-    private.start()
-    private.import_busybox()
-    try:
-        make_tasks(evalkit.folder / "tasks", 3, tests="[ -s answer ]")
-        evalkit.variables["DOCKER_HOST"] = private.tcp_host
-        finished = evalkit(*in_containers(private, "echo x >answer; sleep 1000", "--timeout", "2"))
-        rows = evalkit.rows()
-        assert Counter((row["outcome"], row["verdict"]) for row in rows) == {("timeout", "resolved"): 3}, (
-            finished.stderr
-        )
-        assert private.engine.containers() == []
-
-        process = evalkit.start(*in_containers(private, "sleep 1000", "--run-id", "killed"))
-        wait_until(lambda: running(private) == 3, process)
-        os.kill(process.pid, 9)
-        process.communicate()
-        wait_for(lambda: running(private) == 0)
-    finally:
-        private.stop()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from evalkit import __version__, registry
 from evalkit.agents.prompts import Prompt, find_prompt
@@ -20,6 +22,7 @@ from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
 from evalkit.domain.models import Instance, Job, Meter
 from evalkit.domain.protocols import (
+    IMAGES,
     Benchmark,
     Completion,
     Conversation,
@@ -99,10 +102,17 @@ class ShellAgent:
             finally:
                 trajectory.add("end", reason=reason, detail=detail, usage=meter.usage.model_dump())
 
-    def messages(self, instance: Instance, places: Places) -> tuple[list[Message], list[dict[str, Any]]]:
-        """How a conversation begins, and what the trajectory says of that."""
+    def messages(
+        self, instance: Instance, places: Places, copies: Mapping[str, Path | None] = MappingProxyType({})
+    ) -> tuple[list[Message], list[dict[str, Any]]]:
+        """How a conversation begins, and what the trajectory says of that.
+
+        Images of the statement may have copies on this machine; one with None could not be had, and is left out.
+        """
         system, task = self.prompt.render(prompt_variables(instance, places, self.config))
-        images = [_load_image(place) for place in instance.images]
+        task += _name_missing(instance.images, copies)
+        found = {url: copies.get(url, url) for url in instance.images}
+        images = [_load_image(str(place)) for place in found.values() if place is not None]
         said: list[dict[str, Any]] = [{"role": "system", "text": system}] if system else []
         said.append({"role": "user", "text": task, "images": list(instance.images)})
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
@@ -141,7 +151,8 @@ class Work:
 
     async def do(self) -> tuple[str, str]:
         """Go on until something ends the work; why it ended, and what there is to say about that."""
-        self.messages, said = self.agent.messages(self.job.instance, self.workspace.places)
+        copies = await anyio.to_thread.run_sync(read_copies, self.job.folder / IMAGES)
+        self.messages, said = self.agent.messages(self.job.instance, self.workspace.places, copies)
         for message in said:
             self.trajectory.add("message", **message)
         for step in range(1, self.agent.config.max_steps + 1):
@@ -280,6 +291,19 @@ def prompt_variables(instance: Instance, places: Places, config: AgentConfig) ->
         "command_timeout": f"{config.command_timeout:g} s",
         "max_steps": config.max_steps,
     }
+
+
+def read_copies(folder: Path) -> dict[str, Path | None]:
+    """The images that the benchmark has fetched, by address; None for one that it could not fetch."""
+    listing = folder / "images.json"
+    if not listing.exists():
+        return {}
+    return {each["url"]: folder / each["file"] if each["file"] else None for each in json.loads(listing.read_bytes())}
+
+
+def _name_missing(images: Sequence[str], copies: Mapping[str, Path | None]) -> str:
+    numbers = [str(number) for number, url in enumerate(images, start=1) if copies.get(url, url) is None]
+    return f"\n\nThese images could not be fetched, and are not here: {', '.join(numbers)}." if numbers else ""
 
 
 def _load_image(place: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -63,14 +63,15 @@ class SweBench:
         await self._repository(workspace).diff(start, patch, self.exclude)
         return describe_patch(patch, job)
 
-    async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace, before_tests: Sequence[str] = ()) -> Grade:
+        """Judge an answer. Some data sets have commands that must run between the reference tests' patch and them."""
         assert answer.patch is not None
         set_aside(job.folder, LOG, REPORT)
         refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
         if refusal is not None:
             (job.folder / LOG).write_text(f"{rows.NOT_APPLIED}:\n{refusal}\n")
             return await self._judge(job)
-        lacked_memory = await self._run_tests(job, workspace)
+        lacked_memory = await self._run_tests(job, workspace, before_tests)
         grade = await self._judge(job)
         if grade.verdict != "resolved" and lacked_memory:
             raise Failed("oom", "a process of the tests was killed for lack of memory")
@@ -89,9 +90,9 @@ class SweBench:
         graders.require_sound(report)
         return Grade(verdict="resolved" if report["resolved"] else "unresolved", score=float(report["resolved"]))
 
-    async def _run_tests(self, job: Job, workspace: Workspace) -> bool:
+    async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> bool:
         """Whether memory ran out meanwhile."""
-        script, log = rows.make_eval_script(_row(job)), job.folder / LOG
+        script, log = rows.make_eval_script(_row(job), before_tests), job.folder / LOG
         if script is None:
             raise Failed("grader", f"{job.instance.id} has no eval_script: use a newer revision of the data set")
         place = workspace.places.logs / "grader" / "eval.sh"

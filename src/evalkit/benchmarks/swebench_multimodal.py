@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +17,9 @@ from evalkit.benchmarks import swebench
 from evalkit.benchmarks.datasets import Row, read_rows
 from evalkit.benchmarks.swebench_rows import to_instance
 from evalkit.config import Config
+from evalkit.domain.failures import Failed
 from evalkit.domain.models import Answer, Grade, Instance, Job
-from evalkit.domain.protocols import Workspace
+from evalkit.domain.protocols import IMAGES, Workspace
 from evalkit.errors import DatasetError
 from evalkit.logs import logger
 
@@ -47,7 +49,7 @@ class Multimodal:
     async def prepare(self, job: Job, workspace: Workspace) -> None:
         await self.swebench.prepare(job, workspace)
         urls = referenced_images(job.instance.data)
-        folder = job.folder / "images"
+        folder = job.folder / IMAGES
         missing = await anyio.to_thread.run_sync(fetch_images, urls, folder, abandon_on_cancel=True) if urls else {}
         for url, reason in missing.items():
             logger.warning("%s: image %s cannot be fetched: %s", job.instance.id, url, reason)
@@ -61,7 +63,17 @@ class Multimodal:
         return await self.swebench.collect(job, workspace)
 
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
-        return await self.swebench.grade(job, answer, workspace)
+        files = files_of_tests(job.instance.data)
+        place = workspace.places.logs / "grader" / "assets"
+        if files:
+            folder = job.scratch / "assets"
+            await anyio.to_thread.run_sync(fetch_files, [url for _, url in files], folder, abandon_on_cancel=True)
+            await workspace.write(folder, place)
+        commands = [
+            f"mkdir -p {shlex.quote(str(path.parent))} && cp {place}/{number} {shlex.quote(str(path))}"
+            for number, (path, _) in enumerate(files)
+        ]
+        return await self.swebench.grade(job, answer, workspace, commands)
 
     def reference_patch(self, instance: Instance) -> bytes:
         return self.swebench.reference_patch(instance)
@@ -75,6 +87,7 @@ def illustrate(row: Row) -> Instance:
     instance = to_instance(row)
     try:
         urls = referenced_images(row.values)
+        files_of_tests(row.values)
     except ValueError as error:
         raise DatasetError(f"{row.where}: image_assets: {error}") from error
     statement = instance.statement
@@ -82,16 +95,34 @@ def illustrate(row: Row) -> Instance:
         statement = statement.replace(url, f"{url} (Image: {number})", 1)
     if urls:
         statement += _NOTE.format(place="$EVALKIT_LOGS/agent/images")
-    return instance.model_copy(update={"statement": statement})
+    return instance.model_copy(update={"statement": statement, "images": tuple(urls)})
 
 
-def referenced_images(values: Mapping[str, Any]) -> list[str]:
-    """The images of the statement that it refers to, in its order. Images of patches are never among them."""
+def files_of_tests(values: Mapping[str, Any]) -> list[tuple[PurePosixPath, str]]:
+    """Files that the patches of the tests and of the solution leave out, because they are no text: path and address."""
+    assets = read_assets(values)
+    files = []
+    for entry in (*(assets.get("test_patch") or ()), *(assets.get("patch") or ())):
+        if isinstance(entry, dict) and entry.get("path"):
+            path = PurePosixPath(str(entry["path"]))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{path} is outside of the repository")
+            files.append((path, str(entry.get("url"))))
+    return files
+
+
+def read_assets(values: Mapping[str, Any]) -> dict[str, Any]:
     assets = values.get("image_assets") or {}
     if isinstance(assets, str):
         assets = json.loads(assets)
     if not isinstance(assets, dict):
         raise ValueError(f"an object is needed, this is {type(assets).__name__}")
+    return assets
+
+
+def referenced_images(values: Mapping[str, Any]) -> list[str]:
+    """The images of the statement that it refers to, in its order. Images of patches are never among them."""
+    assets = read_assets(values)
     given = assets.get("problem_statement") or []
     urls = [entry["url"] if isinstance(entry, dict) else entry for entry in given]
     if not all(isinstance(url, str) for url in urls):
@@ -104,6 +135,7 @@ def referenced_images(values: Mapping[str, Any]) -> list[str]:
 def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
     """Put images into a folder, named after their number. Returns those that could not be had, and why."""
     folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
     missing: dict[str, str] = {}
     for number, url in enumerate(urls, start=1):
         try:
@@ -111,23 +143,41 @@ def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
         except (URLError, OSError, ValueError) as error:
             missing[url] = str(error)
         else:
-            (folder / f"{number}{suffix}").write_bytes(content)
-    listing = [{"number": number, "url": url, "missing": missing.get(url)} for number, url in enumerate(urls, start=1)]
+            files[url] = f"{number}{suffix}"
+            (folder / files[url]).write_bytes(content)
+    listing = [
+        {"number": number, "url": url, "file": files.get(url), "missing": missing.get(url)}
+        for number, url in enumerate(urls, start=1)
+    ]
     (folder / "images.json").write_text(json.dumps(listing, indent=1))
     return missing
 
 
+def fetch_files(urls: Sequence[str], folder: Path) -> None:
+    """Put files into a folder, named after their number. Tests without one of them would judge nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, url in enumerate(urls):
+        try:
+            (folder / str(number)).write_bytes(_read(url)[0])
+        except (URLError, OSError, ValueError) as error:
+            raise Failed("grader", f"the tests need {url}, which cannot be fetched: {error}") from error
+
+
 def _fetch(url: str) -> tuple[bytes, str]:
+    content, kind = _read(url)
+    if kind not in _SUFFIXES:
+        raise ValueError(f"{kind} is no image that models take")
+    return content, _SUFFIXES[kind]
+
+
+def _read(url: str) -> tuple[bytes, str]:
     if not url.startswith(("http://", "https://")):
         raise ValueError("no address of the web")
     with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  # checked above
-        kind = response.headers.get_content_type()
-        if kind not in _SUFFIXES:
-            raise ValueError(f"{kind} is no image that models take")
         content = response.read(_LARGEST_IMAGE + 1)
     if len(content) > _LARGEST_IMAGE:
         raise ValueError(f"more than {_LARGEST_IMAGE >> 20} MB")
-    return content, _SUFFIXES[kind]
+    return content, response.headers.get_content_type()
 
 
 def create(config: Config) -> Multimodal:

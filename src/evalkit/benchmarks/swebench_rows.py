@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def read_tests(values: Mapping[str, Any], column: str, where: str = "") -> list[
     return given
 
 
-def make_eval_script(values: Mapping[str, Any]) -> str | None:
+def make_eval_script(values: Mapping[str, Any], before_tests: Sequence[str] = ()) -> str | None:
     """The script that runs the tests; None for old rows, which have none.
 
     As the official harness does it, the status of the tests is printed behind their output: without it, a patch could
@@ -79,6 +79,8 @@ def make_eval_script(values: Mapping[str, Any]) -> str | None:
     if not isinstance(script, str) or not script.strip():
         return None
     lines = script.strip().split("\n")
+    start = next((number for number, line in enumerate(lines) if START_OF_TESTS in line), len(lines))
+    lines[start:start] = before_tests
     end = next((number for number, line in enumerate(lines) if END_OF_TESTS in line), None)
     if end is not None:
         variable = "SWEBENCH_TEST_EXIT_CODE"

@@ -97,6 +97,7 @@ def _checks(config: Config, folder: Path, *, model: bool) -> Iterator[Check]:
     engine, info = _check_engine(config, folder)
     yield engine
     yield _check_builder() if info else Check("buildkit", "skipped", "no engine, no images")
+    yield _check_layer(config, info)
     yield _check_registry(config)
     yield _check_disk(config, info)
     yield _check_memory(config, info)
@@ -147,6 +148,33 @@ def _check_builder() -> Check:
         hint = "install Docker's buildx plugin: builds are faster then, and nothing of the install stays in the image"
         return Check("buildkit", "warning", f"only the classic builder works ({builder.program})", hint, facts)
     return Check("buildkit", "ok", f"BuildKit by {builder.kind} ({builder.program})", facts=facts)
+
+
+def _check_layer(config: Config, info: Mapping[str, Any]) -> Check:
+    """Whether the agent, installed once, can be copied into images: all are of one architecture."""
+    from evalkit.images import client  # noqa: PLC0415  # for this check only
+
+    if config.images.agent_source is None or not info:
+        return Check("layer", "skipped", "no images.agent_source" if info else "no engine, no images")
+    if config.images.strategy == "install":
+        return Check("layer", "ok", "the agent is installed in each image")
+
+    async def look() -> tuple[str, dict[str, str]]:
+        docker = await client.find()
+        local = await docker.images()
+        names = [name for name in (config.images.agent_base, config.workspace.image) if name in local]
+        return docker.architecture, await docker.architectures(names)
+
+    try:
+        own, found = anyio.run(look)
+    except (EvalkitError, ValueError) as error:
+        return Check("layer", "warning", str(error))
+    wanted = (config.images.platform or own).rpartition("/")[2]
+    facts = {"architecture": wanted, "images": found}
+    if others := [f"{name} is made for {each}" for name, each in found.items() if each != wanted]:
+        said = f"the agent layer is made for {wanted}, and {' and '.join(others)}"
+        return Check("layer", "warning", said, "set images.strategy=install, or images.platform", facts)
+    return Check("layer", "ok", f"the agent is installed once, for {wanted}, and copied into images", facts=facts)
 
 
 def _check_registry(config: Config) -> Check:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from evalkit import registry, stdout
-from evalkit.agents.prompts import find_prompt
+from evalkit.agents.prompts import Prompt, find_prompt
 from evalkit.commands.options import FLAGS, configured
 from evalkit.config import Config
 from evalkit.plugins import options_of
@@ -37,8 +37,12 @@ def show_config(
                 "schema": 1,
                 "config": config.model_dump(mode="json"),
                 "origin": dict(settings.origin),
-                "prompt": None if prompt is None else {"path": str(prompt.path), "sha256": prompt.sha256},
+                "prompt": None if prompt is None else _describe(prompt),
                 "agent_options": None if options is None else options.model_json_schema(),
             }
         )
     return 0
+
+
+def _describe(prompt: Prompt) -> dict[str, str]:
+    return {"path": str(prompt.path), "sha256": prompt.sha256, "template": prompt.path.read_text(encoding="utf-8")}

@@ -39,6 +39,7 @@ class Board:
     memory: int | None = None
     held: str | None = None
     last_problem: str | None = None
+    slowest: str | None = None
     began: float = field(init=False)
     _recent: deque[float] = field(init=False)
     """When the last ones ended; first of all, when the first one could begin."""

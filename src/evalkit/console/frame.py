@@ -78,6 +78,8 @@ def _facts(board: Board) -> Iterator[Text]:
     yield Text(_GAP.join(facts))
     if board.held:
         yield Text(f"nothing new starts: {printable(board.held)}", "yellow")
+    if board.slowest:
+        yield Text(f"slowest: {printable(board.slowest)}", "dim")
     if board.last_problem:
         yield Text(f"last error: {printable(board.last_problem)}", "dim")
 

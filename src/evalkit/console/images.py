@@ -61,13 +61,13 @@ class ImageWatch:
             self._board.last_problem = f"{name}{why}"
         if status == "built":
             self._slowest = heapq.nlargest(_SLOWEST, [*self._slowest, (seconds, name)])
+            self._board.slowest = ", ".join(f"{name} {duration(seconds)}" for seconds, name in self._slowest)
         self._display.changed()
         self._display.tell(f"[{self._board.done}/{self._board.total}] {name} {status} {seconds:.1f} s{why}")
 
     def tell_slowest(self) -> None:
-        if self._slowest:
-            shown = ", ".join(f"{name} {duration(seconds)}" for seconds, name in self._slowest)
-            self._display.tell(f"slowest: {shown}")
+        if self._board.slowest:
+            self._display.tell(f"slowest: {self._board.slowest}")
 
     def _notice_silence(self) -> None:
         for name, item in self._board.under_way.items():

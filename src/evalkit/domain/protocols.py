@@ -188,6 +188,13 @@ Programs in the workspace find it as an OpenAI-compatible endpoint at the URL in
 """
 
 
+IMAGES = "images"
+"""In the folder of an attempt, where its benchmark has fetched images of the statement: copies of them.
+
+`images.json` lists them in order: `url`, and `file` with the name of the copy, or `missing` with a reason.
+"""
+
+
 class Forwarding(Protocol):
     @property
     def problem(self) -> Failed | None:

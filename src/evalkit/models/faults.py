@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from evalkit import masking
 from evalkit.domain.failures import Failed, Kind
 
 _LONGEST = 300
@@ -23,7 +24,8 @@ class CallFailed(Failed):
     """A call of the model failed."""
 
     def __init__(self, kind: Kind, message: str, *, again: bool = False, retry_after: float | None = None) -> None:
-        super().__init__(kind, message, retry_after=retry_after)
+        # Endpoints like to repeat the key that they refuse.
+        super().__init__(kind, masking.mask(message), retry_after=retry_after)
         self.again = again
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import h11
 
 from evalkit import masking
 from evalkit.domain.budget import BudgetSpent
-from evalkit.domain.failures import Failed
+from evalkit.domain.failures import Failed, unwrap
 from evalkit.domain.models import Meter, Usage
 from evalkit.logs import logger
 from evalkit.models.client import Upstream
@@ -86,7 +88,8 @@ class Forwarder:
         async with self._upstream.pace.slot(len(body) // _BYTES_PER_TOKEN) as taken:
             try:
                 with self._meter.budget.reserving(self._latest_usd):
-                    await self._forward(connection, path, body, kept | self._credentials(path), taken)
+                    async with connection.kept_by_the_other_side():
+                        await self._forward(connection, path, body, kept | self._credentials(path), taken)
             except BudgetSpent as spent:
                 self.problem = self.problem or spent
                 await connection.refuse(400, "budget_exceeded", spent.message)
@@ -111,7 +114,8 @@ class Forwarder:
     ) -> None:
         import httpx  # noqa: PLC0415  # likewise
 
-        usage = UNMETERED
+        usage, counter = UNMETERED, Counter("")
+        told: Mapping[str, str] = {}
         try:
             url, headers = self._upstream.base_url + path, {**headers, "Accept-Encoding": "identity"}
             async with self._upstream.http.stream("POST", url, content=body, headers=headers) as response:
@@ -119,12 +123,13 @@ class Forwarder:
                     usage = Usage()
                     await self._pass_on_refusal(connection, response)
                     return
-                counter = Counter(response.headers.get("content-type", ""))
+                told = response.headers
+                counter = Counter(told.get("content-type", ""))
                 await connection.begin(response.status_code, response.headers)
                 async for block in response.aiter_raw():
                     counter.feed(block)
                     await connection.send(block)
-                usage = read_usage(counter.counted(), response.headers, self._upstream.prices)
+                counter.is_final = True
                 await connection.end()
         except httpx.ConnectError as error:
             usage = Usage()
@@ -134,6 +139,9 @@ class Forwarder:
             # In the middle of an answer, so that the other side sees that it is not whole.
             raise _BrokenOff from error
         finally:
+            # Callers hang up as soon as they have heard enough, which may be before the answer has ended.
+            if counter.is_final:
+                usage = read_usage(counter.counted(), told, self._upstream.prices)
             self._meter.add(usage)
             taken.used = usage.tokens
             self._latest_usd = usage.known_cost_usd or self._latest_usd
@@ -160,6 +168,8 @@ class Counter:
         self._streams = content_type.startswith("text/event-stream")
         self._rest = b""
         self._found: dict[str, Any] = {}
+        self.is_final = False
+        """Whether the usage is known that comes at the end."""
 
     def feed(self, block: bytes) -> None:
         self._rest += block
@@ -188,9 +198,14 @@ class Counter:
             return
         if not isinstance(document, dict):
             return
-        for place in (document, document.get("response"), document.get("message")):
+        for name, place in (
+            ("", document),
+            ("response", document.get("response")),
+            ("message", document.get("message")),
+        ):
             if isinstance(place, dict) and isinstance(place.get("usage"), dict):
                 self._found |= place["usage"]
+                self.is_final = self.is_final or name != "message"  # with which a stream of Anthropic's begins
 
 
 class _BrokenOff(Exception):
@@ -217,6 +232,26 @@ class _Connection:
                 return None
         self.body = b"".join(pieces)
         return event
+
+    @asynccontextmanager
+    async def kept_by_the_other_side(self) -> AsyncIterator[None]:
+        """What is done in here is cancelled when the other side hangs up: nobody waits for it any more."""
+
+        async def watch(scope: anyio.CancelScope) -> None:
+            early = 0
+            with suppress(OSError, h11.ProtocolError):
+                while early <= _LARGEST_BODY and (content := await self._stream.receive()):
+                    early += len(content)
+                    self._http.receive_data(content)  # its next request, before this one is answered
+            scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch, tasks.cancel_scope)
+                yield
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise unwrap(group) from group
 
     async def _data(self) -> AsyncIterator[bytes]:
         while isinstance(event := await self._next_event(), h11.Data):

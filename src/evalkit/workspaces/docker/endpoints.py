@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from evalkit.errors import ConfigError, EngineUnavailable
 from evalkit.workspaces.docker.connection import Certificates, Endpoint
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+_LONGEST_FOLDER = 80
 _REMOTE_SOCKET = "/var/run/docker.sock"
 _SSH_OPTIONS = ("BatchMode=yes", "ExitOnForwardFailure=yes", "ServerAliveInterval=15", "ConnectTimeout=15")
 
@@ -23,7 +25,7 @@ def find_endpoint(environment: Mapping[str, str], scratch: Path) -> Endpoint:
     if parts.scheme == "unix":
         return Endpoint(host, Path(parts.netloc + parts.path))
     if parts.scheme == "ssh":
-        socket = scratch / "engine.sock"
+        socket = _shorten(scratch) / "engine.sock"
         return Endpoint(host, socket, is_local=False, tunnel=_open_tunnel(host, parts, socket))
     assert parts.hostname is not None
     assert parts.port is not None
@@ -60,6 +62,13 @@ def _find_certificates(scheme: str, environment: Mapping[str, str]) -> Certifica
             hint="it holds ca.pem, cert.pem and key.pem",
         ) from error
     return certificates
+
+
+def _shorten(folder: Path) -> Path:
+    """The folder by a name that leaves room for a socket, whose address takes 108 bytes, for as long as we live."""
+    if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+        return folder
+    return Path(f"/proc/{os.getpid()}/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}")
 
 
 def _open_tunnel(host: str, parts: SplitResult, socket: Path) -> subprocess.Popen[bytes]:

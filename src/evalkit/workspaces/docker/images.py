@@ -48,6 +48,7 @@ class Images:
     """Asked when the engine does not pass on all that one said."""
     unpublished: str | None = None
     """A repository that images are built for and not pushed to: what the engine lacks of it is nowhere."""
+    _untold: list[str] = field(default_factory=list)
     _found: dict[str, Image] = field(default_factory=dict)
     _locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
     _pulling: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_PULLS_AT_ONCE))
@@ -135,6 +136,8 @@ class Images:
         async with anyio.create_task_group() as tasks:
             for name in names:
                 tasks.start_soon(look, name)
+        if self._untold:
+            logger.warning("%d images are not on the engine, which cannot ask registries for them", len(self._untold))
         return dict(sorted(reasons.items()))
 
     async def _why_missing(self, name: str) -> str | None:
@@ -146,7 +149,7 @@ class Images:
             try:
                 await self.client.call(self.client.api.inspect_distribution, name)
             except Unsupported:
-                logger.warning("%s is not on the engine, and will be known to exist when it is pulled", name)
+                self._untold.append(name)
                 return None
             except Refused as error:
                 if kind_of_answer(error.status) == "image_missing":

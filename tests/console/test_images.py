@@ -1,0 +1,37 @@
+"""What build-images shows at a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import Bench
+from commandline import parse_strictly
+from terminals import Terminal
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_build_as_a_person_sees_it(bench: Bench) -> None:
+    bench.task("quick", f"RUN echo {bench.repository}")
+    bench.task("broken", f"RUN echo {bench.repository}; exit 3")
+    for name in ("one", "two", "three"):
+        bench.task(f"slow-{name}", f"RUN echo {bench.repository}-{name}; sleep 1000")
+    evalkit = bench.evalkit
+    arguments = ("build-images", bench.tasks, "--workers", "2", *bench.settings(retries=0))
+    terminal = Terminal(evalkit.argv(*arguments), evalkit.folder, evalkit.environment(), 140, 30)
+    try:
+        shown = terminal.wait_for(
+            lambda text: all(part in text for part in ("2/5 images", "built 1", "failed 1", "2 running", "slowest: "))
+        )
+        assert "skipped 0" in shown
+        assert "about " in shown, "how long it may still take"
+        assert "last error: " in shown
+        assert shown.count("  build ") == 2
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+    document = parse_strictly(terminal.stdout)
+    assert (document["planned"], document["built"], document["failed"]) == (5, 1, 1)
+    bench.assert_nothing_left()
