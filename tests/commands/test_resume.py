@@ -77,13 +77,13 @@ def test_an_unknown_kind_is_refused(run: Evalkit) -> None:
 
 def test_what_never_started_or_was_torn_is_done(run: Evalkit) -> None:
     results = run.run_directory() / "results.jsonl"
-    lines = results.read_bytes().splitlines(keepends=True)
-    results.write_bytes(lines[0] + lines[1][:100])  # in the middle of writing the second row, all power was lost
-    kept = json.loads(lines[0])["instance_id"]
+    lines = {json.loads(line)["instance_id"]: line for line in results.read_bytes().splitlines(keepends=True)}
+    # In the middle of writing the second row, all power was lost.
+    results.write_bytes(lines["task-000"] + lines["task-001"][:100])
     resumed = run("resume", "--quiet")
     assert resumed.code == 0, resumed.stderr
     assert Counter(row["instance_id"] for row in run.rows()) == Counter(f"task-00{n}" for n in range(4))
-    assert run.rows()[0]["instance_id"] == kept
+    assert run.rows()[0] == json.loads(lines["task-000"])
     assert resumed.document["unreadable"] == []
 
 
