@@ -4,7 +4,7 @@ BENCH ?= overhead memory scale aggregate startup containers images disk
 PEERS := $(or $(BENCH_PEERS),$(HOME)/.cache/evalkit-bench)
 RESULTS := build/bench
 
-.PHONY: help check test completions bench peers
+.PHONY: help check test test-slow completions bench peers
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,6 +16,9 @@ check: test ## Lint, types and tests
 
 test: ## The tests, but for the slow ones
 	$(PYTHON) -m pytest
+
+test-slow: ## The tests that take more than about 20 s each, with an engine: half an hour
+	$(PYTHON) -m pytest -m slow
 
 completions: ## Write completions/ anew, after commands or options have changed
 	$(PYTHON) completions/generate.py
