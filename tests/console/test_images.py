@@ -8,7 +8,7 @@ from bench import Bench
 from commandline import parse_strictly
 from terminals import Terminal
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 def test_a_build_as_a_person_sees_it(bench: Bench) -> None:
