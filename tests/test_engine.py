@@ -498,6 +498,16 @@ def test_an_engine_that_comes_back_does_not_end_the_run(tmp_path: Path) -> None:
     assert outcomes(rig.execute()) == {("submitted", "resolved"): 60}
 
 
+def test_an_engine_that_is_gone_ends_the_run_whatever_still_succeeds(tmp_path: Path) -> None:
+    """What was through with the engine in time is no sign that it is back."""
+    lost = in_turn(sleep(10), fail(Failed("engine", "connection reset")))
+    script = {f"fake-{n:04}": [in_turn(sleep(5 + 5 * n), answer())] for n in range(1, 20)}
+    rig = Rig(tmp_path, FakeBenchmark(500), FakeAgent(lost, script), workers=25)
+    with pytest.raises(EngineUnavailable):
+        rig.execute()
+    assert len(rig.agent.jobs) <= 60
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 def test_the_only_instance_is_tried_again_too(tmp_path: Path, failures: int) -> None:
     lost = fail(Failed("engine", "connection reset"))

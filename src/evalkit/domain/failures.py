@@ -132,7 +132,8 @@ class Breaker:
     """Opens after a few failures in a row that every other instance would share.
 
     Where a failure is tried again it may pass, as when an engine is restarted. Then all tries that were under way fail
-    at once, which counts once, and `pause` says how long to wait before the next ones tell whether it has passed.
+    at once, which counts once, and `pause` says how long to wait before the next ones tell whether it has passed. One
+    that began before and succeeds all the same tells nothing: it was through with the engine in time.
     """
 
     instances: int
@@ -147,10 +148,12 @@ class Breaker:
         policy = POLICIES.get(kind) if kind else None  # type: ignore[call-overload]  # likewise
         self.pause = 0.0
         if policy is None or not policy.trips_breaker:
-            self._streak = 0
+            if began >= self._counted_at:
+                self._streak = 0
         elif not policy.retry or began >= self._counted_at:
             self._streak += 1
-            self._counted_at = now
+            if policy.retry:
+                self._counted_at = now
             possible = self.instances * (self.tries if policy.retry else 1)
             if self._streak >= min(_FAILURES_THAT_TELL, possible):
                 self.tripped_by = kind
