@@ -75,6 +75,16 @@ def make_result(instance_id: str = "a", attempt: int = 1, **changes: Any) -> Res
 
 
 @dataclass
+class AtOnce:
+    """Appends without a thread, which virtual time would not wait for."""
+
+    directory: RunDirectory
+
+    async def append(self, result: Result) -> None:
+        self.directory.append([result])
+
+
+@dataclass
 class Rig:
     folder: Path
     benchmark: FakeBenchmark = field(default_factory=FakeBenchmark)
@@ -89,6 +99,7 @@ class Rig:
     max_cost_usd: float | None = None
     loop: Loop = "virtual"
     held: Callable[[], str | None] = lambda: None
+    journal: Any = None
 
     def __post_init__(self) -> None:
         self.workspaces = self.workspaces or FakeWorkspaces(self.folder / "workspaces")
@@ -110,6 +121,7 @@ class Rig:
             agent=self.agent,
             workspaces=self.workspaces,
             store=self.directory,
+            journal=self.journal or AtOnce(self.directory),
             critic=self.critic,
             observer=self.observer,
             scratch=self.folder / "jobs",

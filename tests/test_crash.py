@@ -70,7 +70,7 @@ def create(path):
 def append(path):
     run = RunDirectory.open(path)
     with run.writing():
-        run.append(make_result("b"))
+        run.append([make_result("b")])
 
 def extend(path):
     run = RunDirectory.open(path)
@@ -94,7 +94,7 @@ for calls in itertools.count():
         create(path)
         run = RunDirectory.open(path)
         with run.writing():
-            run.append(make_result("a"))
+            run.append([make_result("a")])
     child = os.fork()
     if child == 0:
         left = itertools.count(calls, -1)
@@ -125,7 +125,7 @@ def finish(path: Path, ids: list[str]) -> None:
         pending = [name for name in ids if run.ledger().standings[name].bucket == "incomplete"]
         for name in pending:
             run.fresh_attempt_folder(name, 1)
-            run.append(make_result(name))
+            run.append([make_result(name)])
     rows = list(run.rows())
     assert all(isinstance(row, Row) for row in rows)
     assert sorted(row.instance_id for row in rows if isinstance(row, Row)) == ids

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import Counter
 from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -572,11 +573,11 @@ def test_a_result_that_cannot_be_stored_ends_the_run(tmp_path: Path) -> None:
     append = rig.directory.append
     appended: list[Result] = []
 
-    def full_after_five(result: Result) -> None:
+    def full_after_five(results: Sequence[Result]) -> None:
         if len(appended) == 5:
             raise StoreError("no space left")
-        appended.append(result)
-        append(result)
+        appended.extend(results)
+        append(results)
 
     rig.directory.append = full_after_five  # type: ignore[method-assign]  # what a full disk does
     with pytest.raises(StoreError, match="no space"):

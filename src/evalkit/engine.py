@@ -35,13 +35,17 @@ from evalkit.logs import logger
 from evalkit.observing import Guarded
 
 
+class Journal(Protocol):
+    """Where results become durable."""
+
+    async def append(self, result: Result) -> None: ...
+
+
 class Store(Protocol):
-    """Where results become durable, and where an attempt keeps its files."""
+    """Where an attempt keeps its files."""
 
     @property
     def path(self) -> Path: ...
-
-    def append(self, result: Result) -> None: ...
 
     def attempt_folder(self, instance_id: str, attempt: int) -> Path: ...
 
@@ -57,6 +61,7 @@ class Run:
     agent: Agent
     workspaces: Workspaces
     store: Store
+    journal: Journal
     critic: Critic
     observer: Observer
     scratch: Path
@@ -203,17 +208,17 @@ class Engine:
             await attempt_once(attempt, self._run)
         retry = attempt.plan_retry(self._run.retries)
         if retry is None:
-            self._finish(attempt)
+            await self._finish(attempt)
         self._admission.release(attempt)
         self._stop_if_tripped(attempt)
         if retry is not None:
             attempt.queue_again(retry)
             self._admission.add(attempt, delay=retry.delay)
 
-    def _finish(self, attempt: Attempt) -> None:
+    async def _finish(self, attempt: Attempt) -> None:
         """Make the result durable before anything else may start, then go on to what follows from it."""
         result = self._result(attempt)
-        self._run.store.append(result)
+        await self._run.journal.append(result)
         logger.info("%s attempt %d: %s, %s", result.instance_id, result.attempt, result.outcome, result.verdict)
         self._observer.finished(result)
         following = attempt.step.following(accepted=result.accepted)

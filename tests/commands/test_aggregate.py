@@ -36,8 +36,7 @@ def store(path: Path, ids: list[str], rows: list[Any], **config: Any) -> None:
     manifest = make_manifest(ids, run_id=path.name, config=whole | {"run": whole["run"] | config})
     run = RunDirectory.create(path, manifest)
     with run.writing():
-        for row in rows:
-            run.append(row)
+        run.append(rows)
 
 
 def test_the_document_and_the_rows_are_those_of_the_contract(evalkit: Evalkit) -> None:

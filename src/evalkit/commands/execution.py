@@ -26,6 +26,7 @@ from evalkit.plugins import check_options
 from evalkit.settings import Settings
 from evalkit.store import directory as directories
 from evalkit.store.directory import RunDirectory
+from evalkit.store.journal import Journal
 
 _MOST_NAMED = 10
 
@@ -160,6 +161,7 @@ def execute(
             agent=parts.agent,
             workspaces=workspaces,
             store=directory,
+            journal=Journal(directory.append),
             critic=parts.critic,
             observer=watch,
             scratch=folder / "jobs",

@@ -115,7 +115,7 @@ class LogGrading:
             result = self._judge(instances[step.instance_id], step, answers[step.instance_id, step.attempt])
             accepted = result.failure is None and bool(self.parts.critic(result))
             result = result.model_copy(update={"accepted": accepted})
-            self.directory.append(result)
+            self.directory.append([result])
             self.observer.finished(result)
 
     def _judge(self, instance: Instance, step: Step, recorded: Recorded) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,9 +94,10 @@ class RunDirectory:
                 self._results.close()
                 self._results = None
 
-    def append(self, result: Result) -> None:
+    def append(self, results: Sequence[Result]) -> None:
+        """Make results durable: all of them, or none."""
         assert self._results is not None, "append outside of writing()"
-        self._results.append(encode_row(result))
+        self._results.append(b"".join(map(encode_row, results)))
 
     def rows(self) -> Iterator[Row | Unreadable]:
         return read_rows(self.path / RESULTS)

@@ -20,13 +20,13 @@ class LineFile:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._mend_tail()
 
-    def append(self, line: bytes) -> None:
-        """Write one line and make it durable, or leave the file as it was and raise StoreError."""
+    def append(self, lines: bytes) -> None:
+        """Write whole lines and make them durable, or leave the file as it was and raise StoreError."""
         size = os.fstat(self._fd).st_size
         try:
-            written = os.write(self._fd, line)
-            while written < len(line):
-                written += os.write(self._fd, line[written:])
+            written = os.write(self._fd, lines)
+            while written < len(lines):
+                written += os.write(self._fd, lines[written:])
             os.fdatasync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, size)
