@@ -6,8 +6,8 @@ import errno
 import logging
 import threading
 from collections import Counter
-from pathlib import Path
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio

@@ -33,12 +33,11 @@ def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str
     tally = Tally([facts_of(directory) for directory in directories])
     unreadable: list[Unreadable] = []
     for index, directory in enumerate(directories):
-        for row in directory.rows():
-            if isinstance(row, Row):
-                tally.add(row, index)
-            else:
-                unreadable.append(row)
-                console.say(f"evalkit: {row.file}:{row.line}: not a result: {row.reason}")
+        for batch in directory.batches():
+            tally.add([row for row in batch if isinstance(row, Row)], index)
+            unreadable += [row for row in batch if isinstance(row, Unreadable)]
+    for each in unreadable:
+        console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
     unknown = sorted(tally.ledger.unknown_ids)
     for name in unknown:
         console.say(f"evalkit: results of {name!r} are not counted: no run has this instance")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 
 _Z_95 = 1.959963984540054
 
@@ -40,11 +41,10 @@ class Distribution:
         self._levels = [array("d")]
         self.total = 0.0
 
-    def add(self, value: float) -> None:
-        self.total += value
-        values = self._levels[0]
-        values.append(value)
-        if len(values) >= self._MOST:
+    def add(self, values: Sequence[float]) -> None:
+        self.total += math.fsum(values)
+        self._levels[0].extend(values)
+        if len(self._levels[0]) >= self._MOST:
             self._halve(0)
 
     def _halve(self, height: int) -> None:

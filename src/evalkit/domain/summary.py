@@ -35,25 +35,22 @@ class Spending:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     cost_usd: float = 0.0
-    known_costs: int = 0
+    rows: int = 0
     unknown_costs: int = 0
 
-    def add(self, usage: RowUsage) -> None:
-        if usage.llm_calls or usage.input_tokens or usage.output_tokens:
+    def add(self, usages: Sequence[RowUsage]) -> None:
+        for usage in usages:
             self.llm_calls += usage.llm_calls
             self.input_tokens += usage.input_tokens
             self.cached_tokens += usage.cached_tokens
             self.output_tokens += usage.output_tokens
             self.reasoning_tokens += usage.reasoning_tokens
-        if usage.cost_usd is None:
-            self.unknown_costs += 1
-            self.cost_usd += usage.known_cost_usd
-        else:
-            self.known_costs += 1
-            self.cost_usd += usage.cost_usd
+            self.cost_usd += usage.least_cost_usd
+            self.unknown_costs += usage.cost_usd is None
+        self.rows += len(usages)
 
     def describe(self) -> dict[str, Any]:
-        all_unknown = self.unknown_costs > 0 and self.known_costs == 0
+        all_unknown = self.unknown_costs == self.rows > 0
         return {
             "llm_calls": self.llm_calls,
             "input_tokens": self.input_tokens,
@@ -66,7 +63,7 @@ class Spending:
 
 
 class Tally:
-    """Takes rows as they come; memory depends on the number of instances, not of rows."""
+    """Takes rows as they come, many at a time; memory depends on the number of instances, not of rows."""
 
     def __init__(self, runs: Iterable[RunFacts]) -> None:
         self.runs = list(runs)
@@ -75,16 +72,19 @@ class Tally:
         self.spending = Spending()
         self.metrics: dict[str, dict[str, float]] = {}
 
-    def add(self, row: Row, run: int = 0) -> None:
-        standing = self.ledger.standings.get(row.instance_id)
-        if standing is None:
-            self.ledger.unknown_ids.add(row.instance_id)
-            return
-        standing.record(run * _RUN_STRIDE + row.attempt, mark_of(row))
-        self.seconds.add(row.seconds)
-        self.spending.add(row.usage)
-        for name, value in (row.metrics or {}).items():
-            self.metrics.setdefault(name, {})[row.instance_id] = value
+    def add(self, rows: Sequence[Row], run: int = 0) -> None:
+        standings, first = self.ledger.standings, run * _RUN_STRIDE
+        known = [row for row in rows if row.instance_id in standings]
+        for row in known:
+            standings[row.instance_id].record(first + row.attempt, mark_of(row))
+        self.seconds.add([row.seconds for row in known])
+        self.spending.add([row.usage for row in known])
+        for row in known:
+            if row.metrics:
+                for name, value in row.metrics.items():
+                    self.metrics.setdefault(name, {})[row.instance_id] = value
+        if len(known) < len(rows):
+            self.ledger.unknown_ids.update(row.instance_id for row in rows if row.instance_id not in standings)
 
     def summary(self, *, by: Sequence[str] = ()) -> dict[str, Any]:
         standings = self.ledger.standings

@@ -18,7 +18,7 @@ from evalkit.store.folders import name_folders
 from evalkit.store.listing import list_runs
 from evalkit.store.locks import exclusive
 from evalkit.store.manifest import Manifest
-from evalkit.store.rows import RowFile, Unreadable, encode_row, read_rows
+from evalkit.store.rows import RowFile, Unreadable, encode_row, read_batches, read_rows
 
 if TYPE_CHECKING:
     from evalkit.domain.models import Result
@@ -101,6 +101,9 @@ class RunDirectory:
 
     def rows(self) -> Iterator[Row | Unreadable]:
         return read_rows(self.path / RESULTS)
+
+    def batches(self) -> Iterator[Sequence[Row | Unreadable]]:
+        return read_batches(self.path / RESULTS)
 
     def ledger(self) -> Ledger:
         ledger = Ledger.of(self.manifest.instance_ids)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,11 @@ class ForeignRun:
         return RunFacts(str(self.path), ids, Attempts(most, "critic"), self.fields)
 
     def rows(self) -> Iterator[Row | Unreadable]:
-        yield from self.unreadable
-        yield from (entry.row for entry in self.entries)
+        return chain.from_iterable(self.batches())
+
+    def batches(self) -> Iterator[Sequence[Row | Unreadable]]:
+        yield self.unreadable
+        yield [entry.row for entry in self.entries]
 
 
 def open_foreign(path: Path) -> ForeignRun | None:

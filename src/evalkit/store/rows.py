@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO, RawIOBase
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +73,12 @@ def _finite(text: str) -> float:
 
 
 def read_rows(path: Path) -> Iterator[Row | Unreadable]:
-    """All rows of a file, in order. Many lines at a time; one by one where there is something to be said of one."""
+    """All rows of a file, in order."""
+    return chain.from_iterable(read_batches(path))
+
+
+def read_batches(path: Path) -> Iterator[Sequence[Row | Unreadable]]:
+    """All rows of a file, in order, many lines at a time; one by one where there is something to be said of one."""
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
@@ -82,7 +88,7 @@ def read_rows(path: Path) -> Iterator[Row | Unreadable]:
         for lines in _blocks(file):
             count = lines.count(b"\n")
             rows = _read_all(lines)
-            yield from rows if len(rows) == count > 0 else _read_each(lines, path, number)
+            yield rows if len(rows) == count > 0 else list(_read_each(lines, path, number))
             number += count
 
 
