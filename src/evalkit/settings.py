@@ -189,9 +189,10 @@ def _validate(values: Values, places: Mapping[str, str]) -> Config:
     for key, value in values.items():
         section, _, name = key.partition(".")
         tree.setdefault(section, {})[name] = value
-    return Config.model_construct(
-        **{name: _validate_section(name, kind, tree.get(name), places) for name, kind in sections().items()}
-    )
+    validated: dict[str, Any] = {
+        name: _validate_section(name, kind, tree.get(name), places) for name, kind in sections().items()
+    }
+    return Config.model_construct(**validated)
 
 
 def _validate_section(name: str, kind: type[Section], values: Values | None, places: Mapping[str, str]) -> Section:

@@ -22,6 +22,7 @@ from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Agent, Benchmark, Workspace, WorkspaceSpec
 from evalkit.engine import Engine, Run
 from evalkit.store.directory import RunDirectory
+from evalkit.store.journal import Journal
 from evalkit.testing import FakeWorkspaces, RecordingObserver
 from rig import make_manifest
 
@@ -182,6 +183,7 @@ def attempt(
         agent=agent,
         workspaces=workspaces,
         store=directory,
+        journal=Journal(directory.append),
         critic=accept_any,
         observer=RecordingObserver(),
         scratch=root / "jobs",
