@@ -161,7 +161,7 @@ _evalkit() {
             ;;
         compare)
             options='--run-dir --config --set --help -h'
-            arguments=( )
+            arguments=(runs runs)
             ;;
         trajectory)
             options='--attempt --format --run-dir --config --set --help -h'

@@ -29,6 +29,8 @@ TAKES = {
     "WORKSPACE": "workspaces",
     "INSTANCES": "instances",
     "RUN": "runs",
+    "RUN_A": "runs",
+    "RUN_B": "runs",
     "ID": "instances",
     "FIELD": "fields",
     "FILE": "files",

@@ -78,6 +78,7 @@ def test_all_that_the_files_ask_is_answered() -> None:
         ("evalkit resume --select ", ["alpha__a-1", "alpha__b-2"]),
         ("evalkit resume runs/older --select ", ["an-old-one"]),
         ("evalkit trajectory runs/o", ["runs/older"]),
+        ("evalkit compare runs/older ", ["runs/newer", "runs/older"]),
         ("evalkit trajectory runs/older ", ["an-old-one"]),
         ("evalkit trajectory --attempt 2 runs/older ", ["an-old-one"]),
         ("evalkit aggregate --by ", ["repo", "difficulty"]),

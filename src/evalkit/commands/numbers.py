@@ -11,10 +11,17 @@ from evalkit import console
 from evalkit.domain.planning import Attempts
 from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
+from evalkit.errors import UsageError
 from evalkit.store.directory import RunDirectory, find_run
 from evalkit.store.foreign import ForeignRun, open_foreign
+from evalkit.store.listing import list_runs
 from evalkit.store.manifest import FILE as MANIFEST
 from evalkit.store.rows import Unreadable
+
+_ACCEPTED = (
+    f"a run of evalkit is a folder with {MANIFEST}; of other tools, name a folder with preds.json or output.jsonl, one"
+    " of logs like logs/run_evaluation/RUN, a file of predictions, or a report"
+)
 
 AnyRun = RunDirectory | ForeignRun
 
@@ -25,6 +32,8 @@ def open_run(named: str | None, output: Path) -> AnyRun:
         foreign = open_foreign(Path(named))
         if foreign is not None:
             return foreign
+        if not any(list_runs(Path(named))):
+            raise UsageError(f"{named} is no run", hint=_ACCEPTED)
     return RunDirectory.open(find_run(named, output))
 
 
