@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from evalkit import files
 from evalkit.benchmarks.artifacts import set_aside
+from evalkit.benchmarks.memory import require_memory
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.places import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
@@ -144,8 +145,7 @@ class TaskDirectories:
         if rewards is None:
             rewards = {"reward": 1.0 if end.code == 0 else 0.0}
         score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
-        if score < 1.0 and end.lacked_memory:
-            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        require_memory(lacked=end.lacked_memory and score < 1.0)
         report = {"reward": score, "rewards": rewards, "exit_code": end.code}
         (job.folder / "report.json").write_text(json.dumps(report, indent=1))
         metrics = rewards if len(rewards) > 1 else {}
