@@ -25,6 +25,7 @@ from evalkit.domain.models import Answer, Grade, Instance, Job
 from evalkit.domain.protocols import Workspace
 from evalkit.errors import DatasetError
 from evalkit.logs import logger
+from evalkit.wording import first_few
 
 _LARGEST_REWARD_FILE = 1 << 20
 _MOST_NAMED = 5
@@ -173,8 +174,7 @@ def notes_on(instances: Iterable[Instance], network: str, build_seconds: float) 
         for note in _notes_on(instance.data, network, build_seconds):
             said.setdefault(note, []).append(instance.id)
     for note, names in said.items():
-        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        yield f"task.toml of {', '.join(names[:_MOST_NAMED])}{more}: {note}"
+        yield f"task.toml of {first_few(names, _MOST_NAMED)}: {note}"
 
 
 def _notes_on(task: Task, network: str, build_seconds: float) -> Iterator[str]:
