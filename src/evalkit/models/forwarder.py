@@ -19,10 +19,10 @@ from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed, unwrap
 from evalkit.domain.models import Meter, Usage
 from evalkit.logs import logger
-from evalkit.models.client import Upstream
 from evalkit.models.doors import Stream
 from evalkit.models.faults import judge_status
 from evalkit.models.pacing import Taken
+from evalkit.models.upstream import Upstream
 from evalkit.models.usage import UNMETERED, read_usage
 
 if TYPE_CHECKING:
