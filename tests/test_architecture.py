@@ -28,11 +28,10 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports_of(path: Path, *, lazy: bool) -> set[str]:
-    """The modules of evalkit that a file imports: when it is imported itself, or also later."""
-    tree = ast.parse(path.read_text())
+def imports_of(path: Path) -> set[str]:
+    """The modules of evalkit that a file imports: when it is imported itself, later, or for type checkers only."""
     found = set()
-    for node in ast.walk(tree) if lazy else at_import(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -41,30 +40,18 @@ def imports_of(path: Path, *, lazy: bool) -> set[str]:
     return {name for name in found if name in MODULES and name != "evalkit"}
 
 
-def at_import(node: ast.AST) -> list[ast.AST]:
-    """What is executed on import: neither the bodies of functions nor what only type checkers see."""
-    found: list[ast.AST] = []
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
-        found += [child, *at_import(child)]
-    return found
-
-
 def part_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if part_of(name) == "domain"))
 def test_the_domain_imports_nothing_outside(module: str) -> None:
-    assert {part_of(name) for name in imports_of(MODULES[module], lazy=True)} <= {"domain"}
+    assert {part_of(name) for name in imports_of(MODULES[module])} <= {"domain"}
 
 
 @pytest.mark.parametrize("module", ["engine", "attempt", "admission", "observing", "logs"])
 def test_the_engine_imports_no_adapter_and_no_command(module: str) -> None:
-    imported = {part_of(name) for name in imports_of(MODULES[f"evalkit.{module}"], lazy=True)}
+    imported = {part_of(name) for name in imports_of(MODULES[f"evalkit.{module}"])}
     assert not imported & {*ADAPTERS, "commands", "cli", "models"}
 
 
@@ -72,7 +59,7 @@ def test_the_engine_imports_no_adapter_and_no_command(module: str) -> None:
 def test_adapters_import_no_engine_no_command_and_not_each_other(adapter: str) -> None:
     for module, path in MODULES.items():
         if part_of(module) == adapter:
-            imported = {part_of(name) for name in imports_of(path, lazy=True)}
+            imported = {part_of(name) for name in imports_of(path)}
             assert not imported & {"engine", "attempt", "cli", "commands"}, module
             assert not imported & ({*ADAPTERS} - {adapter}), module
 
@@ -80,11 +67,11 @@ def test_adapters_import_no_engine_no_command_and_not_each_other(adapter: str) -
 def test_only_the_command_line_imports_commands() -> None:
     for module, path in MODULES.items():
         if part_of(module) not in ("commands", "cli"):
-            assert "commands" not in {part_of(name) for name in imports_of(path, lazy=True)}, module
+            assert "commands" not in {part_of(name) for name in imports_of(path)}, module
 
 
 def test_there_are_no_cycles() -> None:
-    graph = {module: imports_of(path, lazy=False) for module, path in MODULES.items()}
+    graph = {module: imports_of(path) for module, path in MODULES.items()}
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
@@ -120,12 +107,12 @@ def test_starting_imports_little(arguments: tuple[str, ...]) -> None:
         "evalkit.__main__",
         "evalkit.cli",
         "evalkit.console",
-        "evalkit.console.stderr",
         "evalkit.console.text",
         "evalkit.descriptors",
         "evalkit.errors",
         "evalkit.guide",
         "evalkit.masking",
+        "evalkit.stderr",
         "evalkit.stdout",
     }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from evalkit.benchmarks.artifacts import set_aside
 from evalkit.benchmarks.datasets import Row, read_rows
+from evalkit.benchmarks.memory import require_memory, require_not_killed
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.config import Config
@@ -27,7 +28,6 @@ DATASET = "wentingzhao/commit0_combined"
 PLACE = PurePosixPath("/testbed")
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
 _SPECIFICATION = "spec.pdf.bz2"
-_KILLED = 137
 _ASK = """The Python library in this repository has lost the bodies of its functions: they are stubs.
 Implement all stubs in {source}, so that the tests in {tests} pass. Do not change the tests.
 The library may be installed on this machine: do not read or copy the installed package, and do not fetch its sources.
@@ -114,8 +114,7 @@ class Commit0:
             outcomes, lacked_memory = await self._run_tests(job, workspace)
         report = make_report(library.tests, outcomes) | {"patch_refused": refusal}
         (job.folder / REPORT).write_text(json.dumps(report, indent=1))
-        if report["score"] < 1.0 and lacked_memory:
-            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        require_memory(lacked=lacked_memory and report["score"] < 1.0)
         return Grade(verdict="resolved" if report["score"] == 1.0 else "unresolved", score=report["score"])
 
     async def _run_tests(self, job: Job, workspace: Workspace) -> tuple[dict[str, str], bool]:
@@ -133,8 +132,7 @@ class Commit0:
         )
         if end.code == _NO_PYTEST:
             raise Failed("grader", f"there is no pytest in the image: {end.tail.strip()}")
-        if end.code == _KILLED:
-            raise Failed("oom", "the tests were killed")
+        require_not_killed(end)
         target = job.scratch / "outcomes.json"
         with suppress(FileNotFoundError):
             await workspace.read(folder / "outcomes.json", target)

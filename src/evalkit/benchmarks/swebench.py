@@ -17,6 +17,7 @@ from evalkit.benchmarks import swebench_graders as graders
 from evalkit.benchmarks import swebench_rows as rows
 from evalkit.benchmarks.artifacts import set_aside
 from evalkit.benchmarks.datasets import read_rows
+from evalkit.benchmarks.memory import require_memory, require_not_killed
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.config import Config
@@ -28,7 +29,6 @@ from evalkit.logs import logger
 DATASET = "princeton-nlp/SWE-bench_Verified"
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
 PLACE = PurePosixPath("/testbed")
-_KILLED = 137
 _SHARE_FOR_JUDGING = 0.05
 
 
@@ -73,8 +73,7 @@ class SweBench:
             return await self._judge(job)
         lacked_memory = await self._run_tests(job, workspace, before_tests)
         grade = await self._judge(job)
-        if grade.verdict != "resolved" and lacked_memory:
-            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        require_memory(lacked=lacked_memory and grade.verdict != "resolved")
         return grade
 
     async def _judge(self, job: Job) -> Grade:
@@ -104,8 +103,7 @@ class SweBench:
         if limit.cancelled_caught:
             _append(log, f"Timeout error: {math.ceil(seconds)} seconds exceeded.\n{rows.TIMED_OUT}")
             return False
-        if end.code == _KILLED:
-            raise Failed("oom", "the tests were killed")
+        require_not_killed(end)
         if reason := await anyio.to_thread.run_sync(rows.find_forgery, script, log):
             logger.warning("%s: the output of the tests is not trusted: %s", job.instance.id, reason)
             _append(log, f"{rows.ERRORED}: {reason}")

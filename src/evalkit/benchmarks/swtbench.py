@@ -22,6 +22,7 @@ import anyio.to_thread
 from evalkit.benchmarks import swebench_graders as graders
 from evalkit.benchmarks.artifacts import set_aside
 from evalkit.benchmarks.datasets import Row, read_rows
+from evalkit.benchmarks.memory import require_memory, require_not_killed
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.benchmarks.swebench_rows import END_OF_TESTS, START_OF_TESTS, to_instance
@@ -35,7 +36,6 @@ from evalkit.errors import DatasetError
 DATASET = "princeton-nlp/SWE-bench_Verified"
 PLACE = PurePosixPath("/testbed")
 REPORT, PATCH = "report.json", "patch.diff"
-_KILLED = 137
 _ASK = """{issue}
 
 Do not repair this. Write tests for it, in the test files of the repository and in their style: they must fail now, and
@@ -223,8 +223,8 @@ class _Grading:
         content = make_script(row, files) + tracing.ending
         await self.workspace.write(content.encode("utf-8", "surrogatepass"), script)
         end = await self.workspace.exec(("/bin/bash", str(script)), env=environment, cwd=place, stdout=log, stderr=log)
-        if end.code == _KILLED or end.lacked_memory:
-            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        require_not_killed(end)
+        require_memory(lacked=end.lacked_memory)
         hits = await tracing.read(self.job.scratch / "lines")
         return await anyio.to_thread.run_sync(graders.read_statuses, row, log), hits
 

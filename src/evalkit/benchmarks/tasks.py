@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from evalkit import files
 from evalkit.benchmarks.artifacts import set_aside
+from evalkit.benchmarks.memory import require_memory
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.places import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
@@ -24,6 +25,7 @@ from evalkit.domain.models import Answer, Grade, Instance, Job
 from evalkit.domain.protocols import Workspace
 from evalkit.errors import DatasetError
 from evalkit.logs import logger
+from evalkit.wording import first_few
 
 _LARGEST_REWARD_FILE = 1 << 20
 _MOST_NAMED = 5
@@ -144,8 +146,7 @@ class TaskDirectories:
         if rewards is None:
             rewards = {"reward": 1.0 if end.code == 0 else 0.0}
         score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
-        if score < 1.0 and end.lacked_memory:
-            raise Failed("oom", "a process of the tests was killed for lack of memory")
+        require_memory(lacked=end.lacked_memory and score < 1.0)
         report = {"reward": score, "rewards": rewards, "exit_code": end.code}
         (job.folder / "report.json").write_text(json.dumps(report, indent=1))
         metrics = rewards if len(rewards) > 1 else {}
@@ -173,8 +174,7 @@ def notes_on(instances: Iterable[Instance], network: str, build_seconds: float) 
         for note in _notes_on(instance.data, network, build_seconds):
             said.setdefault(note, []).append(instance.id)
     for note, names in said.items():
-        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        yield f"task.toml of {', '.join(names[:_MOST_NAMED])}{more}: {note}"
+        yield f"task.toml of {first_few(names, _MOST_NAMED)}: {note}"
 
 
 def _notes_on(task: Task, network: str, build_seconds: float) -> Iterator[str]:

@@ -27,8 +27,7 @@ from evalkit.settings import Settings
 from evalkit.store import directory as directories
 from evalkit.store.directory import RunDirectory
 from evalkit.store.journal import Journal
-
-_MOST_NAMED = 10
+from evalkit.wording import first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +110,13 @@ def _require_images(workspaces: Workspaces, instances: Sequence[Instance], confi
     """All images before the first instance: what is missing is said once, rather than found out 500 times."""
     missing = anyio.run(workspaces.missing_images, instances)
     if missing:
+        named = first_few([f"{image} ({reason})" for image, reason in missing.items()])
         problem = ImagesMissing(
-            f"{len(missing)} of the images that the instances need cannot be had: {_name_images(missing)}",
+            f"{len(missing)} of the images that the instances need cannot be had: {named}",
             hint=f"{_how_to_get_images(config, instances)}, then run the same command again",
         )
         problem.document = {"missing_images": dict(missing)}
         raise problem
-
-
-def _name_images(missing: Mapping[str, str]) -> str:
-    named = [f"{image} ({reason})" for image, reason in list(missing.items())[:_MOST_NAMED]]
-    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-    return ", ".join(named) + more
 
 
 def _how_to_get_images(config: Config, instances: Sequence[Instance]) -> str:
@@ -193,7 +187,7 @@ def execute(
     if not quiet:
         console.show_summary(document)
     if problem is not None:
-        problem.message += _name_unfinished(unfinished)
+        problem.message += f"; not done: {first_few(unfinished)}" if unfinished else ""
         problem.document = document
         raise problem
     if signal_number is not None:
@@ -226,10 +220,3 @@ def _pinned_limits(settings: Settings) -> frozenset[str]:
         "workspace.cpus",
     )
     return frozenset(key.partition(".")[2] for key in keys if settings.origin[key].startswith("flag "))
-
-
-def _name_unfinished(ids: Sequence[str]) -> str:
-    if not ids:
-        return ""
-    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
-    return f"; not done: {', '.join(ids[:_MOST_NAMED])}{more}"

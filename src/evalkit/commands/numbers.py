@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit import console
 from evalkit.domain.planning import Attempts
@@ -13,26 +13,30 @@ from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
 from evalkit.errors import UsageError
 from evalkit.store.directory import RunDirectory, find_run
-from evalkit.store.foreign import ForeignRun, open_foreign
 from evalkit.store.listing import list_runs
 from evalkit.store.manifest import FILE as MANIFEST
 from evalkit.store.rows import Unreadable
+
+if TYPE_CHECKING:
+    from evalkit.store.foreign import ForeignRun
+
+AnyRun: TypeAlias = "RunDirectory | ForeignRun"
 
 _ACCEPTED = (
     f"a run of evalkit is a folder with {MANIFEST}; of other tools, name a folder with preds.json or output.jsonl, one"
     " of logs like logs/run_evaluation/RUN, a file of predictions, or a report"
 )
 
-AnyRun = RunDirectory | ForeignRun
-
 
 def open_run(named: str | None, output: Path) -> AnyRun:
     """A run of ours, or of another tool where the name is a place of one."""
     if named is not None and os.path.exists(named) and not os.path.exists(Path(named) / MANIFEST):  # noqa: PTH110  # any name
+        from evalkit.store.foreign import open_foreign  # noqa: PLC0415  # few runs are those of other tools
+
         foreign = open_foreign(Path(named))
         if foreign is not None:
             return foreign
-        if not any(list_runs(Path(named))):
+        if not list_runs(Path(named)) and not (output / named / MANIFEST).is_file():
             raise UsageError(f"{named} is no run", hint=_ACCEPTED)
     return RunDirectory.open(find_run(named, output))
 
@@ -57,7 +61,7 @@ def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str
 
 
 def facts_of(directory: AnyRun) -> RunFacts:
-    if isinstance(directory, ForeignRun):
+    if not isinstance(directory, RunDirectory):
         return directory.facts
     manifest = directory.manifest
     return RunFacts(str(directory.path), manifest.instance_ids, attempts_of(manifest.config), manifest.fields)

@@ -28,8 +28,8 @@ from evalkit.images.gathering import Gathering
 from evalkit.images.plan import Plan
 from evalkit.images.sdist import Packing
 from evalkit.store.builds import BuildDirectory
+from evalkit.wording import first_few
 
-_MOST_NAMED = 10
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -182,8 +182,7 @@ async def _plan_or_make(provision: Provision, watch: ImageWatch, *, build: bool)
         }
     if problems:
         named = [f"{name} ({reason})" for name, reason in problems.items()]
-        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
         raise ImagesMissing(
-            f"{len(named)} of {provision.planned} images cannot be made: {', '.join(named[:_MOST_NAMED])}{more}",
+            f"{len(named)} of {provision.planned} images cannot be made: {first_few(named)}",
             hint=f"see {provision.directory.path}" if build else "see `evalkit build-images --dry-run`",
         )

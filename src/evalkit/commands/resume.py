@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
+import msgspec
 import typer
 
 from evalkit import stdout
@@ -23,9 +24,9 @@ from evalkit.errors import UsageError
 from evalkit.settings import Settings, load_again, override
 from evalkit.store.directory import RunDirectory, find_run
 from evalkit.store.manifest import Manifest
+from evalkit.wording import first_few
 
 _DATASET = "benchmark.dataset"
-_MOST_NAMED = 5
 
 
 @configured(
@@ -122,7 +123,7 @@ def _choose_instances(
     kept = {name: available[name] for name in manifest.instance_ids if name in available}
     if fingerprint(kept.values()) != manifest.dataset["fingerprint"] and _DATASET not in accepted:
         missing = [name for name in manifest.instance_ids if name not in available]
-        what = f"lacks {', '.join(missing[:_MOST_NAMED])}" if missing else "has other contents under the same ids"
+        what = f"lacks {first_few(missing)}" if missing else "has other contents under the same ids"
         raise UsageError(
             f"the data set is not the one that the run began with: it {what}",
             hint=f"bring it back, or accept it with `--accept-change {_DATASET}`",
@@ -151,14 +152,13 @@ def _renew(manifest: Manifest, settings: Settings, instances: Mapping[str, Insta
         "gained": gained,
     }
     missing = [name for name in manifest.instance_ids if name not in instances]
-    return renewed.model_copy(
-        update={
-            "created_at": manifest.created_at,
-            "versions": manifest.versions,
-            "changes": [*manifest.changes, record],
-            "instance_ids": [*manifest.instance_ids, *gained],
-            "fields": {} if missing else renewed.fields,
-        }
+    return msgspec.structs.replace(
+        renewed,
+        created_at=manifest.created_at,
+        versions=manifest.versions,
+        changes=[*manifest.changes, record],
+        instance_ids=[*manifest.instance_ids, *gained],
+        fields={} if missing else renewed.fields,
     )
 
 

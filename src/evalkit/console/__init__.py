@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.console import stderr
+from evalkit import stderr
 from evalkit.console.text import printable
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from evalkit import memory
 from evalkit.console.board import Board
-from evalkit.console.display import describe_end
 from evalkit.console.frame import frame
+from evalkit.console.lines import describe_end
 from evalkit.console.terminal import Captured, Line, Terminal, taken_over
 from evalkit.console.text import printable
 from evalkit.logs import logger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from evalkit.console.frame import STYLES
 from evalkit.console.text import amount, duration, money, printable
+from evalkit.wording import first_few
 
 _WIDEST = 100
 _NARROWEST = 12  # of the first column, so that all tables begin their second one together
@@ -118,15 +119,10 @@ def _where(document: Document) -> Iterator[tuple[str, str]]:
     yield "run", run
     unfinished = [*document["ids"]["error"], *document["ids"]["incomplete"]]
     if unfinished:
-        yield "not done", _name(unfinished)
+        yield "not done", first_few(unfinished, _MOST_NAMED)
         yield "next", f"evalkit resume {shlex.quote(run)}"
     else:
         yield "next", f"evalkit aggregate {shlex.quote(run)} --format table"
-
-
-def _name(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
-    return ", ".join(ids[:_MOST_NAMED]) + more
 
 
 def _facts(facts: Iterator[tuple[str, str]]) -> Table:

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, NamedTuple
 
-from evalkit import stdout
-from evalkit.console import stderr
+from evalkit import stderr, stdout
 
 _UP, _ERASE_LINE, _ERASE_BELOW = "\x1b[{}A", "\x1b[K", "\x1b[J"
 _DEFAULT_SIZE = os.terminal_size((80, 24))

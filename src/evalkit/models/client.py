@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from evalkit import __version__, masking
-from evalkit.config import Config, ModelConfig, Prices
+from evalkit.config import Config, ModelConfig
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
 from evalkit.domain.models import Job, Meter, Usage
@@ -28,6 +27,7 @@ from evalkit.models.doors import serving
 from evalkit.models.faults import CallFailed, judge_status
 from evalkit.models.keys import VirtualKeys
 from evalkit.models.pacing import Pace, Taken, backoff
+from evalkit.models.upstream import Upstream
 from evalkit.models.usage import UNMETERED, read_usage
 
 if TYPE_CHECKING:
@@ -108,22 +108,6 @@ class HttpModel:
         if not self.config.virtual_keys or self._key is None or self._http is None:
             return None
         return VirtualKeys(self._http, self._base_url.removesuffix("/v1"), self._key, self._notes)
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """What it takes to ask the endpoint on behalf of one attempt."""
-
-    model: str
-    base_url: str
-    key: str | None
-    http: httpx.AsyncClient
-    pace: Pace
-    prices: Prices | None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
 class HttpConversation:

@@ -1,0 +1,28 @@
+"""The endpoint as one attempt may ask it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evalkit.config import Prices
+from evalkit.models.pacing import Pace
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What it takes to ask the endpoint on behalf of one attempt."""
+
+    model: str
+    base_url: str
+    key: str | None
+    http: httpx.AsyncClient
+    pace: Pace
+    prices: Prices | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
