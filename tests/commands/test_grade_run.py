@@ -55,6 +55,9 @@ def test_other_answers_than_the_runs_are_refused(tmp_path: Path, evalkit: Evalki
     task(tmp_path / "tasks", "one", "exit 0")
     run = evalkit("infer", "tasks", *LOCAL).document["run"]
     evalkit("grade", run, "--benchmark", "gaia").refused(2, "usage", "benchmark.name was 'tasks'")
-    evalkit("grade", run, "--logs", ".").refused(2, "usage", "cannot judge recorded logs")
+    logs = tmp_path / "logs" / "model" / "one"
+    logs.mkdir(parents=True)
+    (logs / "test_output.txt").touch()
+    evalkit("grade", run, "--logs", "logs").refused(2, "usage", "cannot judge recorded logs")
     evalkit("grade", run, "--gold").refused(2, "usage", "give one of them")
     evalkit("grade", "--gold", "--dataset", "tasks", *LOCAL).refused(2, "usage", "are no patches")
