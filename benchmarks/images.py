@@ -18,17 +18,20 @@ from pathlib import Path
 
 import anyio
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from agent_project import make_agent
 from evalkit.images import client
 from measure import EVALKIT, Cost, Figure, Target, describe, in_turn, ratios, report, run
 
 COUNT, AT_ONCE = 100, 12
 BASE = os.environ.get("EVALKIT_TEST_BUSYBOX_IMAGE", "")
+PYTHON = os.environ.get("EVALKIT_TEST_PYTHON_IMAGE", "")
 _OURS, _BARE = "evalkit-bench", "evalkit-bare"
 
 
-def make_tasks(folder: Path) -> Path:
+def make_tasks(folder: Path, count: int = COUNT) -> Path:
     """Tasks with contents of their own, so that nobody finds another's work in the engine's cache."""
-    for number in range(COUNT):
+    for number in range(count):
         task = folder / f"task-{number:03}"
         for part in ("environment", "tests"):
             (task / part).mkdir(parents=True)
@@ -56,13 +59,21 @@ async def _find_builder() -> client.Builder:
     return await (await client.find()).builder()
 
 
-def build(folder: Path, *, built: int, skipped: int) -> Cost:
+def build(folder: Path, *settings: str, built: int, skipped: int) -> Cost:
     command = [*EVALKIT, "build-images", str(folder), "--workers", str(AT_ONCE), "--quiet"]
-    cost = run([*command, "--set", f"images.repository={_OURS}"], cwd=folder.parent)
+    given = [part for each in (f"images.repository={_OURS}", *settings) for part in ("--set", each)]
+    cost = run([*command, *given], cwd=folder.parent)
     document = json.loads(cost.output)
     if (document["built"], document["skipped"]) != (built, skipped):
         sys.exit(f"not what was to be done: {document}")
     return cost
+
+
+def bake(folder: Path, count: int) -> Cost:
+    """Images with an agent that nobody has packed or installed before."""
+    agent = make_agent(folder.parent / "agent", version=secrets.token_hex(4))
+    settings = (f"images.agent_source={agent}", f"images.agent_base={PYTHON}", "images.network=host")
+    return build(folder, *settings, built=count, skipped=0)
 
 
 @contextmanager
@@ -80,7 +91,8 @@ def main() -> int:
     if not BASE:
         sys.exit('no engine: eval "$(.ci/services start)" first')
     with tempfile.TemporaryDirectory(prefix="evalkit-bench-") as scratch, cleaned_up():
-        folders = (make_tasks(Path(scratch, str(number), "tasks")) for number in range(1000))
+        places = (Path(scratch, str(number), "tasks") for number in range(1000))
+        folders = map(make_tasks, places)
         last: list[Path] = []
 
         def first() -> Cost:
@@ -92,14 +104,32 @@ def main() -> int:
                 "bare engine": lambda: build_bare(next(folders)),
                 "evalkit": first,
                 "evalkit, all there": lambda: build(last[0], built=0, skipped=COUNT),
+                "evalkit, with an agent": lambda: bake(next(folders), COUNT),
+                "evalkit, with an agent, 1 image": lambda: bake(make_tasks(next(places), 1), 1),
             }
         )
     again = [cost.wall * 1000 / COUNT for cost in costs["evalkit, all there"]]
+    paired = list(zip(costs["evalkit"], costs["bare engine"], strict=True))
+    beyond = [(ours.cpu - bare.cpu) * 1000 / COUNT for ours, bare in paired]
+    baked = [json.loads(cost.output) for cost in costs["evalkit, with an agent"]]
+    further = zip(costs["evalkit, with an agent"], costs["evalkit, with an agent, 1 image"], strict=True)
     targets = [
         Target("wall over the bare engine", ratios(costs["evalkit"], costs["bare engine"]), 1.2),
         Target("ms per image that is there", Figure.of(again), 30),
+        Target("ms of CPU per image beyond the engine's own command", Figure.of(beyond), 20),
+        Target("MB of the largest worker", Figure.of([cost.worker_megabytes for cost in costs["evalkit"]]), 40),
+        Target("times that the agent is packed", Figure.of([document["sdist"]["builds"] for document in baked]), 1),
     ]
-    return report("images", targets, workload=f"{COUNT} thin images, {AT_ONCE} at once", costs=describe(costs))
+    return report(
+        "images",
+        targets,
+        workload=f"{COUNT} thin images, {AT_ONCE} at once",
+        costs=describe(costs),
+        sdist_seconds=vars(Figure.of([document["sdist"]["seconds"] for document in baked])),
+        ms_per_further_image_with_an_agent=vars(
+            Figure.of([(many.wall - one.wall) * 1000 / (COUNT - 1) for many, one in further])
+        ),
+    )
 
 
 if __name__ == "__main__":

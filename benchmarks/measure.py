@@ -36,6 +36,8 @@ class Cost:
     written: int
     """Bytes given to write calls."""
     output: bytes = field(repr=False)
+    worker_megabytes: float = 0.0
+    """Peak of the largest process that multiprocessing started."""
 
 
 class Watch(threading.Thread):
@@ -46,10 +48,13 @@ class Watch(threading.Thread):
         self._pid = pid
         self._ended = threading.Event()
         self.peak = 0
+        self.worker_peak = 0
 
     def run(self) -> None:
         while not self._ended.wait(1 / _SAMPLES_PER_SECOND):
-            self.peak = max(self.peak, sum(map(_memory, _tree(self._pid))))
+            memory = {pid: _memory(pid) for pid in _tree(self._pid)}
+            self.peak = max(self.peak, sum(memory.values()))
+            self.worker_peak = max(self.worker_peak, *(size for pid, size in memory.items() if _is_worker(pid)), 0)
 
     def stop(self) -> None:
         self._ended.set()
@@ -63,6 +68,13 @@ def _tree(pid: int) -> list[int]:
             with suppress(OSError):
                 found += map(int, listing.read_text().split())
     return found
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _memory(pid: int) -> int:
@@ -95,7 +107,7 @@ def run(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, st
         if process.returncode != 0:
             sys.exit(f"{' '.join(command)}: exit status {process.returncode}\n{err.read().decode()[-4000:]}")
         peak = max(watch.peak, 0 if watch.peak else used.ru_maxrss * 1024)
-        return Cost(wall, used.ru_utime + used.ru_stime, peak / 1e6, written, out.read())
+        return Cost(wall, used.ru_utime + used.ru_stime, peak / 1e6, written, out.read(), watch.worker_peak / 1e6)
 
 
 def _written(pid: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ import pytest
 
 from evalkit.critics import accept_non_empty_patch, accept_resolved
 from evalkit.domain.failures import Failed, Kind
-from evalkit.domain.models import Job, Meter, Overrides, Result, Usage
+from evalkit.domain.models import Grade, Job, Meter, Overrides, Result, Usage
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.rows import Row
 from evalkit.errors import CredentialsRefused, EngineUnavailable, StoreError
 from evalkit.testing import (
     FakeAgent,
@@ -265,6 +267,16 @@ def test_grader_that_fails_repeats_only_the_grade(tmp_path: Path) -> None:
     assert len(rig.agent.jobs) == 1
     assert [workspace.spec.purpose for workspace in rig.workspaces.opened] == ["solve", "grade", "grade", "grade"]
     assert_all_closed_once(rig)
+
+
+def test_a_score_that_is_no_number_is_a_failure_of_the_grader(tmp_path: Path) -> None:
+    async def confused(*_given: object) -> None:
+        Grade(verdict="unresolved", score=math.nan)
+
+    benchmark = FakeBenchmark(1, script={"grade": {ONE: [confused] * 3}})
+    rig = Rig(tmp_path, benchmark)
+    assert only(rig.execute())["failure"]["kind"] == "grader"
+    assert [row.verdict for row in rig.directory.rows() if isinstance(row, Row)] == ["ungraded"]
 
 
 def test_grade_of_a_timed_out_attempt_is_repeated_without_forgetting_the_time_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -20,6 +21,7 @@ def main() -> None:
         completion.answer(os.environ[_COMPLETION], sys.argv[1:])
         return
     os.environ.setdefault(_NO_PYDANTIC_PLUGINS, "__all__")
+    gc.disable()  # until the command begins: loading leaves no garbage, and looking for it takes time
     from evalkit import cli  # noqa: PLC0415  # and nothing is opened before the descriptors are complete
 
     cli.main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 import sys
@@ -50,6 +51,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         stdout.claim()
+        gc.freeze()  # what is loaded stays
+        gc.enable()
         return super().invoke(ctx)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,12 +124,12 @@ def override(settings: Settings, values: Values, place: str) -> Settings:
 def read_file(file: Path | None) -> Layer:
     path = file or DEFAULT_FILE
     try:
-        document = tomllib.loads(path.read_text())
+        document = _parse_toml(path.read_text())
     except FileNotFoundError:
         if file is not None:
             raise ConfigError(f"there is no config file {file}") from None
         return Layer("file", {}, {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}", hint="see `evalkit config --schema` for what a config holds") from error
     values: Values = {}
     for section, entries in document.items():
@@ -178,10 +176,16 @@ def _parse_text(text: str, place: str) -> Any:
     """Text from a shell: a TOML array or table where it is one, else the text; the model makes the rest of it."""
     if text.lstrip().startswith(("[", "{")):
         try:
-            return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError as error:
+            return _parse_toml(f"value = {text}")["value"]
+        except ValueError as error:
             raise ConfigError(f"{place}: {text!r} is no TOML value: {error}") from error
     return text
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415  # many commands find no file
+
+    return tomllib.loads(text)
 
 
 def _validate(values: Values, places: Mapping[str, str]) -> Config:
@@ -204,7 +208,8 @@ def _validate_section(name: str, kind: type[Section], values: Values | None, pla
     except ValidationError as error:
         problem = error.errors()[0]
         key = f"{name}.{problem['loc'][0]}"
-        reason = problem["msg"].removeprefix("Value error, ")
+        within = "".join(f"{part}: " for part in problem["loc"][1:])
+        reason = within + problem["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{places.get(key, 'config')}: {key} = {problem['input']!r}: {reason}") from error
 
 
@@ -214,5 +219,7 @@ def _require_known(key: str, complaint: str) -> None:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415  # for mistakes only
+
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]}?" if match else ""

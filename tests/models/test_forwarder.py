@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from anyio.abc import ByteStream
 
 from evalkit import masking
 from evalkit.config import Config
@@ -87,6 +88,27 @@ async def test_only_the_model_can_be_reached(tmp_path: Path, monkeypatch: pytest
             assert (await client.post("/chat/completions", content=b"[")).status_code == 400
     assert server.calls == []
     assert server.virtual_keys == {}
+
+
+async def send_too_much(stream: ByteStream) -> None:
+    with suppress(anyio.BrokenResourceError):
+        await stream.send(b"POST /v1/responses HTTP/1.1\r\nHost: door\r\nContent-Length: 70000000\r\n\r\n")
+        for _ in range(70):
+            await stream.send(b"x" * 1_000_000)
+
+
+async def test_a_request_that_is_too_large_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelServer(in_turn(Reply("x")), keys=[KEY]) as server:
+        async with (
+            door(server, Meter(), tmp_path, monkeypatch),
+            await anyio.connect_unix(tmp_path / "model.sock") as stream,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(send_too_much, stream)
+            answer = await stream.receive()
+            tasks.cancel_scope.cancel()
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert server.calls == []
 
 
 async def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit import console
 from evalkit.domain.planning import Attempts
@@ -13,16 +13,20 @@ from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
 from evalkit.errors import ExitCode
 from evalkit.store.directory import RunDirectory, find_run
-from evalkit.store.foreign import ForeignRun, open_foreign
 from evalkit.store.manifest import FILE as MANIFEST
 from evalkit.store.rows import Unreadable
 
-AnyRun = RunDirectory | ForeignRun
+if TYPE_CHECKING:
+    from evalkit.store.foreign import ForeignRun
+
+AnyRun: TypeAlias = "RunDirectory | ForeignRun"
 
 
 def open_run(named: str | None, output: Path) -> AnyRun:
     """A run of ours, or of another tool where the name is a place of one."""
     if named is not None and os.path.exists(named) and not os.path.exists(Path(named) / MANIFEST):  # noqa: PTH110  # any name
+        from evalkit.store.foreign import open_foreign  # noqa: PLC0415  # few runs are those of other tools
+
         foreign = open_foreign(Path(named))
         if foreign is not None:
             return foreign
@@ -55,7 +59,7 @@ def exit_code(document: Mapping[str, Any]) -> ExitCode:
 
 
 def facts_of(directory: AnyRun) -> RunFacts:
-    if isinstance(directory, ForeignRun):
+    if not isinstance(directory, RunDirectory):
         return directory.facts
     manifest = directory.manifest
     return RunFacts(str(directory.path), manifest.instance_ids, attempts_of(manifest.config), manifest.fields)

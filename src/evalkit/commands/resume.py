@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
+import msgspec
 import typer
 
 from evalkit import stdout
@@ -167,14 +168,13 @@ def _renew(manifest: Manifest, settings: Settings, instances: Mapping[str, Insta
         "gained": gained,
     }
     missing = [name for name in manifest.instance_ids if name not in instances]
-    return renewed.model_copy(
-        update={
-            "created_at": manifest.created_at,
-            "versions": manifest.versions,
-            "changes": [*manifest.changes, record],
-            "instance_ids": [*manifest.instance_ids, *gained],
-            "fields": {} if missing else renewed.fields,
-        }
+    return msgspec.structs.replace(
+        renewed,
+        created_at=manifest.created_at,
+        versions=manifest.versions,
+        changes=[*manifest.changes, record],
+        instance_ids=[*manifest.instance_ids, *gained],
+        fields={} if missing else renewed.fields,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from evalkit.domain.failures import Kind, Stage
 from evalkit.domain.rows import SCHEMA, Outcome, Verdict
 
 _MESSAGE_LIMIT = 500
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Model(BaseModel):
@@ -99,8 +100,8 @@ class Usage(Model):
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
-    cost_usd: float | None = Field(0.0, allow_inf_nan=False)
-    known_cost_usd: float = Field(0.0, allow_inf_nan=False)
+    cost_usd: Finite | None = 0.0
+    known_cost_usd: Finite = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -170,8 +171,8 @@ class Recorded(Model):
 
 class Grade(Model):
     verdict: Verdict
-    score: float | None = None
-    metrics: Mapping[str, float] = Field(default_factory=dict)
+    score: Finite | None = None
+    metrics: Mapping[str, Finite] = Field(default_factory=dict)
     """More numbers that the grader gives, by name."""
 
 

@@ -28,10 +28,11 @@ class Connection:
         if not isinstance(event, h11.Request):
             return None
         pieces, size = [], 0
-        async for piece in self._data():
-            pieces.append(piece)
-            size += len(piece)
+        while isinstance(data := await self._next_event(), h11.Data):
+            pieces.append(bytes(data.data))
+            size += len(data.data)
             if size > _LARGEST_BODY:
+                await self.refuse(413, "request_too_large", f"a request is at most {_LARGEST_BODY >> 20} MB long")
                 return None
         self.body = b"".join(pieces)
         return event
@@ -55,10 +56,6 @@ class Connection:
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise unwrap(group) from group
-
-    async def _data(self) -> AsyncIterator[bytes]:
-        while isinstance(event := await self._next_event(), h11.Data):
-            yield bytes(event.data)
 
     async def _next_event(self) -> Any:
         while (event := self._http.next_event()) is h11.NEED_DATA:

@@ -35,8 +35,8 @@ def read_usage(counted: Mapping[str, Any] | None, headers: Mapping[str, str], pr
 
 def price(input_tokens: int, cached_tokens: int, output_tokens: int, prices: Prices) -> float:
     cached_price = prices.input if prices.cached is None else prices.cached
-    dear = (input_tokens - cached_tokens) * prices.input + cached_tokens * cached_price + output_tokens * prices.output
-    return round(dear / _MILLION, 9)
+    fresh = max(0, input_tokens - cached_tokens)
+    return round((fresh * prices.input + cached_tokens * cached_price + output_tokens * prices.output) / _MILLION, 9)
 
 
 def _count(counted: Mapping[str, Any], *names: str) -> int:

@@ -120,17 +120,20 @@ class RunDirectory:
         return next((place for place in places if _is_patch(place, patch)), path) if earlier else path
 
     def attempt_folder(self, instance_id: str, attempt: int) -> Path:
-        return self.path / "instances" / self._folders[instance_id] / f"attempt-{attempt}"
+        return self.path.joinpath("instances", self._folders[instance_id], f"attempt-{attempt}")
 
     def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path:
         """An empty folder for a try. What an earlier try left there is kept beside it."""
         folder = self.attempt_folder(instance_id, attempt)
-        if folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
             number = 1
             while (earlier := folder.with_name(f"{folder.name}.try-{number}")).exists():
                 number += 1
             folder.rename(earlier)
-        folder.mkdir(parents=True)
+            folder.mkdir()
         return folder
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+import msgspec
 
 from evalkit.domain.rows import SCHEMA
 from evalkit.errors import UsageError
@@ -19,15 +19,13 @@ FILE = MANIFEST
 _NEEDED_KEYS = (("run", "attempts"), ("run", "stop_on"), ("run", "max_cost_usd"), ("agent", "name"), ("model", "name"))
 
 
-class Manifest(BaseModel):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"schema_": "schema"}, kw_only=True):
     """Everything that `resume` and `aggregate` need to know of a run besides its rows.
 
     `given` keeps what the config file and the environment said, so that resume can tell a change from a habit.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    schema_: int = Field(default=SCHEMA, alias="schema")
+    schema_: int = SCHEMA
     run_id: str
     created_at: str
     versions: Mapping[str, str]
@@ -38,25 +36,17 @@ class Manifest(BaseModel):
     prompt_sha256: str | None = None
     changes: Sequence[Mapping[str, Any]] = ()
     instance_ids: Sequence[str]
-    fields: Mapping[str, Sequence[str]] = Field(default_factory=dict)
+    fields: Mapping[str, Sequence[str]] = {}
 
-    @field_validator("config")
-    @classmethod
-    def _require_keys(cls, config: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    def __post_init__(self) -> None:
         for section, key in _NEEDED_KEYS:
-            if key not in config.get(section, {}):
-                raise ValueError(f"{section}.{key} is missing")
-        return config
-
-    @field_validator("dataset")
-    @classmethod
-    def _require_fingerprint(cls, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
-        if "fingerprint" not in dataset:
-            raise ValueError("fingerprint is missing")
-        return dataset
+            if key not in self.config.get(section, {}):
+                raise ValueError(f"config.{section}.{key} is missing")
+        if "fingerprint" not in self.dataset:
+            raise ValueError("dataset.fingerprint is missing")
 
     def write(self, folder: Path) -> None:
-        document = self.model_dump(mode="json", by_alias=True)
+        document = msgspec.to_builtins(self)
         write_atomically(folder / FILE, json.dumps(document, indent=1).encode() + b"\n")
 
     @classmethod
@@ -75,11 +65,9 @@ class Manifest(BaseModel):
                 hint="use the version of evalkit that wrote the run, or a newer one",
             )
         try:
-            return cls.model_validate(document)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise UsageError(f"{path}: {where}: {problem['msg']}") from error
+            return msgspec.convert(document, cls)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{path}: {error}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

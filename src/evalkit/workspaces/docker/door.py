@@ -138,12 +138,12 @@ class _Passage:
         sender = self._open.get(number)
         if sender is None:
             return
-        self._waiting += len(payload)
-        if not payload or self._waiting > _MOST_WAITING:
+        if not payload or self._waiting + len(payload) > _MOST_WAITING:
             sender.close()
             return
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             sender.send_nowait(payload)
+            self._waiting += len(payload)
 
     async def _connect(self, number: int, receiver: MemoryObjectReceiveStream[bytes]) -> None:
         """One connection, until the model's side ends it."""
