@@ -60,6 +60,9 @@ _evalkit_offer_value() {
             ;;
         *)
             mapfile -t found < <(_evalkit_words "$takes")
+            # Only the agent knows its options, so it is asked when they are meant.
+            [[ $takes == assignments && $value == agent.o* ]] &&
+                mapfile -t -O ${#found[@]} found < <(_evalkit_ask options)
             _evalkit_offer "$front" "${found[@]}"
             [[ $takes == runs && ! ${COMPREPLY[*]} ]] && _evalkit_offer_value directories "$front"
             ;;
@@ -69,7 +72,7 @@ _evalkit_offer_value() {
 
 _evalkit_words() {
     case $1 in
-        agents | benchmarks | workspaces | critics | runs | instances | fields) _evalkit_ask "$1" ;;
+        agents | benchmarks | workspaces | critics | options | runs | instances | fields) _evalkit_ask "$1" ;;
         keys) printf '%s\n' benchmark.name benchmark.dataset benchmark.split benchmark.select benchmark.limit benchmark.seed benchmark.shard benchmark.reference benchmark.exclude agent.name agent.command agent.preset agent.prompt agent.options agent.max_steps agent.max_tokens agent.max_cost_usd agent.command_timeout agent.env model.name model.base_url model.api_key_env model.api model.temperature model.options model.stream model.timeout model.retries model.max_in_flight model.tokens_per_minute model.prices model.virtual_keys workspace.kind workspace.image workspace.network workspace.memory workspace.cpus workspace.grace workspace.reconnect workspace.unsandboxed images.agent_source images.strategy images.agent_base images.agent_extra images.constraints images.install_env images.pip_conf images.ca_bundle images.repository images.push images.drop_after_push images.workers images.pulls images.retries images.stall images.disk_floor images.build_args images.network images.platform images.build_dir run.workers run.attempts run.stop_on run.critic run.retries run.max_cost_usd run.max_instance_cost_usd run.memory_share timeouts.open timeouts.solve timeouts.collect timeouts.grade timeouts.build output.dir ;;
         assignments) printf '%s\n' benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.grace= workspace.reconnect= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= ;;
         kinds) printf '%s\n' empty timeout error oom image_missing image_pull rate_limited engine disk_full workspace setup agent model_auth model_limit model_request model_unavailable context_overflow budget grader internal ;;
@@ -158,7 +161,7 @@ _evalkit() {
             ;;
         compare)
             options='--run-dir --config --set --help -h'
-            arguments=( )
+            arguments=(runs runs)
             ;;
         trajectory)
             options='--attempt --format --run-dir --config --set --help -h'

@@ -29,6 +29,8 @@ TAKES = {
     "WORKSPACE": "workspaces",
     "INSTANCES": "instances",
     "RUN": "runs",
+    "RUN_A": "runs",
+    "RUN_B": "runs",
     "ID": "instances",
     "FIELD": "fields",
     "FILE": "files",
@@ -178,6 +180,8 @@ def _fish_value(takes: str) -> str:
     words = f"(__evalkit_ask {takes})" if takes in QUESTIONS else " ".join(LISTS.get(takes, [takes]))
     if takes in SEVERAL:
         words = f"(__evalkit_several {words})"
+    if takes == "assignments":
+        words += " (__evalkit_options)"
     return f"-f {'-k ' if takes == 'runs' else ''}-a {_quote(words)}"
 
 

@@ -17,10 +17,13 @@ from typing import IO, Any
 
 import pytest
 
+import evalkit
 from evalkit.workspaces.sandbox import find_bubblewrap
 from forkserver import ForkServer, Order, Running
 
 PLUGINS = Path(__file__).parent / "plugins"
+IMPORTABLE = os.pathsep.join((str(PLUGINS), str(Path(evalkit.__file__).parents[1])))
+"""For child processes: the evalkit that is tested, also where another checkout is the one that is installed."""
 REQUIRED = os.environ.get("EVALKIT_TEST_REQUIRE", "").split(",")
 
 
@@ -123,9 +126,7 @@ class Evalkit:
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EVALKIT_", "PYTHON"))}
         return (
-            kept
-            | {"TMPDIR": str(self.temporary), "HOME": str(self.folder), "PYTHONPATH": str(PLUGINS)}
-            | self.variables
+            kept | {"TMPDIR": str(self.temporary), "HOME": str(self.folder), "PYTHONPATH": IMPORTABLE} | self.variables
         )
 
     def run_directory(self) -> Path:

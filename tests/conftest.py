@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bench import Bench, open_bench
-from commandline import PLUGINS, Evalkit, all_processes
+from commandline import IMPORTABLE, Evalkit, all_processes
 from contained import is_contained
 from engines import Engine, find_engine
 from forkserver import ForkServer
@@ -30,7 +30,7 @@ settings.load_profile("evalkit")
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    server = ForkServer(tmp_path_factory.mktemp("server"), PLUGINS)
+    server = ForkServer(tmp_path_factory.mktemp("server"), IMPORTABLE)
     yield server
     server.close()
 

@@ -88,7 +88,7 @@ class Running:
 
 
 class ForkServer:
-    def __init__(self, folder: Path, plugins: Path) -> None:
+    def __init__(self, folder: Path, importable: str) -> None:
         self.address = str(folder / "forkserver")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.address)
@@ -97,7 +97,7 @@ class ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(self._listener.fileno())],
             pass_fds=[self._listener.fileno()],
-            env=environment | {"PYTHONPATH": str(plugins)},
+            env=environment | {"PYTHONPATH": importable},
         )
 
     def start(self, order: Order, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> Running:

@@ -78,6 +78,7 @@ def test_all_that_the_files_ask_is_answered() -> None:
         ("evalkit resume --select ", ["alpha__a-1", "alpha__b-2"]),
         ("evalkit resume runs/older --select ", ["an-old-one"]),
         ("evalkit trajectory runs/o", ["runs/older"]),
+        ("evalkit compare runs/older ", ["runs/newer", "runs/older"]),
         ("evalkit trajectory runs/older ", ["an-old-one"]),
         ("evalkit trajectory --attempt 2 runs/older ", ["an-old-one"]),
         ("evalkit aggregate --by ", ["repo", "difficulty"]),
@@ -164,14 +165,73 @@ def test_ids_that_would_break_the_line_are_left_out(tmp_path: Path) -> None:
     assert ask("instances", "resume", cwd=tmp_path) == ["fine", "🦀"]
 
 
-def test_no_code_of_a_plugin_runs(tmp_path: Path) -> None:
+def test_no_code_of_a_plugin_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "curious.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     information = tmp_path / "curious-1.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: curious\nVersion: 1\n")
     (information / "entry_points.txt").write_text("[evalkit.agents]\ncurious = curious:create\n")
-    assert "curious" in ask("agents", "infer", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert "curious" in ask("agents", "infer", cwd=tmp_path)
+    assert ask("options", "infer", "--agent", "gold", cwd=tmp_path) == []
     assert not (tmp_path / "ran").exists()
+
+
+OPTIONS = {"old": "agent.options.old=", "new": "agent.options.new="}
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an agent with options is installed; its module prints when it is imported, as some do."""
+    place = tmp_path_factory.mktemp("plugin")
+    (place / "talking.py").write_text(
+        "from pydantic import BaseModel, Field\n"
+        "import os; print('noise'); os.write(1, b'more noise\\n')\n"
+        "class Options(BaseModel):\n"
+        "    old: str = Field(description='Text to replace')\n"
+        "    new: str = ''\n"
+        "def create(config, benchmark): ...\n"
+        "create.options = Options\n"
+    )
+    information = place / "talking-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: talking\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[evalkit.agents]\ntalking = talking:create\n")
+    return place
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [["--agent", "talking"], ["--agent=talking"], ["--set", "agent.name=talking"], ["--config", "agent.toml"]],
+)
+def test_an_agent_is_asked_for_its_options(
+    plugin: Path, tmp_path: Path, typed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "agent.toml").write_text('[agent]\nname = "talking"\n')
+    monkeypatch.setenv("PYTHONPATH", str(plugin), prepend=os.pathsep)
+    offered = ask("options", "infer", *typed, cwd=tmp_path)
+    assert offered == [*OPTIONS.values()]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_options_of_an_agent(plugin: Path, folder: Path, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    monkeypatch.setenv("PYTHONPATH", str(plugin), prepend=os.pathsep)
+    lines = {
+        "evalkit infer --agent talking --set agent.options.": [*OPTIONS.values()],
+        "evalkit infer --agent talking --set agent.options.n": [OPTIONS["new"]],
+        "evalkit infer --agent talking --set agent.o": ["agent.options=", *OPTIONS.values()],
+        "evalkit infer --agent gold --set agent.o": ["agent.options="],
+        "evalkit infer --agent talking --set agent.na": ["agent.name="],
+    }
+    with ExitStack() as stack:
+        if shell == "fish":
+            offers: Offers = lambda line: ask_fish(line, folder)  # noqa: E731  # as the sessions' one
+        else:
+            offers = stack.enter_context(session(shell, folder)).offers
+        for line, expected in lines.items():
+            assert sorted(offers(line)) == sorted(expected), line
 
 
 @pytest.mark.parametrize("question", WORDS)

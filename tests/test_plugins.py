@@ -33,12 +33,16 @@ def task(tmp_path: Path) -> Path:
     return folder
 
 
+def with_packages(packages: Path) -> str:
+    return os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def evalkit(packages: Path, folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EVALKIT_")}
     done = subprocess.run(
         [sys.executable, "-m", "evalkit", *arguments],
         cwd=folder,
-        env=environment | {"PYTHONPATH": str(packages)},
+        env=environment | {"PYTHONPATH": with_packages(packages)},
         capture_output=True,
         text=True,
         check=False,
@@ -74,13 +78,51 @@ def test_its_options_are_checked_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
+def test_one_option_is_set_and_the_others_stay(packages: Path, task: Path, tmp_path: Path) -> None:
+    (tmp_path / "evalkit.toml").write_text(
+        '[agent]\nname = "rewrite"\n[agent.options]\nold = "colour"\nnew = "hue"\n'
+        '[workspace]\nkind = "local"\nunsandboxed = true\n'
+    )
+    arguments = ("infer", str(task), "--run-id", "run")
+    code, document, said = evalkit(packages, tmp_path, *arguments, "--set", "agent.options.new=color")
+    assert (code, document["buckets"]["resolved"]) == (0, 1), said
+    recorded = json.loads((tmp_path / "runs/run/run.json").read_text())["config"]["agent"]["options"]
+    assert recorded == {"old": "colour", "new": "color"}
+    code, document, said = evalkit(packages, tmp_path, "resume")
+    assert code == 0, said
+    code, document, _ = evalkit(packages, tmp_path, "resume", "--set", "agent.options.new=x", "--retry", "empty")
+    assert code == 2
+    assert "agent.options" in document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("assignments", "complaint"),
+    [
+        (["agent.options.nwe=b"], "has no option nwe; did you mean new?"),
+        (["agent.options.=b"], "unknown key agent.options."),
+        (["agent.options=text", "agent.options.new=b"], "agent.options must be a table"),
+        (["agent.name.new=b"], "unknown key agent.name.new"),
+    ],
+)
+def test_one_option_is_checked_too(
+    packages: Path, task: Path, tmp_path: Path, assignments: list[str], complaint: str
+) -> None:
+    arguments = ["infer", str(task), "--agent", "rewrite", "--workspace", "local", "--set", "agent.options.old=a"]
+    for assignment in assignments:
+        arguments += ["--set", assignment]
+    code, document, said = evalkit(packages, tmp_path, *arguments)
+    assert code == 2
+    assert complaint in document["error"]["message"]
+    assert "Traceback" not in said
+
+
 def test_its_options_are_shown(packages: Path, tmp_path: Path) -> None:
     _, document, _ = evalkit(packages, tmp_path, "config", "--agent", "rewrite")
     assert document["agent_options"]["properties"]["old"]["description"] == "Text to replace"
 
 
 def test_help_and_completion_know_it(packages: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(packages), "COLUMNS": "200"}
+    environment = os.environ | {"PYTHONPATH": with_packages(packages), "COLUMNS": "200"}
     command = [sys.executable, "-m", "evalkit"]
     shown = subprocess.run([*command, "infer", "-h"], env=environment, capture_output=True, text=True, check=True)
     assert "Agent rewrite, of evalkit-agent-rewrite: agent.options: old (Text to replace)" in shown.stdout

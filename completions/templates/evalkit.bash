@@ -60,6 +60,9 @@ _evalkit_offer_value() {
             ;;
         *)
             mapfile -t found < <(_evalkit_words "$takes")
+            # Only the agent knows its options, so it is asked when they are meant.
+            [[ $takes == assignments && $value == agent.o* ]] &&
+                mapfile -t -O ${#found[@]} found < <(_evalkit_ask options)
             _evalkit_offer "$front" "${found[@]}"
             [[ $takes == runs && ! ${COMPREPLY[*]} ]] && _evalkit_offer_value directories "$front"
             ;;

@@ -33,6 +33,11 @@ function __evalkit_command
     test "$words[1]" = "$argv[1]"
 end
 
+# Only the agent knows its options, so it is asked when they are meant.
+function __evalkit_options
+    string match -q -r -- '^(--set=)?agent\.o' (commandline -ct); and __evalkit_ask options
+end
+
 # Whether that many arguments stand behind the command.
 function __evalkit_given
     test (count (__evalkit_words)) -eq (math $argv[1] + 1)

@@ -1,15 +1,16 @@
 """Answers the questions that the files in completions/ ask while somebody types a command: which runs, which agents?
 
 A question is the kind of word that is wanted, in an environment variable, with the words typed so far as arguments. It
-is answered before anything of weight is imported, no code of a plugin runs, and what cannot be answered is no error:
-somebody is in the middle of a line.
+is answered before anything of weight is imported, and what cannot be answered is no error: somebody is in the middle of
+a line. No code of a plugin runs, except for the agent that the line names, where its options are asked for.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,33 @@ def _read_manifest(run: Path) -> Any:
     return json.loads((run / MANIFEST).read_bytes())
 
 
+def _options(line: Line) -> Iterator[str]:
+    """Options of the agent, if it is one of another package."""
+    from evalkit import registry  # noqa: PLC0415  # most questions do without
+
+    name = line.setting("agent.name", "--agent")
+    if name in registry.names_of_others("agents"):
+        from evalkit import plugins, settings  # noqa: PLC0415  # heavy, and only for this
+
+        with _printing_nothing():
+            model = plugins.options_of(registry.load("agents", name))
+        yield from (f"{settings.OPEN_TABLE}.{option}=" for option in model.model_fields) if model else ()
+
+
+@contextmanager
+def _printing_nothing() -> Iterator[None]:
+    """What a plugin prints when it is imported is no word."""
+    kept, nowhere = os.dup(_STDOUT), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDOUT)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _registered(group: Group) -> Callable[[Line], Iterable[str]]:
     def names(_line: Line) -> Iterable[str]:
         from evalkit import registry  # noqa: PLC0415  # most questions do without
@@ -140,6 +168,7 @@ WORDS: Mapping[str, Callable[[Line], Iterable[str]]] = {
     "benchmarks": _registered("benchmarks"),
     "workspaces": _registered("workspaces"),
     "critics": _registered("critics"),
+    "options": _options,
     "runs": _runs,
     "instances": _instances,
     "fields": _fields,

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from evalkit import registry
 from evalkit.errors import ConfigError, EvalkitError
-
-_KEY = "agent.options"
+from evalkit.settings import OPEN_TABLE
 
 
 def options_of(factory: Any) -> type[BaseModel] | None:
@@ -25,7 +24,7 @@ def check_options(agent: str, factory: Any, given: Mapping[str, Any]) -> None:
     model = options_of(factory)
     if model is None:
         if given:
-            raise ConfigError(f"{_KEY}: agent {agent!r} has no options", hint=f"remove [{_KEY}]")
+            raise ConfigError(f"{OPEN_TABLE}: agent {agent!r} has no options", hint=f"remove [{OPEN_TABLE}]")
         return
     try:
         model.model_validate(dict(given))
@@ -35,9 +34,9 @@ def check_options(agent: str, factory: Any, given: Mapping[str, Any]) -> None:
         if problem["type"] == "extra_forbidden":
             match = difflib.get_close_matches(name, model.model_fields, n=1)
             nearest = f"; did you mean {match[0]}?" if match else ""
-            raise ConfigError(f"{_KEY}: agent {agent!r} has no option {name}{nearest}") from error
+            raise ConfigError(f"{OPEN_TABLE}: agent {agent!r} has no option {name}{nearest}") from error
         hint = f"see `evalkit config --agent {agent}` for its options"
-        raise ConfigError(f"{_KEY}.{name} of agent {agent!r}: {problem['msg']}", hint=hint) from error
+        raise ConfigError(f"{OPEN_TABLE}.{name} of agent {agent!r}: {problem['msg']}", hint=hint) from error
 
 
 def describe_agents() -> Iterator[str]:
@@ -50,4 +49,4 @@ def describe_agents() -> Iterator[str]:
             continue
         fields = model.model_fields if model else {}
         options = ", ".join(f"{key} ({field.description or 'no description'})" for key, field in fields.items())
-        yield f"Agent {name}, of {package}: {f'{_KEY}: {options}' if options else 'no options'}"
+        yield f"Agent {name}, of {package}: {f'{OPEN_TABLE}: {options}' if options else 'no options'}"

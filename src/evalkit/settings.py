@@ -33,6 +33,8 @@ WORKSPACE_VARIABLES = frozenset(
         "EVALKIT_WORK",
     }
 )
+OPEN_TABLE = "agent.options"
+"""The key of which --set can set one entry: agent.options.NAME=value."""
 _IGNORED_PREFIXES = ("EVALKIT_TEST_", "EVALKIT_SERVICES_")
 
 Values = dict[str, Any]
@@ -111,8 +113,10 @@ def combine(layers: Iterable[Layer]) -> Settings:
     places: dict[str, str] = dict.fromkeys(keys(), "default")
     layers = list(layers)
     for layer in layers:
-        values |= layer.values
-        places |= {key: layer.places[key] for key in layer.values}
+        for key, value in layer.values.items():
+            known, entry = split_entry(key)
+            values[known] = value if not entry else {**_table(values.get(known, {}), places[known]), entry: value}
+            places[known] = layer.places[key]
     return Settings(_validate(values, places), places, layers)
 
 
@@ -166,10 +170,22 @@ def read_flags(flags: Mapping[str, tuple[str, Any]], assignments: Iterable[str])
         key = key.strip()
         if not equals:
             raise ConfigError(f"--set {assignment}: write it as section.key=value")
-        _require_known(key, f"--set {assignment}: unknown key {key}")
+        _require_known(split_entry(key)[0], f"--set {assignment}: unknown key {key}")
         values[key] = _parse_text(text, f"--set {key}")
         places[key] = "flag --set"
     return Layer("flags", values, places)
+
+
+def split_entry(key: str) -> tuple[str, str]:
+    """A key, and the name of the entry if it is one of the open table."""
+    entry = key.removeprefix(f"{OPEN_TABLE}.")
+    return (OPEN_TABLE, entry) if entry and entry != key else (key, "")
+
+
+def _table(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{place}: {OPEN_TABLE} must be a table", hint=f"write it as [{OPEN_TABLE}]")
+    return value
 
 
 def _parse_text(text: str, place: str) -> Any:

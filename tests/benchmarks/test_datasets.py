@@ -81,7 +81,7 @@ def test_a_directory_of_one_file_needs_no_split_but_another_split_is_not_taken_f
         ("rows.jsonl", b'{"a": 1}\n{"a": \n', r"rows\.jsonl:2: not JSON"),
         ("rows.jsonl", b'{"a": 1}\n[1]\n', r"rows\.jsonl:2: a row is an object, this is list"),
         ("rows.jsonl", b'{"a": "\xff"}\n', r"rows\.jsonl:1: not JSON"),
-        ("rows.json", b'[\n{"a": 1},\n{"a": }\n]', r"rows\.json: not JSON: .* at line 3"),
+        ("rows.json", b'[\n{"a": 1},\n{"a": }\n]', r"rows\.json: not JSON: .* \(line 3, column 7\)"),
         ("rows.json", b"3", r"rows\.json: a list of rows is needed"),
         ("rows.json", b"[1]", r"rows\.json, row 1: a row is an object"),
         ("rows.parquet", b"PAR1 no parquet", r"rows\.parquet, after row 0: not readable as parquet"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from gitwork import Outcome, Project, ScriptAgent, attempt
 
+from commandline import Evalkit
 from evalkit.agents.gold import GoldAgent
 from evalkit.benchmarks.datasets import read_rows
 from evalkit.benchmarks.gaia import Gaia, extract_answer, is_right, to_instance
@@ -117,3 +118,28 @@ def test_files_of_rows_stay_in_their_folder(tmp_path: Path, name: str) -> None:
     (row,) = read_rows(str(tmp_path / "data"), "validation")
     with pytest.raises(DatasetError, match="file"):
         to_instance(row)
+
+
+def test_a_local_copy_as_the_hub_has_it(tmp_path: Path, evalkit: Evalkit) -> None:
+    rows = [
+        {**QUESTION, "task_id": "two", "Level": "2", "Final answer": "a, b", "file_name": ""},
+        {**QUESTION, "Annotator Metadata": {"Steps": "1"}},
+    ]
+    for split, truth in (("validation", None), ("test", "?")):
+        folder = tmp_path / "copy" / "2023" / split
+        folder.mkdir(parents=True)
+        lines = [json.dumps(row if truth is None else {**row, "Final answer": truth}) for row in rows]
+        (folder / "metadata.jsonl").write_text("\n".join(lines))
+        (folder / "a.txt").write_text("the attachment")
+    chosen = ("--benchmark", "gaia", "--dataset", "copy", "--workspace", "local")
+    done = evalkit("infer", *chosen, "--split", "validation", "--agent", "gold", "--run-id", "known")
+    assert done.document["buckets"]["resolved"] == 2, done.stderr
+    groups = evalkit("aggregate", "known", "--by", "level").document["groups"]["level"]
+    assert {level: group["resolved"] for level, group in groups.items()} == {"1": 1, "2": 1}
+    done = evalkit("predictions", "known")
+    assert done.code == 2
+    assert "holds no patches" in done.document["error"]["message"]
+    assert "answer.txt" in done.document["error"]["hint"]
+    done = evalkit("infer", *chosen, "--split", "dev", "--agent", "gold")
+    assert done.code == 3
+    assert "2023/validation/metadata.jsonl" in done.document["error"]["hint"]

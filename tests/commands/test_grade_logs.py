@@ -172,6 +172,14 @@ def test_reference_patches_are_graded_and_bad_instances_listed(folder: Folder, e
         assert evalkit("grade", *arguments).code == 2
 
 
+def test_a_folder_without_logs_makes_no_run(folder: Folder, evalkit: Evalkit) -> None:
+    (evalkit.folder / "elsewhere/deep/er/still").mkdir(parents=True)
+    done = evalkit("grade", "--benchmark", "swebench", "--gold", "--logs", "elsewhere")
+    assert done.code == 2
+    assert "elsewhere has no logs in it" in done.document["error"]["message"]
+    assert not (evalkit.folder / "runs").exists()
+
+
 def test_predictions_of_unknown_instances_are_named(folder: Folder, evalkit: Evalkit) -> None:
     folder.add("one", PASSED)
     folder.predictions["on"] = {"model_patch": ""}

@@ -49,6 +49,14 @@ def test_formats_go_to_standard_output(run: Path, format: str, key: str) -> None
     assert done.stderr == ""
 
 
+def test_an_attempt_without_steps_is_no_atif(run: Path) -> None:
+    path = RunDirectory.open(run).attempt_folder("one", 1) / FILE
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    done = show(run, "one", "--format", "atif")
+    assert done.returncode == 2
+    assert "has no steps yet" in json.loads(done.stdout)["error"]["message"]
+
+
 def test_the_last_attempt_that_began(run: Path) -> None:
     assert json.loads(show(run, "a/../b").stdout)["attempt"] == 2
     assert json.loads(show(run, "a/../b", "--attempt", "1").stdout)["attempt"] == 1

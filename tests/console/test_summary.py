@@ -54,6 +54,12 @@ def test_names_the_groups_the_largest_first() -> None:
     assert drawn[-3:] == ["by repo resolved of", "django 6 8 75.0%", "[b] 0 1 0.0%"]
 
 
+def test_no_time_is_told_where_none_was_taken() -> None:
+    untimed = {**DOCUMENT, "seconds": {"total": 0.0, "p50": 0.0, "p95": 0.0}}
+    assert any(line.startswith("time half") for line in lines(DOCUMENT))
+    assert not any(line.startswith("time half") for line in lines(untimed))
+
+
 def test_a_run_of_nothing_can_be_drawn() -> None:
     empty = DOCUMENT | {
         "total": 0,

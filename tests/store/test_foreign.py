@@ -133,6 +133,50 @@ def test_commands_take_them(tmp_path: Path, evalkit: Evalkit) -> None:
     assert "McNemar p = 1" in done.stderr
 
 
+def test_answers_without_a_patch_are_no_empty_patches(tmp_path: Path, evalkit: Evalkit) -> None:
+    (tmp_path / "report.json").write_text(json.dumps({"resolved_ids": ["one"], "empty_patch_ids": ["two"]}))
+    done = evalkit("predictions", "report.json")
+    assert done.code == 2
+    assert done.document["error"]["message"] == "report.json holds no patches"
+    for name, patch in {"one": "diff\n", "two": None}.items():
+        folder = tmp_path / "logs" / "model" / name
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps({name: {"resolved": True}}))
+        if patch:
+            (folder / "patch.diff").write_text(patch)
+    done = evalkit("predictions", "logs")
+    assert done.code == 1
+    assert [json.loads(line)["instance_id"] for line in done.stdout.splitlines()] == ["one"]
+    assert "the patch of two cannot be read" in done.stderr
+
+
+def test_a_comparison_says_what_it_rests_on(tmp_path: Path, evalkit: Evalkit) -> None:
+    write_lines(tmp_path / "all_preds.jsonl", {"instance_id": "one", "model_patch": "diff\n"})
+    (tmp_path / "report.json").write_text(json.dumps({"resolved_ids": ["one"]}))
+    (tmp_path / "other.json").write_text(json.dumps({"resolved_ids": ["two"]}))
+    done = evalkit("compare", ".", "report.json")
+    assert done.document["ungraded"] == {"a": 1, "b": 0}
+    assert "1 instances of A are not graded and count as not resolved" in done.stderr
+    assert "hours            unknown     unknown" in done.stderr
+    done = evalkit("compare", "report.json", "other.json")
+    assert done.document["total"] == 0
+    assert "nothing can be compared" in done.stderr
+    assert "cost" not in done.stderr
+
+
+def test_what_is_no_run_is_told_what_a_run_is(tmp_path: Path, evalkit: Evalkit) -> None:
+    (tmp_path / "logs/run_evaluation/a/model/one").mkdir(parents=True)
+    (tmp_path / "logs/run_evaluation/a/model/one/test_output.txt").touch()
+    (tmp_path / "statuses.yaml").touch()
+    for name in ("logs", "statuses.yaml"):
+        done = evalkit("aggregate", name)
+        assert done.code == 2
+        assert done.document["error"]["message"] == f"{name} is no run"
+        assert "logs/run_evaluation/RUN" in done.document["error"]["hint"]
+    evalkit("infer", "--agent", "nop", "--limit", "1", "--run-id", "logs", "--quiet")
+    assert evalkit("aggregate", "logs").document["runs"] == ["runs/logs"]
+
+
 def test_real_runs() -> None:
     runs = shared("runs")
     assert len(rows(opened(runs / "openhands/output.jsonl"))) == 2

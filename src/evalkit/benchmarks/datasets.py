@@ -111,7 +111,7 @@ def _parse(text: bytes, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise DatasetError(f"{where}: not JSON: {error.msg} at {place}column {error.colno}") from error
+        raise DatasetError(f"{where}: not JSON: {error.msg} ({place}column {error.colno})") from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where}: not JSON: {error}") from error
 

@@ -71,26 +71,35 @@ def render(document: dict[str, Any]) -> Iterable[str]:
     rate, difference, test = document["resolve_rate"], document["difference"], document["mcnemar"]
     yield f"A  {document['runs']['a']}"
     yield f"B  {document['runs']['b']}"
+    if not document["total"]:
+        yield "no instance is in both runs, so nothing can be compared"
+        return
     yield f"{'':12}{'A':>12}{'B':>12}"
     yield f"{'resolved':12}{document['both'] + document['only_a']:>12}{document['both'] + document['only_b']:>12}"
-    if document["total"]:
-        yield f"{'rate':12}{rate['a']:>12.1%}{rate['b']:>12.1%}"
+    yield f"{'rate':12}{rate['a']:>12.1%}{rate['b']:>12.1%}"
     cost, seconds = document["cost_usd"], document["seconds"]
     yield f"{'cost':12}{_dollars(cost['a']):>12}{_dollars(cost['b']):>12}"
-    yield f"{'hours':12}{seconds['a'] / 3600:>12.2f}{seconds['b'] / 3600:>12.2f}"
+    yield f"{'hours':12}{_hours(seconds['a']):>12}{_hours(seconds['b']):>12}"
     yield f"{'unfinished':12}{document['unfinished']['a']:>12}{document['unfinished']['b']:>12}"
     yield (
         f"of {document['total']}: both {document['both']}, only A {document['only_a']}, "
         f"only B {document['only_b']}, neither {document['neither']}"
     )
-    if document["total"]:
-        yield (
-            f"B - A = {difference['value']:+.1%}, 95 % interval {difference['low']:+.1%} to {difference['high']:+.1%}, "
-            f"McNemar p = {test['p_value']:.3g}"
-        )
+    yield (
+        f"B - A = {difference['value']:+.1%}, 95 % interval {difference['low']:+.1%} to {difference['high']:+.1%}, "
+        f"McNemar p = {test['p_value']:.3g}"
+    )
+    for letter in ("a", "b"):
+        if ungraded := document["ungraded"][letter]:
+            yield f"{ungraded} instances of {letter.upper()} are not graded and count as not resolved: `evalkit grade`"
     for letter in ("a", "b"):
         if alone := document["unpaired"][letter]:
             yield f"{len(alone)} instances are only in {letter.upper()} and are not compared"
+
+
+def _hours(seconds: float) -> str:
+    """Runs of other tools may tell no times."""
+    return f"{seconds / 3600:.2f}" if seconds else "unknown"
 
 
 def _dollars(cost: float | None) -> str:

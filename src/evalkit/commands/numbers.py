@@ -11,8 +11,9 @@ from evalkit import console
 from evalkit.domain.planning import Attempts
 from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
-from evalkit.errors import ExitCode
+from evalkit.errors import ExitCode, UsageError
 from evalkit.store.directory import RunDirectory, find_run
+from evalkit.store.listing import list_runs
 from evalkit.store.manifest import FILE as MANIFEST
 from evalkit.store.rows import Unreadable
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from evalkit.store.foreign import ForeignRun
 
 AnyRun: TypeAlias = "RunDirectory | ForeignRun"
+
+_ACCEPTED = (
+    f"a run of evalkit is a folder with {MANIFEST}; of other tools, name a folder with preds.json or output.jsonl, one"
+    " of logs like logs/run_evaluation/RUN, a file of predictions, or a report"
+)
 
 
 def open_run(named: str | None, output: Path) -> AnyRun:
@@ -30,6 +36,8 @@ def open_run(named: str | None, output: Path) -> AnyRun:
         foreign = open_foreign(Path(named))
         if foreign is not None:
             return foreign
+        if not list_runs(Path(named)) and not (output / named / MANIFEST).is_file():
+            raise UsageError(f"{named} is no run", hint=_ACCEPTED)
     return RunDirectory.open(find_run(named, output))
 
 

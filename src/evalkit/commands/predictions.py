@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -15,7 +17,7 @@ from evalkit import console, stdout
 from evalkit.commands.numbers import open_run
 from evalkit.commands.options import RunArgument, configured
 from evalkit.domain.rows import Row
-from evalkit.errors import ExitCode
+from evalkit.errors import ExitCode, UsageError
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory
 from evalkit.store.foreign import Entry, ForeignRun
@@ -45,21 +47,36 @@ def predictions(
       evalkit predictions runs/a --attempt 1 --name my-agent-2.0
     """
     directory = open_run(run, settings.config.output.dir)
+    answers: list[tuple[Row, Callable[[], IO[bytes]]]]
     if isinstance(directory, ForeignRun):
-        for entry in choose_entries(directory, attempt):
-            stdout.emit_text(iter([_render_entry(entry, name or directory.label)]))
-        return 0
-    label, missing = name or _label(directory), 0
-    for row in choose_rows(directory, attempt).values():
+        label = name or directory.label
+        answers = [(each.row, partial(_open_entry, each)) for each in choose_entries(directory, attempt)]
+    else:
+        label = name or _label(directory)
+        answers = [(row, partial(_open_patch, directory, row)) for row in choose_rows(directory, attempt).values()]
+    _require_patches(directory.path, [row for row, _ in answers])
+    missing = 0
+    for row, open_patch in answers:
         try:
-            patch = _open_patch(directory, row)
+            patch = open_patch()
         except OSError as error:
-            console.say(f"evalkit: the patch of {row.instance_id} cannot be read: {error.filename}: {error.strerror}")
+            where = f"{error.filename}: {error.strerror}" if error.filename else error
+            console.say(f"evalkit: the patch of {row.instance_id} cannot be read: {where}")
             missing += 1
             continue
         with patch:
             stdout.emit_text(_render(row.instance_id, label, patch))
     return ExitCode.INCOMPLETE if missing else ExitCode.DONE
+
+
+def _require_patches(path: Path, rows: Iterable[Row]) -> None:
+    """An answer that is no patch is not an empty patch."""
+    submitted = [row for row in rows if row.outcome == "submitted"]
+    if submitted and all(row.patch is None for row in submitted):
+        raise UsageError(
+            f"{path} holds no patches",
+            hint="a report has none, so name the predictions or the logs; answers to questions are in answer.txt",
+        )
 
 
 def choose_rows(directory: RunDirectory, attempt: int | None = None) -> dict[str, Row]:
@@ -91,10 +108,10 @@ def choose_entries(run: ForeignRun, attempt: int | None = None) -> Iterable[Entr
     return chosen.values()
 
 
-def _render_entry(entry: Entry, label: str) -> str:
-    patch = entry.read_patch().decode("utf-8", "surrogateescape")
-    document = {"instance_id": entry.row.instance_id, "model_name_or_path": label, "model_patch": patch}
-    return json.dumps(document) + "\n"
+def _open_entry(entry: Entry) -> IO[bytes]:
+    if entry.row.outcome == "submitted" and entry.row.patch is None:
+        raise FileNotFoundError("it is not there")
+    return io.BytesIO(entry.read_patch())
 
 
 def _rank(row: Row) -> tuple[bool, bool]:
@@ -109,6 +126,8 @@ def _label(directory: RunDirectory) -> str:
 
 
 def _open_patch(directory: RunDirectory, row: Row) -> IO[bytes]:
+    if row.outcome == "submitted" and row.patch is None:
+        raise FileNotFoundError("the answer is none")
     return (directory.find_patch(row.patch) if row.patch and row.patch.path else Path(os.devnull)).open("rb")
 
 

@@ -112,9 +112,19 @@ def _convert_to_mini(path: Path) -> dict[str, Any]:
     return to_mini(read_events(path), submission)
 
 
+def _convert_to_atif(path: Path) -> dict[str, Any]:
+    document = to_atif(read_events(path))
+    if not document["steps"]:
+        raise UsageError(
+            f"{path} has no steps yet, and ATIF wants one at least",
+            hint="try again when the agent has begun, or use --format events",
+        )
+    return document
+
+
 _FORMATS: dict[Format, Callable[[Path], Any]] = {
     "text": _show_text,
-    "atif": lambda path: to_atif(read_events(path)),
+    "atif": _convert_to_atif,
     "mini": _convert_to_mini,
     "events": lambda path: list(read_events(path)),
 }

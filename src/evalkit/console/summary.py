@@ -75,7 +75,7 @@ def _numbers(document: Document) -> Iterator[tuple[str, str]]:
     if document["usage"]["llm_calls"] or document["usage"]["cost_usd"]:
         yield "usage", _usage(document["usage"])
     seconds = document["seconds"]
-    if seconds["p50"] is not None:
+    if seconds["total"]:
         yield (
             "time",
             f"half within {_seconds(seconds['p50'])}, 95% within {_seconds(seconds['p95'])}, "

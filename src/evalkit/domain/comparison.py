@@ -98,6 +98,7 @@ def compare(names: tuple[str, str], a: Standings, b: Standings) -> dict[str, Any
         **_measure(pairs),
         "cost_usd": {"a": _sum_cost(a, common), "b": _sum_cost(b, common)},
         "seconds": {"a": _sum_seconds(a, common), "b": _sum_seconds(b, common)},
+        "ungraded": {"a": _ungraded(a, common), "b": _ungraded(b, common)},
         "unfinished": {"a": _unfinished(a, common), "b": _unfinished(b, common)},
         "ids": ids,
         "unpaired": {"a": [name for name in a if name not in b], "b": [name for name in b if name not in a]},
@@ -135,6 +136,10 @@ def _sum_cost(standings: Standings, names: list[str]) -> float | None:
 
 def _sum_seconds(standings: Standings, names: list[str]) -> float:
     return round(math.fsum(standings[name].seconds for name in names), 3)
+
+
+def _ungraded(standings: Standings, names: list[str]) -> int:
+    return sum(standings[name].bucket == "ungraded" for name in names)
 
 
 def _unfinished(standings: Standings, names: list[str]) -> int:

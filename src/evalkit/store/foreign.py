@@ -62,8 +62,9 @@ def open_foreign(path: Path) -> ForeignRun | None:
 def _open_folder(path: Path) -> ForeignRun | None:
     if (path / "output.jsonl").is_file():
         return _read_openhands(path / "output.jsonl")
-    if (path / "preds.json").is_file():
-        return _read_predictions(path / "preds.json", path)
+    for name in ("preds.json", "all_preds.jsonl"):
+        if (path / name).is_file():
+            return _read_predictions(path / name, path)
     for depth in ("*/", "*/*/"):
         if any(path.glob(depth + REPORT)) or any(path.glob(depth + LOG)):
             return _read_logs(path, sorted(path.glob(depth)))

@@ -9,6 +9,8 @@ from evalkit.errors import UsageError
 
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
 
+_HINT = "name one like logs/run_evaluation/RUN"
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedLogs:
@@ -17,7 +19,9 @@ class RecordedLogs:
     @classmethod
     def open(cls, root: Path) -> RecordedLogs:
         if not root.is_dir():
-            raise UsageError(f"there is no directory of logs {root}", hint="name one like logs/run_evaluation/RUN")
+            raise UsageError(f"there is no directory of logs {root}", hint=_HINT)
+        if not any(any(root.glob(f"{depth}/{name}")) for depth in ("*", "*/*") for name in (LOG, REPORT, PATCH)):
+            raise UsageError(f"{root} has no logs in it, such as MODEL/INSTANCE/{LOG}", hint=_HINT)
         return cls(root)
 
     def find(self, instance_id: str, model: str) -> Path | None:

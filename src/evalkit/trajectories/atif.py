@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evalkit.trajectories.events import Event
 
-VERSION = "ATIF-v1.4"
+VERSION = "ATIF-v1.6"
+_IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
 
 def to_atif(events: Iterable[Event]) -> dict[str, Any]:
@@ -22,28 +24,46 @@ def to_atif(events: Iterable[Event]) -> dict[str, Any]:
             case "end":
                 end = event
             case "message":
-                steps.append(_step(len(steps) + 1, event, event["role"]))
+                steps.append(_message(len(steps) + 1, event))
             case "reply":
                 steps.append(_reply(len(steps) + 1, event))
             case "result":
-                steps[-1].setdefault("observation", {"results": []})["results"].append(_result(event))
-    return {
+                _add_result(steps, event)
+    document = {
         "schema_version": VERSION,
         "session_id": f"{start.get('run', '')}/{start.get('instance_id', '')}/{start.get('attempt', 1)}",
         "agent": {
             "name": f"evalkit-{start.get('agent', 'agent')}",
             "version": start.get("evalkit", ""),
             "model_name": start.get("model"),
-            "extra": {"prompt_sha256": start.get("prompt_sha256"), "tools": start.get("tools", [])},
+            "tool_definitions": [{"type": "function", "function": tool} for tool in start.get("tools", [])],
+            "extra": {"prompt_sha256": start.get("prompt_sha256")},
         },
         "steps": steps,
         "final_metrics": _totals(end.get("usage") or _sum_usage(steps), len(steps)),
         "extra": {"end": {"reason": end.get("reason"), "detail": end.get("detail")}},
     }
+    # Half a character, which a model may say, is a string to Python, and to no reader of ATIF.
+    whole: dict[str, Any] = json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+    return whole
 
 
 def _step(number: int, event: Event, source: str) -> dict[str, Any]:
     return {"step_id": number, "timestamp": event["at"], "source": source, "message": event["text"]}
+
+
+def _message(number: int, event: Event) -> dict[str, Any]:
+    step = _step(number, event, event["role"])
+    images = [_image(place) for place in event.get("images", ())]
+    return step | {"message": [{"type": "text", "text": event["text"]}, *images]} if images else step
+
+
+def _image(place: str) -> dict[str, Any]:
+    """ATIF knows four kinds of images, and none of an unknown kind: such a one is only named."""
+    kind, _ = mimetypes.guess_type(place)
+    if kind not in _IMAGES or place.startswith("data:"):
+        return {"type": "text", "text": f"[image: {place}]"}
+    return {"type": "image", "source": {"media_type": kind, "path": place}}
 
 
 def _reply(number: int, event: Event) -> dict[str, Any]:
@@ -68,17 +88,28 @@ def _reply(number: int, event: Event) -> dict[str, Any]:
     return step
 
 
-def _result(event: Event) -> dict[str, Any]:
-    return {"source_call_id": event["tool_call_id"], "content": event["text"]}
+def _add_result(steps: list[dict[str, Any]], event: Event) -> None:
+    """To the step with its call, or, where that line is lost, to one of its own."""
+    asked = event["tool_call_id"]
+    calls = steps[-1].get("tool_calls", []) if steps else []
+    result = {"source_call_id": asked, "content": event["text"]}
+    if all(call["tool_call_id"] != asked for call in calls):
+        steps.append(_step(len(steps) + 1, {**event, "text": ""}, "system"))
+        result = {"content": event["text"]}
+    steps[-1].setdefault("observation", {"results": []})["results"].append(result)
 
 
 def _arguments(text: str) -> Mapping[str, Any]:
     """ATIF wants an object, also where the model wrote none."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
     except ValueError:
         return {"text": text}
     return value if isinstance(value, dict) else {"value": value}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _sum_usage(steps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
