@@ -179,7 +179,7 @@ class _Grading:
     start: str = ""
 
     async def begin(self) -> None:
-        repository = self.benchmark.repository(self.workspace)  # one thing in two parts
+        repository = self.benchmark.repository(self.workspace)
         self.start = await repository.scrub(_row(self.job)["base_commit"], self.job.scratch)
 
     async def run_once(self, name: str, tests: str, files: Sequence[str]) -> Runs | None:
@@ -202,14 +202,14 @@ class _Grading:
         for moment, code in (("before", ""), ("after", _row(self.job)["patch"])):
             await self._reset()
             for patch in filter(None, (code, tests)):
-                if await self.benchmark.apply(patch, self.job, self.workspace):  # likewise
+                if await self.benchmark.apply(patch, self.job, self.workspace):
                     return None
             seen.append(await self._run_tests(f"{name}-{moment}", files))
         (before, hits_before), (after, hits_after) = seen
         return Runs(before, after, hits_before, hits_after)
 
     async def _reset(self) -> None:
-        repository = self.benchmark.repository(self.workspace)  # likewise
+        repository = self.benchmark.repository(self.workspace)
         await repository.reset(self.start)
 
     async def _run_tests(self, name: str, files: Sequence[str]) -> tuple[Statuses, Hits | None]:

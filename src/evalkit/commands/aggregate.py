@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from evalkit import console, stdout
-from evalkit.commands.numbers import AnyRun, facts_of, open_run, summarize
+from evalkit.commands.numbers import AnyRun, exit_code, facts_of, open_run, summarize
 from evalkit.commands.options import configured, explain
 from evalkit.domain.statistics import wilson_interval
-from evalkit.errors import ExitCode, UsageError
+from evalkit.errors import UsageError
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory
 
@@ -73,8 +73,7 @@ def aggregate(
     stdout.emit(document)
     if format_ == "table":
         console.show_summary(document)
-    unfinished = document["buckets"]["error"] + document["buckets"]["incomplete"]
-    return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE
+    return exit_code(document)
 
 
 def read_bad(path: Path) -> frozenset[str]:
@@ -103,7 +102,7 @@ def without(document: dict[str, Any], bad: Collection[str]) -> dict[str, Any]:
 
 
 def _write_official(runs: Sequence[AnyRun], target: Path) -> None:
-    from evalkit.commands.grade import write_report  # noqa: PLC0415  # what it imports is needed for this alone
+    from evalkit.commands.grading import write_report  # noqa: PLC0415  # what it imports is needed for this alone
 
     if len(runs) != 1 or not isinstance(runs[0], RunDirectory):
         raise UsageError("--report is for one run of evalkit")

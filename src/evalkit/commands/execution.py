@@ -7,21 +7,23 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 
 from evalkit import console, logs, memory, registry, scratch, stdout
 from evalkit.benchmarks.places import BUNDLED
+from evalkit.commands.images import require_images
 from evalkit.commands.interruption import until_signal
-from evalkit.commands.numbers import summarize
+from evalkit.commands.numbers import exit_code, summarize
 from evalkit.config import Config
 from evalkit.domain.budget import Budgets
 from evalkit.domain.models import Instance, Recorded
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, RunScope, Workspaces
+from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, Observer, RunScope
 from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
 from evalkit.engine import Engine, Run
-from evalkit.errors import DatasetError, EvalkitError, ExitCode, ImagesMissing, UsageError
+from evalkit.errors import DatasetError, EvalkitError, UsageError
 from evalkit.plugins import check_options
 from evalkit.settings import Settings
 from evalkit.store import directory as directories
@@ -94,37 +96,6 @@ def _read_names(path: Path) -> list[str]:
     return [name for name in names if name and not name.startswith("#")]
 
 
-def provide_images(
-    config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool
-) -> dict[str, Instance]:
-    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
-    builds = config.images.agent_source is not None or any(each.build for each in instances.values())
-    if config.workspace_kind != "docker" or not builds:
-        return dict(instances)
-    from evalkit.commands.provision import provide  # noqa: PLC0415  # asks registries and starts builders
-
-    return provide(config, instances, build=build, quiet=quiet)
-
-
-def _require_images(workspaces: Workspaces, instances: Sequence[Instance], config: Config) -> None:
-    """All images before the first instance: what is missing is said once, rather than found out 500 times."""
-    missing = anyio.run(workspaces.missing_images, instances)
-    if missing:
-        named = first_few([f"{image} ({reason})" for image, reason in missing.items()])
-        problem = ImagesMissing(
-            f"{len(missing)} of the images that the instances need cannot be had: {named}",
-            hint=f"{_how_to_get_images(config, instances)}, then run the same command again",
-        )
-        problem.document = {"missing_images": dict(missing)}
-        raise problem
-
-
-def _how_to_get_images(config: Config, instances: Sequence[Instance]) -> str:
-    if config.images.agent_source is None and all(each.build is None for each in instances):
-        return "build, load or push them"
-    return "add --build-missing, or run `evalkit build-images`"
-
-
 def execute(
     directory: RunDirectory,
     parts: Parts,
@@ -138,61 +109,74 @@ def execute(
     quiet: bool = False,
 ) -> int:
     """Take the steps, print the document of the run, and return the exit code. The run is being written to."""
-    config = settings.config
+    budgets = _budgets(settings.config, spent_usd, spent_usd_on or {})
     problem: EvalkitError | None = None
     with ExitStack() as stack:
         stack.enter_context(logs.written_to(directory.path / directories.LOG))
         folder = stack.enter_context(scratch.folder())
         watch = stack.enter_context(console.watch(len(steps), quiet=quiet))
-        scope = RunScope(directory.manifest.run_id, folder, hidden=_hidden_folders(directory, config))
-        workspaces: Workspaces = registry.create("workspaces", config.workspace_kind, config, scope)
-        _require_images(
-            workspaces, [instances[name] for name in dict.fromkeys(step.instance_id for step in steps)], config
-        )
-        run = Run(
-            run_id=scope.run_id,
-            benchmark=parts.benchmark,
-            agent=parts.agent,
-            workspaces=workspaces,
-            store=directory,
-            journal=Journal(directory.append),
-            critic=parts.critic,
-            observer=watch,
-            scratch=folder / "jobs",
-            limits=config.limits,
-            pinned=_pinned_limits(settings),
-            workers=config.run.workers,
-            retries=config.run.retries,
-            network=config.workspace.network,
-            budgets=Budgets(
-                run_usd=config.run.max_cost_usd,
-                instance_usd=config.run.max_instance_cost_usd,
-                attempt_usd=config.agent.max_cost_usd,
-                attempt_tokens=config.agent.max_tokens,
-                spent_usd=spent_usd,
-                spent_usd_on=spent_usd_on or {},
-            ),
-            grader_version=parts.benchmark.grader_version,
-            held=memory.Governor(config.run.memory_share, memory.available_memory()).held,
-        )
+        run = _create_run(directory, parts, settings, budgets, watch, folder)
+        awaited = dict.fromkeys(step.instance_id for step in steps)
+        require_images(run.workspaces, [instances[name] for name in awaited], settings.config)
         try:
             work = partial(_execute, run, Engine(run, instances, steps, recorded))
             signal_number = anyio.run(until_signal, work, watch.keep_fresh)
         except EvalkitError as error:
             problem, signal_number = error, None
+    document = _report(directory, problem, quiet=quiet)
+    return exit_code(document) if signal_number is None else 128 + signal_number
+
+
+def _create_run(
+    directory: RunDirectory, parts: Parts, settings: Settings, budgets: Budgets, observer: Observer, folder: Path
+) -> Run:
+    config = settings.config
+    scope = RunScope(directory.manifest.run_id, folder, hidden=_hidden_folders(directory, config))
+    return Run(
+        run_id=scope.run_id,
+        benchmark=parts.benchmark,
+        agent=parts.agent,
+        workspaces=registry.create("workspaces", config.workspace_kind, config, scope),
+        store=directory,
+        journal=Journal(directory.append),
+        critic=parts.critic,
+        observer=observer,
+        scratch=folder / "jobs",
+        limits=config.limits,
+        pinned=_pinned_limits(settings),
+        workers=config.run.workers,
+        retries=config.run.retries,
+        network=config.workspace.network,
+        budgets=budgets,
+        grader_version=parts.benchmark.grader_version,
+        held=memory.Governor(config.run.memory_share, memory.available_memory()).held,
+    )
+
+
+def _budgets(config: Config, spent_usd: float, spent_usd_on: Mapping[str, float]) -> Budgets:
+    return Budgets(
+        run_usd=config.run.max_cost_usd,
+        instance_usd=config.run.max_instance_cost_usd,
+        attempt_usd=config.agent.max_cost_usd,
+        attempt_tokens=config.agent.max_tokens,
+        spent_usd=spent_usd,
+        spent_usd_on=spent_usd_on,
+    )
+
+
+def _report(directory: RunDirectory, problem: EvalkitError | None, *, quiet: bool) -> dict[str, Any]:
+    """Print the document of the run. What ended it early is raised, and has the document printed with it."""
     document = {"run": str(directory.path), **summarize([directory])}
-    unfinished = [*document["ids"]["error"], *document["ids"]["incomplete"]]
     if problem is None:
         stdout.emit(document)
     if not quiet:
         console.show_summary(document)
     if problem is not None:
-        problem.message += f"; not done: {first_few(unfinished)}" if unfinished else ""
+        if unfinished := [*document["ids"]["error"], *document["ids"]["incomplete"]]:
+            problem.message += f"; not done: {first_few(unfinished)}"
         problem.document = document
         raise problem
-    if signal_number is not None:
-        return 128 + signal_number
-    return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE
+    return document
 
 
 async def _execute(run: Run, engine: Engine) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,31 +12,25 @@ import typer
 
 from evalkit import console, stdout
 from evalkit.agents.recorded import NAME as RECORDED
-from evalkit.commands.execution import (
-    Parts,
-    create_parts,
-    execute,
-    load_instances,
-    provide_images,
-    select_instances,
-)
+from evalkit.commands.execution import Parts, create_parts, execute, load_instances, select_instances
 from evalkit.commands.grading import (
     LogGrading,
     find_answers,
     find_bad,
     import_predictions,
-    official_report,
     plan_grading,
     require_log_judge,
+    write_report,
 )
-from evalkit.commands.identity import find_changes
-from evalkit.commands.numbers import summarize
+from evalkit.commands.identity import find_changes, name_run
+from evalkit.commands.images import provide_images
+from evalkit.commands.numbers import exit_code, summarize
 from evalkit.commands.options import BuildMissing, Quiet, RunArgument, configured, explain
 from evalkit.config import Config
 from evalkit.domain.models import Instance
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import ReferencePatches
-from evalkit.errors import ConfigError, EvalkitError, ExitCode, UsageError
+from evalkit.errors import UsageError
 from evalkit.settings import Settings, load_again, override
 from evalkit.store.directory import RunDirectory, find_run
 from evalkit.store.logs import RecordedLogs
@@ -201,7 +193,7 @@ def _import(request: Request, settings: Settings, run_id: str | None, *, dry_run
     if dry_run:
         _print_plan([Step(name, 1) for name in given if name in instances])
         return None
-    path = config.output.dir / _name(run_id, config.benchmark.name)
+    path = config.output.dir / name_run(run_id, config)
     directory = import_predictions(path, settings, instances, given)
     return Opened(directory, settings, parts, instances, {name: each.model for name, each in given.items()})
 
@@ -258,15 +250,6 @@ def _write_bad(directory: RunDirectory) -> None:
         )
 
 
-def write_report(directory: RunDirectory, target: Path) -> None:
-    document = json.dumps(official_report(directory), indent=4)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, document.encode() + b"\n")
-    except OSError as error:
-        raise EvalkitError(f"cannot write the report {target}: {error.strerror}") from error
-
-
 def _require_same(directory: RunDirectory, settings: Settings) -> None:
     for key, (before, after) in find_changes(directory.manifest, settings.config).items():
         raise UsageError(
@@ -292,13 +275,6 @@ def _mention_missing(predictions: dict[str, Prediction], instances: Any) -> None
         console.say(f"evalkit: {left_out} predictions are of instances that are not selected")
 
 
-def _name(run_id: str | None, benchmark: str) -> str:
-    if run_id is not None and Path(run_id).name != run_id:
-        raise ConfigError(f"--run-id {run_id}: a name, not a path", hint="--run-dir says where runs are kept")
-    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return run_id or f"{moment}-{benchmark}-{RECORDED}-{secrets.token_hex(2)}"
-
-
 def _print_plan(steps: Sequence[Step]) -> int:
     stdout.emit(
         {
@@ -313,5 +289,4 @@ def _print_plan(steps: Sequence[Step]) -> int:
 def _print_summary(directory: RunDirectory) -> int:
     document = {"run": str(directory.path), **summarize([directory])}
     stdout.emit(document)
-    unfinished = document["buckets"]["error"] + document["buckets"]["incomplete"]
-    return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE
+    return exit_code(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from evalkit.domain.models import Answer, Failure, Grade, Instance, Patch, Recor
 from evalkit.domain.planning import Standing, Step
 from evalkit.domain.protocols import LogJudge, Observer
 from evalkit.domain.rows import Row, timestamp
-from evalkit.errors import UsageError
+from evalkit.errors import EvalkitError, UsageError
 from evalkit.settings import Settings
 from evalkit.store.directory import RunDirectory
 from evalkit.store.logs import LOG, PATCH, RecordedLogs, is_of
+from evalkit.store.manifest import write_atomically
 from evalkit.store.predictions import Prediction
 
 Answers = dict[tuple[str, int], Recorded]
@@ -175,7 +177,16 @@ def require_log_judge(parts: Parts, config: Config) -> None:
         raise UsageError(f"benchmark {config.benchmark.name!r} cannot judge recorded logs", hint="grade without --logs")
 
 
-def official_report(directory: RunDirectory) -> dict[str, Any]:
+def write_report(directory: RunDirectory, target: Path) -> None:
+    document = json.dumps(_official_report(directory), indent=4)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, document.encode() + b"\n")
+    except OSError as error:
+        raise EvalkitError(f"cannot write the report {target}: {error.strerror}") from error
+
+
+def _official_report(directory: RunDirectory) -> dict[str, Any]:
     """The run as the report of the official harness."""
     ledger = directory.ledger()
     empty = {name for (name, _), recorded in find_answers(directory).items() if recorded.answer.empty}

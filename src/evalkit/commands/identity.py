@@ -1,9 +1,12 @@
-"""What a run measures: its manifest, and what may not change when it is resumed."""
+"""What a run is called and measures: its manifest, and what may not change when it is resumed."""
 
 from __future__ import annotations
 
 import platform
+import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from evalkit import __version__
@@ -12,6 +15,7 @@ from evalkit.config import Config
 from evalkit.domain.models import Instance
 from evalkit.domain.rows import timestamp
 from evalkit.domain.selection import fingerprint
+from evalkit.errors import ConfigError
 from evalkit.settings import Settings
 from evalkit.store.manifest import Manifest
 
@@ -39,6 +43,15 @@ _MEASURED = (
     "images.agent_source",
 )
 _CHOOSING = ("benchmark.select", "benchmark.limit", "benchmark.seed", "benchmark.shard")
+
+
+def name_run(given: str | None, config: Config) -> str:
+    """The name of a new run, which is that of its directory."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = given or f"{moment}-{config.benchmark.name}-{config.agent.name}-{secrets.token_hex(2)}"
+    if Path(name).name != name:
+        raise ConfigError(f"--run-id {name}: a name, not a path", hint="--run-dir says where runs are kept")
+    return name
 
 
 def make_manifest(run_id: str, settings: Settings, instances: Mapping[str, Instance]) -> Manifest:

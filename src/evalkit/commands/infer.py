@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from evalkit import stdout
-from evalkit.commands.execution import create_parts, execute, load_instances, provide_images, select_instances
-from evalkit.commands.identity import make_manifest
+from evalkit.commands.execution import create_parts, execute, load_instances, select_instances
+from evalkit.commands.identity import make_manifest, name_run
+from evalkit.commands.images import provide_images
 from evalkit.commands.options import BuildMissing, Quiet, TasksArgument, configured, explain
 from evalkit.config import Config
 from evalkit.domain.models import Instance
 from evalkit.domain.planning import Standing, plan
-from evalkit.errors import ConfigError, ImagesMissing, UsageError
+from evalkit.errors import ImagesMissing, UsageError
 from evalkit.settings import Settings, override
 from evalkit.store.directory import RunDirectory
 
@@ -66,9 +64,7 @@ def infer(
     if dry_run:
         stdout.emit(_describe_plan(config, instances, len(steps)))
         return 0
-    name = run_id or _name_run(config)
-    if Path(name).name != name:
-        raise ConfigError(f"--run-id {name}: a name, not a path", hint="--run-dir says where runs are kept")
+    name = name_run(run_id, config)
     instances = provide_images(config, instances, build=build_missing, quiet=quiet)
     manifest = make_manifest(name, settings, instances)
     directory = RunDirectory.create(config.output.dir / name, manifest)
@@ -90,8 +86,3 @@ def _describe_plan(config: Config, instances: Mapping[str, Instance], steps: int
         "attempts": steps,
         "instances": [{"id": instance.id, "image": instance.image} for instance in instances.values()],
     }
-
-
-def _name_run(config: Config) -> str:
-    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return f"{moment}-{config.benchmark.name}-{config.agent.name}-{secrets.token_hex(2)}"

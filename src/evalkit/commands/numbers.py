@@ -11,7 +11,7 @@ from evalkit import console
 from evalkit.domain.planning import Attempts
 from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
-from evalkit.errors import UsageError
+from evalkit.errors import ExitCode, UsageError
 from evalkit.store.directory import RunDirectory, find_run
 from evalkit.store.listing import list_runs
 from evalkit.store.manifest import FILE as MANIFEST
@@ -58,6 +58,12 @@ def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str
         "unreadable": [{"file": each.file, "line": each.line, "reason": each.reason} for each in unreadable],
         "unknown_ids": unknown,
     }
+
+
+def exit_code(document: Mapping[str, Any]) -> ExitCode:
+    """What the summary of runs says about them as a whole."""
+    unfinished = document["buckets"]["error"] + document["buckets"]["incomplete"]
+    return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE
 
 
 def facts_of(directory: AnyRun) -> RunFacts:

@@ -10,14 +10,15 @@ import typer
 
 from evalkit import stdout
 from evalkit.agents.recorded import NAME as RECORDED
-from evalkit.commands.execution import Parts, create_parts, execute, load_instances, provide_images, select_instances
+from evalkit.commands.execution import Parts, create_parts, execute, load_instances, select_instances
 from evalkit.commands.grading import find_answers
 from evalkit.commands.identity import chooses_otherwise, describe_dataset, find_changes, make_manifest
+from evalkit.commands.images import provide_images
 from evalkit.commands.options import BuildMissing, Quiet, RunArgument, configured
 from evalkit.config import Config, split_list
 from evalkit.domain.failures import Kind
 from evalkit.domain.models import Instance
-from evalkit.domain.planning import Step, plan
+from evalkit.domain.planning import Ledger, Step, plan
 from evalkit.domain.rows import Outcome, timestamp
 from evalkit.domain.selection import fingerprint
 from evalkit.errors import UsageError
@@ -66,19 +67,13 @@ def resume(
     directory = RunDirectory.open(find_run(run, settings.config.output.dir))
     with directory.writing():
         manifest = directory.manifest
-        settings = load_again(manifest.config, manifest.origin, manifest.given, settings.layers)
-        if raise_budget is not None:
-            settings = override(settings, {"run.max_cost_usd": raise_budget}, "flag --raise-budget")
+        settings = _go_on_with(manifest, settings, raise_budget)
         parts = create_parts(settings.config)
         instances = _choose_instances(manifest, parts, accept_change or (), extend=extend)
         directory.adopt(_renew(manifest, settings, instances))
         ledger = directory.ledger()
-        standings = {name: standing for name, standing in ledger.standings.items() if name in instances}
-        steps = plan(standings, settings.config.attempts, kinds)
-        recorded = None
-        if settings.config.agent.name == RECORDED:
-            recorded = find_answers(directory)
-            steps = [step for step in steps if (step.instance_id, step.attempt) in recorded]
+        recorded = find_answers(directory) if settings.config.agent.name == RECORDED else None
+        steps = _plan(ledger, instances, settings.config, kinds, recorded)
         if dry_run:
             stdout.emit(_describe(directory, steps))
             return 0
@@ -106,6 +101,27 @@ def _parse_kinds(text: str) -> frozenset[str]:
     if unknown := sorted(kinds - known):
         raise UsageError(f"--retry: unknown kind {unknown[0]!r}", hint=f"there are: {', '.join(sorted(known))}")
     return kinds
+
+
+def _go_on_with(manifest: Manifest, settings: Settings, budget: float | None) -> Settings:
+    """What the run began with, and what is said now."""
+    settings = load_again(manifest.config, manifest.origin, manifest.given, settings.layers)
+    if budget is not None:
+        settings = override(settings, {"run.max_cost_usd": budget}, "flag --raise-budget")
+    return settings
+
+
+def _plan(
+    ledger: Ledger,
+    instances: Collection[str],
+    config: Config,
+    kinds: frozenset[str],
+    recorded: Collection[tuple[str, int]] | None,
+) -> list[Step]:
+    """What is not done. Where answers were imported, no agent could make those that are missing."""
+    standings = {name: standing for name, standing in ledger.standings.items() if name in instances}
+    steps = plan(standings, config.attempts, kinds)
+    return [step for step in steps if recorded is None or (step.instance_id, step.attempt) in recorded]
 
 
 def _choose_instances(

@@ -110,9 +110,6 @@ class Ledger:
         spent = self.spent_usd_on.get(row.instance_id, 0.0)
         self.spent_usd_on[row.instance_id] = spent + row.usage.least_cost_usd
 
-    def ids_in(self, *buckets: Bucket) -> list[str]:
-        return [name for name, standing in self.standings.items() if standing.bucket in buckets]
-
 
 @dataclass(frozen=True, slots=True)
 class Attempts:

@@ -7,18 +7,17 @@ not, and stops at the limits of the attempt, the instance and the run.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import h11
 
 from evalkit import masking
 from evalkit.domain.budget import BudgetSpent
-from evalkit.domain.failures import Failed, unwrap
+from evalkit.domain.failures import Failed
 from evalkit.domain.models import Meter, Usage
 from evalkit.logs import logger
+from evalkit.models.connection import Connection
 from evalkit.models.doors import Stream
 from evalkit.models.faults import judge_status
 from evalkit.models.pacing import Taken
@@ -30,10 +29,12 @@ if TYPE_CHECKING:
 
 _ASKING = ("/chat/completions", "/responses", "/messages", "/completions", "/embeddings")
 _LISTING = ("/models",)
-_PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id")
 _PASSED_UP = ("content-type", "accept", "anthropic-version", "anthropic-beta")
-_LARGEST_BODY = 64 << 20
 _BYTES_PER_TOKEN = 4
+
+
+class _BrokenOff(Exception):
+    """The endpoint left in the middle of an answer."""
 
 
 class Forwarder:
@@ -49,11 +50,11 @@ class Forwarder:
     async def serve(self, stream: Stream) -> None:
         """One connection, until either side ends it."""
         try:
-            await self._serve(_Connection(stream))
+            await self._serve(Connection(stream))
         except (_BrokenOff, h11.ProtocolError) as error:
             logger.debug("a connection of the agent to its model ended: %r", error)
 
-    async def _serve(self, connection: _Connection) -> None:
+    async def _serve(self, connection: Connection) -> None:
         while (request := await connection.next_request()) is not None:
             path = request.target.decode("ascii", "replace").partition("?")[0].removeprefix("/v1")
             if request.method == b"GET" and path in _LISTING:
@@ -65,7 +66,7 @@ class Forwarder:
             if not connection.goes_on():
                 return
 
-    async def _list(self, connection: _Connection, path: str) -> None:
+    async def _list(self, connection: Connection, path: str) -> None:
         import httpx  # noqa: PLC0415  # not before a model is asked
 
         try:
@@ -77,7 +78,7 @@ class Forwarder:
         await connection.send(response.content)
         await connection.end()
 
-    async def _ask(self, connection: _Connection, path: str, request: h11.Request) -> None:
+    async def _ask(self, connection: Connection, path: str, request: h11.Request) -> None:
         try:
             body = self._prepare(path, connection.body)
         except ValueError:
@@ -110,7 +111,7 @@ class Forwarder:
         return json.dumps(document).encode()
 
     async def _forward(
-        self, connection: _Connection, path: str, body: bytes, headers: Mapping[str, str], taken: Taken
+        self, connection: Connection, path: str, body: bytes, headers: Mapping[str, str], taken: Taken
     ) -> None:
         import httpx  # noqa: PLC0415  # likewise
 
@@ -146,7 +147,7 @@ class Forwarder:
             taken.used = usage.tokens
             self._latest_usd = usage.known_cost_usd or self._latest_usd
 
-    async def _pass_on_refusal(self, connection: _Connection, response: httpx.Response) -> None:
+    async def _pass_on_refusal(self, connection: Connection, response: httpx.Response) -> None:
         content = await response.aread()
         failure = judge_status(response.status_code, response.headers, content)
         if failure.kind in ("model_auth", "budget"):
@@ -206,86 +207,3 @@ class Counter:
             if isinstance(place, dict) and isinstance(place.get("usage"), dict):
                 self._found |= place["usage"]
                 self.is_final = self.is_final or name != "message"  # with which a stream of Anthropic's begins
-
-
-class _BrokenOff(Exception):
-    pass
-
-
-class _Connection:
-    """HTTP on a stream, as a server speaks it."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._http = h11.Connection(h11.SERVER)
-        self.body = b""
-
-    async def next_request(self) -> h11.Request | None:
-        event = await self._next_event()
-        if not isinstance(event, h11.Request):
-            return None
-        pieces, size = [], 0
-        while isinstance(data := await self._next_event(), h11.Data):
-            pieces.append(bytes(data.data))
-            size += len(data.data)
-            if size > _LARGEST_BODY:
-                await self.refuse(413, "request_too_large", f"a request is at most {_LARGEST_BODY >> 20} MB long")
-                return None
-        self.body = b"".join(pieces)
-        return event
-
-    @asynccontextmanager
-    async def kept_by_the_other_side(self) -> AsyncIterator[None]:
-        """What is done in here is cancelled when the other side hangs up: nobody waits for it any more."""
-
-        async def watch(scope: anyio.CancelScope) -> None:
-            early = 0
-            with suppress(OSError, h11.ProtocolError):
-                while early <= _LARGEST_BODY and (content := await self._stream.receive()):
-                    early += len(content)
-                    self._http.receive_data(content)  # its next request, before this one is answered
-            scope.cancel()
-
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(watch, tasks.cancel_scope)
-                yield
-                tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise unwrap(group) from group
-
-    async def _next_event(self) -> Any:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            if self._http.they_are_waiting_for_100_continue:
-                await self._send(h11.InformationalResponse(status_code=100, headers=[]))
-            self._http.receive_data(await self._stream.receive())
-        return event
-
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        kept = [(name, headers[name]) for name in _PASSED_ON if name in headers]
-        await self._send(h11.Response(status_code=status, headers=kept))
-
-    async def send(self, content: bytes) -> None:
-        if content:
-            await self._send(h11.Data(data=content))
-
-    async def end(self) -> None:
-        await self._send(h11.EndOfMessage())
-
-    async def refuse(self, status: int, kind: str, message: str) -> None:
-        error = {"error": {"message": message, "type": kind, "param": None, "code": kind}}
-        await self.begin(status, {"content-type": "application/json"})
-        await self.send(json.dumps(error).encode())
-        await self.end()
-
-    def goes_on(self) -> bool:
-        """Whether another request may come."""
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            return True
-        return False
-
-    async def _send(self, event: Any) -> None:
-        content = self._http.send(event)
-        if content:
-            await self._stream.send(content)

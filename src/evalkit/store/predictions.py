@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import UsageError
-
-_MOST_NAMED = 10
+from evalkit.wording import first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,9 @@ def require_known(predictions: Collection[str], known: Collection[str], path: Pa
     unknown = [name for name in predictions if name not in known]
     if not unknown:
         return
-    more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
     nearest = difflib.get_close_matches(unknown[0], known, n=1)
     raise UsageError(
-        f"{path}: the data set has no instance {', '.join(unknown[:_MOST_NAMED])}{more}",
+        f"{path}: the data set has no instance {first_few(unknown)}",
         hint=f"did you mean {nearest[0]}?" if nearest else "is --dataset or --split the one they were made for?",
     )
 
