@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, Literal
 
 from evalkit.errors import ConfigError, EvalkitError
@@ -20,19 +21,33 @@ _KEY: dict[Group, str] = {
 }
 
 
+@cache
+def _all_points() -> Any:
+    """Found once: to look through all that is installed takes longer than to run an instance.
+
+    Before Python 3.12, it is of another type with the same `select`.
+    """
+    return entry_points()
+
+
+def _points(group: Group) -> EntryPoints:
+    found: EntryPoints = _all_points().select(group=f"evalkit.{group}")
+    return found
+
+
 def names(group: Group) -> list[str]:
-    return sorted({point.name for point in entry_points(group=f"evalkit.{group}")})
+    return sorted({point.name for point in _points(group)})
 
 
 def names_of_others(group: Group) -> dict[str, str]:
     """Names that other packages registered, each with its package."""
-    owners = {point.name: _owner(point) for point in entry_points(group=f"evalkit.{group}")}
+    owners = {point.name: _owner(point) for point in _points(group)}
     return {name: owner for name, owner in sorted(owners.items()) if owner != "evalkit"}
 
 
 def load(group: Group, name: str) -> Any:
     """The object that a package registered under this name."""
-    points = [point for point in entry_points(group=f"evalkit.{group}") if point.name == name]
+    points = [point for point in _points(group) if point.name == name]
     if not points:
         known = names(group)
         match = difflib.get_close_matches(name, known, n=1)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit import console
 from evalkit.domain.planning import Attempts
-from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
 from evalkit.errors import ExitCode, UsageError
 from evalkit.store.directory import RunDirectory, find_run
@@ -47,8 +46,10 @@ def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str
     unreadable: list[Unreadable] = []
     for index, directory in enumerate(directories):
         for batch in directory.batches():
-            tally.add([row for row in batch if isinstance(row, Row)], index)
-            unreadable += [row for row in batch if isinstance(row, Unreadable)]
+            rows = [row for row in batch if not isinstance(row, Unreadable)]
+            tally.add(rows, index)
+            if len(rows) < len(batch):
+                unreadable += [row for row in batch if isinstance(row, Unreadable)]
     for each in unreadable:
         console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
     unknown = sorted(tally.ledger.unknown_ids)

@@ -44,8 +44,8 @@ class Limits(Model):
 
     def adjusted(self, overrides: Overrides, *, pinned: Collection[str] = ()) -> Limits:
         """With what an instance asks for, except for what the user insists on."""
-        asked = overrides.model_dump(exclude_none=True)
-        return self.model_copy(update={name: value for name, value in asked.items() if name not in pinned})
+        asked = {name: value for name, value in overrides if value is not None and name not in pinned}
+        return self.model_copy(update=asked) if asked else self
 
 
 class Instance(Model):

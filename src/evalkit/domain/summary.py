@@ -74,17 +74,17 @@ class Tally:
 
     def add(self, rows: Sequence[Row], run: int = 0) -> None:
         standings, first = self.ledger.standings, run * _RUN_STRIDE
-        known = [row for row in rows if row.instance_id in standings]
-        for row in known:
+        unknown = {row.instance_id for row in rows if row.instance_id not in standings}
+        if unknown:
+            self.ledger.unknown_ids |= unknown
+            rows = [row for row in rows if row.instance_id not in unknown]
+        for row in rows:
             standings[row.instance_id].record(first + row.attempt, mark_of(row))
-        self.seconds.add([row.seconds for row in known])
-        self.spending.add([row.usage for row in known])
-        for row in known:
             if row.metrics:
                 for name, value in row.metrics.items():
                     self.metrics.setdefault(name, {})[row.instance_id] = value
-        if len(known) < len(rows):
-            self.ledger.unknown_ids.update(row.instance_id for row in rows if row.instance_id not in standings)
+        self.seconds.add([row.seconds for row in rows])
+        self.spending.add([row.usage for row in rows])
 
     def summary(self, *, by: Sequence[str] = ()) -> dict[str, Any]:
         standings = self.ledger.standings
