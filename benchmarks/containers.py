@@ -14,6 +14,7 @@ from measure import Cost, Figure, Target, describe, in_folder, in_turn, infer, r
 COUNT, AT_ONCE = 100, 8
 ASLEEP = 30
 IMAGE = os.environ.get("EVALKIT_TEST_BUSYBOX_IMAGE", "")
+_SMALL = ("--set", "workspace.memory=64m")  # or else few would be admitted at once
 
 _BARE = f"""
 import docker
@@ -33,7 +34,7 @@ with ThreadPoolExecutor({AT_ONCE}) as threads:
 
 
 def run_containers(folder: Path, count: int, seconds: float, workers: int) -> Cost:
-    return infer(folder, count, seconds, 0, workers, "--set", "workspace.kind=docker")
+    return infer(folder, count, seconds, 0, workers, "--set", "workspace.kind=docker", *_SMALL)
 
 
 def main() -> int:
