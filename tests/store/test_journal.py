@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -34,6 +35,20 @@ class SlowDisk:
         self.batches.append([result.instance_id for result in results])
 
 
+async def append_all(
+    append: Callable[[str], Coroutine[Any, Any, None]], disk: SlowDisk, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """One result, and all others while the disk is still at it."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(append, NAMES[0])
+        await anyio.sleep(0.01)
+        for name in NAMES[1:]:
+            tasks.start_soon(append, name)
+        await anyio.sleep(0.01)
+        meanwhile()
+        disk.let.set()
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_what_comes_together_is_written_together(tmp_path: Path, loop: Loop) -> None:
     directory = RunDirectory.create(tmp_path / "run", make_manifest(NAMES))
@@ -46,18 +61,11 @@ def test_what_comes_together_is_written_together(tmp_path: Path, loop: Loop) -> 
         assert any(name in batch for batch in disk.batches)
         done.append(name)
 
-    async def append_all() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(append, NAMES[0])
-            await anyio.sleep(0.01)
-            for name in NAMES[1:]:
-                tasks.start_soon(append, name)
-            await anyio.sleep(0.01)  # the loop goes on, whatever the disk does
-            assert done == []
-            disk.let.set()
+    def expect_none() -> None:  # the loop goes on, whatever the disk does
+        assert done == []
 
     with directory.writing():
-        on_loop(append_all, loop=loop)
+        on_loop(append_all, append, disk, expect_none, loop=loop)
     assert sorted(done) == sorted(NAMES)
     assert len(disk.batches) == 2
     assert [row.instance_id for row in directory.rows()] == disk.batches[0] + disk.batches[1]  # type: ignore[union-attr]  # all are rows
@@ -82,12 +90,15 @@ def test_a_result_that_was_handed_over_outlives_its_cancelled_task(loop: Loop) -
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_each_task_hears_that_its_result_is_not_stored(loop: Loop) -> None:
+@pytest.mark.parametrize("problem", [StoreError("the disk is full"), ValueError("something nobody thought of")])
+def test_each_task_hears_that_its_result_is_not_stored(loop: Loop, problem: Exception) -> None:
     heard: list[str] = []
+    refused: list[int] = []
 
     def refuse(results: Sequence[Result]) -> None:
         if NAMES[1] in [result.instance_id for result in results]:
-            raise StoreError("the disk is full")
+            refused.append(len(results))
+            raise problem
 
     disk = SlowDisk(refuse)
     journal = Journal(disk)
@@ -95,19 +106,14 @@ def test_each_task_hears_that_its_result_is_not_stored(loop: Loop) -> None:
     async def append(name: str) -> None:
         try:
             await journal.append(make_result(name))
-        except StoreError:
+        except type(problem):
             heard.append(name)
 
-    async def append_all() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(append, NAMES[0])
-            await anyio.sleep(0.01)
-            for name in NAMES[1:]:
-                tasks.start_soon(append, name)
-            await anyio.sleep(0.01)
-            disk.let.set()
+    async def append_all_and_one_more() -> None:
+        await append_all(append, disk)
         await append("later")
 
-    on_loop(append_all, loop=loop)
+    on_loop(append_all_and_one_more, loop=loop)
+    assert refused == [len(NAMES) - 1], "nothing is written twice"
     assert sorted(heard) == sorted(NAMES[1:])
     assert disk.batches == [[NAMES[0]], ["later"]]

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from evalkit.errors import StoreError
-
 if TYPE_CHECKING:
     from evalkit.domain.models import Result
 
@@ -18,15 +16,15 @@ if TYPE_CHECKING:
 @dataclass(slots=True, eq=False)
 class _Batch:
     results: list[Result] = field(default_factory=list)
-    is_written: bool = False
-    problem: StoreError | None = None
+    is_taken: bool = False
+    problem: Exception | None = None
 
 
 class Journal:
     """Each task waits until its own result is durable; results that come while others are written share one sync."""
 
     def __init__(self, write: Callable[[Sequence[Result]], None]) -> None:
-        """`write` makes all of them durable, or raises StoreError and none of them is."""
+        """`write` makes all of them durable, or raises StoreError and none of them is. It is called once for each."""
         self._write = write
         self._open = _Batch()
         self._turn = anyio.Lock()
@@ -38,7 +36,8 @@ class Journal:
         batch.results.append(result)
         with anyio.CancelScope(shield=True):
             async with self._turn:
-                if not batch.is_written:
+                if not batch.is_taken:
+                    batch.is_taken = True
                     self._open = _Batch()
                     await self._write_all(batch)
         if batch.problem is not None:
@@ -47,6 +46,5 @@ class Journal:
     async def _write_all(self, batch: _Batch) -> None:
         try:
             await anyio.to_thread.run_sync(self._write, batch.results, limiter=self._threads)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, each task of the batch has to hear it
             batch.problem = error
-        batch.is_written = True
