@@ -114,7 +114,7 @@ def combine(layers: Iterable[Layer]) -> Settings:
     layers = list(layers)
     for layer in layers:
         for key, value in layer.values.items():
-            known, entry = split_entry(key)
+            known, entry = _split_entry(key)
             values[known] = value if not entry else {**_table(values.get(known, {}), places[known]), entry: value}
             places[known] = layer.places[key]
     return Settings(_validate(values, places), places, layers)
@@ -170,13 +170,13 @@ def read_flags(flags: Mapping[str, tuple[str, Any]], assignments: Iterable[str])
         key = key.strip()
         if not equals:
             raise ConfigError(f"--set {assignment}: write it as section.key=value")
-        _require_known(split_entry(key)[0], f"--set {assignment}: unknown key {key}")
+        _require_known(_split_entry(key)[0], f"--set {assignment}: unknown key {key}")
         values[key] = _parse_text(text, f"--set {key}")
         places[key] = "flag --set"
     return Layer("flags", values, places)
 
 
-def split_entry(key: str) -> tuple[str, str]:
+def _split_entry(key: str) -> tuple[str, str]:
     """A key, and the name of the entry if it is one of the open table."""
     entry = key.removeprefix(f"{OPEN_TABLE}.")
     return (OPEN_TABLE, entry) if entry and entry != key else (key, "")
