@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shlex
 import subprocess
@@ -16,11 +17,13 @@ import pytest
 from commandline import Evalkit, make_task, processes_of
 from evalkit.domain.rows import Row
 from evalkit.errors import EvalkitError
+from evalkit.scratch import start_time
 from evalkit.store.directory import RunDirectory
 from rig import make_manifest, make_result
 
 AGENT = "(setsid sleep 300 &) ; sleep 0.0$((EVALKIT_ATTEMPT + 1)); echo $EVALKIT_INSTANCE_ID > answer"
-LOCAL = ("--workspace", "local", "--agent", "command", "--set", "workspace.unsandboxed=true", "--workers", "3")
+UNSANDBOXED = ("--set", "workspace.unsandboxed=true")
+LOCAL = ("--workspace", "local", "--agent", "command", *UNSANDBOXED, "--workers", "3")
 
 
 @pytest.mark.parametrize("sandboxed", [True, False])
@@ -54,6 +57,20 @@ def test_killed_and_resumed_again_and_again(evalkit: Evalkit, sandboxed: bool) -
     while (processes_of(evalkit.folder) or list(evalkit.temporary.iterdir())) and time.monotonic() < until:
         time.sleep(0.1)
     evalkit.assert_nothing_left()
+
+
+def test_a_folder_that_no_guard_has_swept_is_gone_after_the_next_run(evalkit: Evalkit) -> None:
+    """Its process was killed before it had a guard, or its guard was killed too; a living process keeps its own."""
+    gone = subprocess.Popen(["sleep", "300"])
+    ours = evalkit.temporary / f"evalkit-{gone.pid}-{start_time(gone.pid)}-abandoned"
+    alive = evalkit.temporary / f"evalkit-{os.getpid()}-{start_time(os.getpid())}-inuse"
+    for folder in (ours, alive):
+        (folder / "job").mkdir(parents=True)
+    gone.kill()
+    gone.wait()
+    make_task(evalkit.folder / "tasks" / "task", solution="true")
+    assert evalkit("infer", "tasks", "--agent", "gold", "--workspace", "local", *UNSANDBOXED).code == 0
+    assert list(evalkit.temporary.iterdir()) == [alive]
 
 
 # One process for each number of system calls that it survives, until it survives all of them.

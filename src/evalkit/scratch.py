@@ -2,7 +2,7 @@
 
 A process keeps its temporary files in one folder, named after its pid and start time. A guard, a shell that waits on a
 pipe, notices the end of the process: if that end was not orderly, it sweeps what was left. Should the guard be killed
-too, the next command sweeps.
+too, or its process before it had one, the next command sweeps.
 """
 
 from __future__ import annotations
@@ -75,10 +75,11 @@ def _make_writable(function: object, name: str, _error: object) -> None:
         Path(name).unlink()
 
 
-def sweep_leftovers(parent: Path | None = None) -> list[Path]:
+def sweep_leftovers() -> list[Path]:
     """Remove the folders, and end the processes, of evalkit processes that are no more."""
+    usual = Path(tempfile.gettempdir())
     swept = []
-    for path in Path(parent or tempfile.gettempdir()).glob("evalkit-*"):
+    for path in (path for parent in {usual, find_roomy_parent() or usual} for path in parent.glob("evalkit-*")):
         match = _NAME.fullmatch(path.name)
         if match and _is_ours(path) and start_time(int(match[1])) != match[2]:
             sweep(path)

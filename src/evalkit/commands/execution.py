@@ -113,6 +113,7 @@ def execute(
     problem: EvalkitError | None = None
     with ExitStack() as stack:
         stack.enter_context(logs.written_to(directory.path / directories.LOG))
+        scratch.sweep_leftovers()
         folder = stack.enter_context(scratch.folder())
         watch = stack.enter_context(console.watch(len(steps), quiet=quiet))
         run = _create_run(directory, parts, settings, budgets, watch, folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -46,8 +45,7 @@ def private_folder() -> Iterator[Path]:
     parent = scratch.find_roomy_parent()
     if parent is None:
         console.say("temporary files are kept in memory here; set TMPDIR to a directory on disk")
-    for place in {Path(tempfile.gettempdir()), parent or Path(tempfile.gettempdir())}:
-        scratch.sweep_leftovers(place)
+    scratch.sweep_leftovers()
     with scratch.folder(parent) as folder:
         (folder / "empty").mkdir()
         yield folder
