@@ -13,10 +13,11 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from evalkit.critics import accept_non_empty_patch, accept_resolved
 from evalkit.domain.failures import Failed, Kind
-from evalkit.domain.models import Grade, Job, Meter, Overrides, Result, Usage
+from evalkit.domain.models import Answer, Grade, Job, Meter, Overrides, Result, Usage
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.rows import Row
@@ -71,7 +72,7 @@ def test_a_row_tells_what_happened(tmp_path: Path) -> None:
     assert row["schema"] == 1
     assert (row["outcome"], row["verdict"], row["score"]) == ("submitted", "unresolved", 0.0)
     assert row["failure"] is None
-    assert row["usage"] == usage.model_dump()
+    assert row["usage"] == structs.asdict(usage)
     assert row["seconds"] == 65.0
     assert row["stages"] == {"queued": 0.0, "open": 0.0, "prepare": 0.0, "solve": 60.0, "collect": 0.0, "grade": 5.0}
     assert (rig.directory.path / row["patch"]["path"]).read_text() == "wrong"
@@ -140,7 +141,7 @@ def test_hanging_agents_do_not_keep_others_waiting(tmp_path: Path) -> None:
 
 def test_an_instance_may_have_limits_of_its_own(tmp_path: Path) -> None:
     instances = list(FakeBenchmark(2).load())
-    instances[0] = instances[0].model_copy(update={"overrides": Overrides(solve=10.0, memory=3 * GIGABYTE)})
+    instances[0] = structs.replace(instances[0], overrides=Overrides(solve=10.0, memory=3 * GIGABYTE))
     rig = Rig(tmp_path, FakeBenchmark(instances), FakeAgent(hang()))
     seconds = {row["instance_id"]: row["stages"]["solve"] for row in rig.execute()}
     assert seconds == {"fake-0000": 10.0, "fake-0001": HOUR}
@@ -269,14 +270,52 @@ def test_grader_that_fails_repeats_only_the_grade(tmp_path: Path) -> None:
     assert_all_closed_once(rig)
 
 
-def test_a_score_that_is_no_number_is_a_failure_of_the_grader(tmp_path: Path) -> None:
-    async def confused(*_given: object) -> None:
-        Grade(verdict="unresolved", score=math.nan)
+class Confused(FakeBenchmark):
+    """Comes to what it was told, whatever that is."""
 
-    benchmark = FakeBenchmark(1, script={"grade": {ONE: [confused] * 3}})
-    rig = Rig(tmp_path, benchmark)
+    def __init__(self, answer: Any = None, grade: Any = None) -> None:
+        super().__init__(1)
+        self.answer, self.verdict = answer, grade
+
+    async def collect(self, job: Job, workspace: Workspace) -> Any:
+        return self.answer or await super().collect(job, workspace)
+
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Any:
+        return self.verdict
+
+
+WRONG: Any = "wrong"
+
+
+@pytest.mark.parametrize(
+    "grade",
+    [
+        Grade(verdict="unresolved", score=math.nan),
+        Grade(verdict="unresolved", metrics={"coverage": math.inf}),
+        Grade(verdict=WRONG),
+        Grade(verdict="resolved", score=WRONG),
+        True,
+        None,
+    ],
+)
+def test_a_grade_that_is_none_is_a_failure_of_the_grader(tmp_path: Path, grade: Any) -> None:
+    rig = Rig(tmp_path, Confused(grade=grade))
     assert only(rig.execute())["failure"]["kind"] == "grader"
     assert [row.verdict for row in rig.directory.rows() if isinstance(row, Row)] == ["ungraded"]
+
+
+@pytest.mark.parametrize("given", [Answer(patch=WRONG), Answer(text=WRONG, empty=WRONG), WRONG])
+def test_an_answer_that_is_none_is_a_failure(tmp_path: Path, given: Any) -> None:
+    rig = Rig(tmp_path, Confused(answer=given))
+    failure = only(rig.execute())["failure"]
+    assert (failure["kind"], failure["stage"]) == ("workspace", "collect")
+    assert [row.patch for row in rig.directory.rows() if isinstance(row, Row)] == [None]
+
+
+@pytest.mark.parametrize("usage", [Usage(cost_usd=math.nan), Usage(cost_usd=WRONG), Usage(input_tokens=WRONG)])
+def test_spending_that_is_no_number_is_a_failure_of_the_agent(tmp_path: Path, usage: Usage) -> None:
+    row = only(Rig(tmp_path, FakeBenchmark(1), FakeAgent(spend(usage))).execute())
+    assert (row["failure"]["kind"], row["usage"]["cost_usd"]) == ("agent", 0.0)
 
 
 def test_grade_of_a_timed_out_attempt_is_repeated_without_forgetting_the_time_out(tmp_path: Path) -> None:
@@ -288,7 +327,7 @@ def test_grade_of_a_timed_out_attempt_is_repeated_without_forgetting_the_time_ou
 
 
 def test_grading_in_place_happens_in_the_agents_workspace(tmp_path: Path) -> None:
-    instances = [each.model_copy(update={"grades_in_place": True}) for each in FakeBenchmark(2).load()]
+    instances = [structs.replace(each, grades_in_place=True) for each in FakeBenchmark(2).load()]
     rig = Rig(tmp_path, FakeBenchmark(instances, script={"grade": {ONE: [fail(Failed("grader", "x")), proceed]}}))
     rows = rig.execute()
     assert outcomes(rows) == {("submitted", "resolved"): 2}
@@ -633,3 +672,5 @@ def test_log_records_go_to_their_own_attempt(tmp_path: Path) -> None:
         assert log.count(f"this is {name}") == 3
         assert log.count(f"a task of {name}") == 1
         assert "fake-" not in log.replace(name, "")
+    lines = (rig.directory.path / "run.log").read_text().splitlines()
+    assert all(f" {name} attempt-1 " in line for name in rig.instances for line in lines if f"of {name}" in line)

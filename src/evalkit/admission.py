@@ -122,5 +122,8 @@ class Admission(Generic[T]):
             pause = until if pause is None else min(pause, until)
         if self._changed.is_set():
             self._changed = anyio.Event()
+        if pause is None:
+            await self._changed.wait()
+            return
         with anyio.move_on_after(pause):
             await self._changed.wait()

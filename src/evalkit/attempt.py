@@ -85,30 +85,26 @@ class Attempt:
         self.queued_since = anyio.current_time()
 
     @contextmanager
-    def clock(self, stage: Stage) -> Iterator[None]:
-        """Count the time of a stage, which starts now and not in the queue."""
-        self.stage = stage
-        self.observer.entered(self.instance.id, self.step.attempt, stage)
-        start = anyio.current_time()
-        try:
-            yield
-        finally:
-            self._spend(stage, anyio.current_time() - start)
-
-    @contextmanager
     def within(self, stage: Stage, seconds: float) -> Iterator[None]:
         """A stage that must end in its time."""
-        with self.clock(stage):
+        start = self._enter(stage)
+        try:
             with anyio.move_on_after(seconds) as limit:
                 yield
-            if limit.cancelled_caught:
-                raise StageTimedOut(f"{stage} did not end within {seconds:g} s")
+        finally:
+            self._spend(stage, anyio.current_time() - start)
+        if limit.cancelled_caught:
+            raise StageTimedOut(f"{stage} did not end within {seconds:g} s")
 
     @contextmanager
     def solving(self, seconds: float) -> Iterator[None]:
         """The stage of the agent. Its deadline is no failure, whatever the agent makes of being cancelled."""
-        with self.clock("solve"), anyio.move_on_after(seconds) as limit, self.catching():
-            yield
+        start = self._enter("solve")
+        try:
+            with anyio.move_on_after(seconds) as limit, self.catching():
+                yield
+        finally:
+            self._spend("solve", anyio.current_time() - start)
         if limit.cancel_called:
             self.timed_out = True
             self.failure = self.retry_after = None
@@ -161,6 +157,12 @@ class Attempt:
         if self.timed_out:
             return "timeout"
         return "empty" if self.answer is None or self.answer.empty else "submitted"
+
+    def _enter(self, stage: Stage) -> float:
+        """When a stage starts: now, and not in the queue."""
+        self.stage = stage
+        self.observer.entered(self.instance.id, self.step.attempt, stage)
+        return anyio.current_time()
 
     def _spend(self, stage: str, seconds: float) -> None:
         self.stages[stage] = self.stages.get(stage, 0.0) + seconds

@@ -12,13 +12,26 @@ from typing import Protocol
 
 import anyio
 import anyio.to_thread
+from msgspec import structs
 
 from evalkit import logs
 from evalkit.admission import Admission
 from evalkit.attempt import Attempt
 from evalkit.domain.budget import Budgets
 from evalkit.domain.failures import Breaker, unwrap
-from evalkit.domain.models import Failure, Instance, Job, Limits, Meter, Recorded, Result, grade_key
+from evalkit.domain.models import (
+    Answer,
+    Failure,
+    Grade,
+    Instance,
+    Job,
+    Limits,
+    Meter,
+    Recorded,
+    Result,
+    checked,
+    grade_key,
+)
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import (
     Agent,
@@ -44,8 +57,7 @@ class Journal(Protocol):
 class Store(Protocol):
     """Where an attempt keeps its files."""
 
-    @property
-    def path(self) -> Path: ...
+    def artifacts(self, instance_id: str, attempt: int) -> str: ...
 
     def attempt_folder(self, instance_id: str, attempt: int) -> Path: ...
 
@@ -117,7 +129,7 @@ async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
         with attempt.within("collect", job.limits.collect):
             if attempt.timed_out:
                 await workspace.interrupt()
-            attempt.answer = await run.benchmark.collect(job, workspace)
+            attempt.answer = checked(Answer, await run.benchmark.collect(job, workspace))
         if job.instance.grades_in_place:
             await _judge(attempt, job, run, workspace)
         else:
@@ -134,7 +146,7 @@ async def _grade(attempt: Attempt, job: Job, run: Run) -> None:
 async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
     if attempt.answer is not None and attempt.is_to_be_graded:
         with attempt.within("grade", job.limits.grade):
-            attempt.grade = await run.benchmark.grade(job, attempt.answer, workspace)
+            attempt.grade = checked(Grade, await run.benchmark.grade(job, attempt.answer, workspace))
 
 
 async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExitStack) -> Workspace:
@@ -219,7 +231,6 @@ class Engine:
         """Make the result durable before anything else may start, then go on to what follows from it."""
         result = self._result(attempt)
         await self._run.journal.append(result)
-        logger.info("%s attempt %d: %s, %s", result.instance_id, result.attempt, result.outcome, result.verdict)
         self._observer.finished(result)
         following = attempt.step.following(accepted=result.accepted)
         if following:
@@ -227,9 +238,7 @@ class Engine:
             self._admission.add(self._begin(following, anyio.current_time()))
 
     def _result(self, attempt: Attempt) -> Result:
-        store = self._run.store
-        folder = store.attempt_folder(attempt.instance.id, attempt.step.attempt)
-        artifacts = str(folder.relative_to(store.path))
+        artifacts = self._run.store.artifacts(attempt.instance.id, attempt.step.attempt)
         result = attempt.result(artifacts)
         if attempt.failure is not None:
             return result
@@ -241,7 +250,7 @@ class Engine:
         key = None
         if attempt.grade is not None and attempt.answer is not None:
             key = grade_key(attempt.answer, attempt.instance, self._run.grader_version)
-        return result.model_copy(update={"accepted": accepted, "grade_key": key})
+        return structs.replace(result, accepted=accepted, grade_key=key)
 
     def _begin(self, step: Step, queued_since: float | None = None) -> Attempt:
         instance = self._instances[step.instance_id]

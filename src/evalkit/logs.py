@@ -15,7 +15,7 @@ from pathlib import Path
 from evalkit import masking
 
 _attempt_log: ContextVar[Path | None] = ContextVar("attempt_log", default=None)
-_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_FORMAT = "%(asctime)s %(levelname)s %(attempt)s%(name)s %(message)s"
 
 logger = logging.getLogger("evalkit")
 
@@ -29,6 +29,7 @@ class RoutedHandler(logging.Handler):
         self.setFormatter(logging.Formatter(_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
+        record.attempt = _name_attempt()
         try:
             line = (masking.mask(self.format(record)) + "\n").encode("utf-8", "backslashreplace")
         except Exception:  # noqa: BLE001  # arguments of a record are foreign objects; a log line may not fail work
@@ -36,6 +37,12 @@ class RoutedHandler(logging.Handler):
         for path in (self._run_log, _attempt_log.get()):
             if path is not None:
                 _append(path, line)
+
+
+def _name_attempt() -> str:
+    """The folders of its instance and attempt: many attempts write to one log of the run."""
+    log = _attempt_log.get()
+    return f"{log.parent.parent.name} {log.parent.name} " if log else ""
 
 
 def _append(path: Path, line: bytes) -> None:

@@ -14,6 +14,7 @@ import pytest
 from commandline import Evalkit, make_task, make_tasks, wait_until
 from evalkit.config import Config
 from evalkit.store.directory import RunDirectory
+from evalkit.store.rows import encode_row
 from rig import make_manifest, make_result
 
 BUCKETS = {"resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"}
@@ -143,7 +144,7 @@ def test_memory_does_not_grow_with_rows(evalkit: Evalkit) -> None:
     peaks = []
     for name, rounds in (("few", 10), ("many", 600)):
         store(evalkit.runs / name, ids, [])
-        row = make_result("NAME", 1, verdict="unresolved").model_dump_json(by_alias=True)
+        row = encode_row(make_result("NAME", 1, verdict="unresolved")).decode().rstrip("\n")
         lines = "".join(row.replace("NAME", instance) + "\n" for instance in ids)
         (evalkit.runs / name / "results.jsonl").write_text(lines * rounds)
         peaks.append(measure_peak(evalkit, "aggregate", str(evalkit.runs / name)))

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from evalkit.domain.models import Instance
-from evalkit.domain.selection import select, take_shard
+from evalkit.domain.models import Instance, Overrides
+from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
 from evalkit.errors import ConfigError
 from evalkit.settings import load
 
 INSTANCES = {name: Instance(id=name, statement="") for name in (f"i{number}" for number in range(40))}
+
+
+WRONG: Any = b"wrong"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Instance(id=WRONG, statement=""),
+        Instance(id="a", statement=WRONG),
+        Instance(id="a", statement="", fields=WRONG),
+        Instance(id="a", statement="", overrides=Overrides(solve=WRONG)),
+        WRONG,
+        None,
+    ],
+)
+def test_what_is_no_instance_is_refused(wrong: Any) -> None:
+    with pytest.raises(SelectionError, match="no instance"):
+        index_by_id([*INSTANCES.values(), wrong])
+
+
+def test_data_of_an_instance_is_left_alone() -> None:
+    data = object()
+    found = index_by_id([Instance(id="a", statement="", data=data)])
+    assert found["a"].data is data
 
 
 def test_a_limit_takes_the_first_and_with_a_seed_any() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import anyio
 import pytest
+from msgspec import structs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evalkit.agents.shell import create
@@ -139,8 +140,8 @@ def record(folder: Path, script: Sequence[Reply | Fault], images: Sequence[str] 
         config = Config.model_validate({"agent": {"name": "shell"}, "model": settings, "run": {"retries": 0}})
         agent = create(config, None)  # type: ignore[arg-type]  # asks no benchmark
         spec = place.spec()
-        instance = spec.job.instance.model_copy(update={"statement": "Look.", "images": tuple(images)})
-        spec = replace(spec, job=spec.job.model_copy(update={"instance": instance}))
+        instance = structs.replace(spec.job.instance, statement="Look.", images=tuple(images))
+        spec = replace(spec, job=structs.replace(spec.job, instance=instance))
         spec.job.folder.mkdir(parents=True)
         async with place.workspaces.open(spec) as workspace, agent.lasting():
             with pytest.raises(Failed, match="context"):

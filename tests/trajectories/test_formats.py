@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from evalkit.domain.models import Usage
@@ -20,7 +21,7 @@ from evalkit.trajectories.text import show
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "trajectory.jsonl"
-    usage = Usage(llm_calls=1, input_tokens=10, cached_tokens=4, output_tokens=2, cost_usd=0.5).model_dump()
+    usage = structs.asdict(Usage(llm_calls=1, input_tokens=10, cached_tokens=4, output_tokens=2, cost_usd=0.5))
     reply: dict[str, Any] = {"finish_reason": "tool_calls", "model": "m-1", "usage": usage, "seconds": 1.5}
     call = {"id": "c1", "name": "shell", "arguments": '{"command": "ls"}'}
     broken = {"id": "c2", "name": "shell", "arguments": '{"command": '}
@@ -34,7 +35,7 @@ def path(tmp_path: Path) -> Path:
         trajectory.add("result", step=1, tool_call_id="c1", text="a.py\n[exit status 0]", exit_code=0)
         trajectory.add("result", step=1, tool_call_id="c2", text="no JSON")
         trajectory.add("reply", step=2, text="", reasoning="", tool_calls=[], **reply)
-        total = Usage(llm_calls=2, input_tokens=20, cached_tokens=8, output_tokens=4, cost_usd=1.0).model_dump()
+        total = structs.asdict(Usage(llm_calls=2, input_tokens=20, cached_tokens=8, output_tokens=4, cost_usd=1.0))
         trajectory.add("end", reason="finish", detail="all done", usage=total)
     return path
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from commandline import require
 from engines import Engine
@@ -101,7 +102,7 @@ def test_an_image_that_went_away_in_the_meantime_is_looked_for_again(
 ) -> None:
     async def work() -> str:
         spec = docker.spec()
-        job = spec.job.model_copy(update={"instance": Instance(id="x", statement="", image=pushed)})
+        job = structs.replace(spec.job, instance=Instance(id="x", statement="", image=pushed))
         from dataclasses import replace
 
         async with workspaces(docker).open(replace(spec, job=job)):

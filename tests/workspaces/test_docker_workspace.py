@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from engines import Engine, derived, imported, own_containers
 from evalkit.domain.failures import Failed
@@ -225,7 +226,7 @@ def open_image(docker: Place, image: str, *scripts: str, **changes: Any) -> list
 def run_in(docker: Place, image: str, work: Callable[[Workspace], Any], **changes: Any) -> Any:
     async def opened() -> Any:
         spec = docker.spec(**changes)
-        job = spec.job.model_copy(update={"instance": spec.job.instance.model_copy(update={"image": image})})
+        job = structs.replace(spec.job, instance=structs.replace(spec.job.instance, image=image))
         async with docker.workspaces.open(replace(spec, job=job)) as workspace:
             return await work(workspace)
 

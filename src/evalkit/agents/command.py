@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import anyio
-from pydantic import ValidationError
+import msgspec
 
 from evalkit import registry
 from evalkit.agents.presets import Preset, find_preset
@@ -104,8 +104,8 @@ def _read_usage(path: Path) -> Usage:
     """What the agent says it spent. A file that cannot be trusted leaves the cost unknown."""
     try:
         with path.open("rb") as file:
-            return Usage.model_validate_json(file.read(_LARGEST_USAGE))
-    except (OSError, ValidationError) as error:
+            return msgspec.json.decode(file.read(_LARGEST_USAGE), type=Usage, strict=False)
+    except (OSError, ValueError) as error:
         logger.warning("the usage file of the agent cannot be read: %s", error)
         return Usage(cost_usd=None)
 

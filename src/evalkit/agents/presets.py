@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+import msgspec
 
 from evalkit.domain.models import Model
 from evalkit.errors import ConfigError
@@ -17,10 +17,10 @@ from evalkit.errors import ConfigError
 _FILE = Path(__file__).with_name("presets.toml")
 
 
-class Preset(Model):
+class Preset(Model, frozen=True, kw_only=True):
     install: str = ""
     argv: tuple[str, ...] = ()
-    environment: Mapping[str, str] = Field(default_factory=dict)
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     trajectory: str = "trajectory.jsonl"
 
     def wrap(self, argv: Sequence[str]) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def _expandable(text: str) -> str:
 
 @cache
 def read_presets() -> Mapping[str, Preset]:
-    return {name: Preset.model_validate(entry) for name, entry in tomllib.loads(_FILE.read_text()).items()}
+    return msgspec.convert(tomllib.loads(_FILE.read_text()), dict[str, Preset])
 
 
 def find_preset(name: str) -> Preset:

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from evalkit import __version__, registry
 from evalkit.agents.prompts import Prompt, find_prompt
@@ -100,7 +101,7 @@ class ShellAgent:
                 reason, detail = "internal", repr(error)
                 raise
             finally:
-                trajectory.add("end", reason=reason, detail=detail, usage=meter.usage.model_dump())
+                trajectory.add("end", reason=reason, detail=detail, usage=msgspec.to_builtins(meter.usage))
 
     def messages(
         self, instance: Instance, places: Places, copies: Mapping[str, Path | None] = MappingProxyType({})
@@ -240,7 +241,7 @@ class Work:
             tool_calls=[asdict(use) for use in done.tool_uses],
             finish_reason=done.finish_reason,
             model=done.model,
-            usage=done.usage.model_dump(),
+            usage=msgspec.to_builtins(done.usage),
             seconds=round(seconds, 3),
         )
 

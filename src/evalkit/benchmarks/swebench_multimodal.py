@@ -12,6 +12,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 import anyio.to_thread
+from msgspec import structs
 
 from evalkit.benchmarks import swebench
 from evalkit.benchmarks.datasets import Row, read_rows
@@ -95,7 +96,7 @@ def illustrate(row: Row) -> Instance:
         statement = statement.replace(url, f"{url} (Image: {number})", 1)
     if urls:
         statement += _NOTE.format(place="$EVALKIT_LOGS/agent/images")
-    return instance.model_copy(update={"statement": statement, "images": tuple(urls)})
+    return structs.replace(instance, statement=statement, images=tuple(urls))
 
 
 def files_of_tests(values: Mapping[str, Any]) -> list[tuple[PurePosixPath, str]]:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import anyio.to_thread
+from msgspec import structs
 
 from evalkit.benchmarks import swebench_graders as graders
 from evalkit.benchmarks.artifacts import set_aside
@@ -111,7 +112,7 @@ class SwtBench:
         for row in read_rows(self.dataset, self.split):
             instance = to_instance(_with_usual_names(row))
             if instance.id not in excluded:
-                yield instance.model_copy(update={"statement": _ASK.format(issue=instance.statement)})
+                yield structs.replace(instance, statement=_ASK.format(issue=instance.statement))
 
     def grader_network(self, _instance: Instance) -> str:
         return "bridge"  # as for SWE-bench, whose scripts install the repository again

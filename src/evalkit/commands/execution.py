@@ -114,6 +114,7 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(logs.written_to(directory.path / directories.LOG))
         scratch.sweep_leftovers()
+        logs.logger.info("attempts to make: %d, at most %d at once", len(steps), settings.config.run.workers)
         folder = stack.enter_context(scratch.folder())
         watch = stack.enter_context(console.watch(len(steps), quiet=quiet))
         run = _create_run(directory, parts, settings, budgets, watch, folder)

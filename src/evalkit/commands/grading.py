@@ -11,6 +11,8 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+from msgspec import structs
+
 from evalkit.agents.recorded import NAME as RECORDED
 from evalkit.benchmarks.swebench_report import Judged, State, classify, make_report, was_cut_short
 from evalkit.commands.execution import Parts
@@ -116,7 +118,7 @@ class LogGrading:
         for step in steps:
             result = self._judge(instances[step.instance_id], step, answers[step.instance_id, step.attempt])
             accepted = result.failure is None and bool(self.parts.critic(result))
-            result = result.model_copy(update={"accepted": accepted})
+            result = structs.replace(result, accepted=accepted)
             self.directory.append([result])
             self.observer.finished(result)
 
@@ -147,7 +149,7 @@ class LogGrading:
             stages={"grade": seconds},
             retries=0,
             resource_factor=1,
-            artifacts=str(folder.relative_to(self.directory.path)),
+            artifacts=self.directory.artifacts(instance.id, step.attempt),
             grade_key=grade_key(recorded.answer, instance, self.parts.benchmark.grader_version) if is_graded else None,
         )
 

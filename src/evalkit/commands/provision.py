@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from msgspec import structs
 
 from evalkit import console, scratch
 from evalkit.commands.interruption import until_signal
@@ -162,8 +163,7 @@ def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, q
         raise Interrupted("interrupted") if signal_number == signal.SIGINT else Terminated("terminated")
     assert provision.plan is not None
     return {
-        name: instance.model_copy(update={"image": provision.plan.image_of[name]})
-        for name, instance in instances.items()
+        name: structs.replace(instance, image=provision.plan.image_of[name]) for name, instance in instances.items()
     }
 
 

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+import msgspec
+from msgspec import structs
 
 from evalkit.domain.budget import Budget
 from evalkit.domain.failures import Kind, Stage
 from evalkit.domain.rows import SCHEMA, Outcome, Verdict
 
 _MESSAGE_LIMIT = 500
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+_LARGEST = sys.float_info.max
+Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lean to make and to keep. Types are not checked when it is made: see `checked`."""
 
 
-class Overrides(Model):
+M = TypeVar("M", bound=Model)
+
+
+def checked(kind: type[M], made: M) -> M:
+    """What a part has made, which may be of another package; ValueError or TypeError says what is wrong with it."""
+    return msgspec.convert(msgspec.to_builtins(made), kind)
+
+
+def checked_instance(instance: Instance) -> Instance:
+    """As `checked`, without a look at its data, which only its benchmark understands."""
+    checked(Overrides, instance.overrides)
+    return msgspec.convert(structs.asdict(instance), Instance)
+
+
+class Overrides(Model, frozen=True, kw_only=True):
     """What one instance asks for instead of the run's own limits."""
 
     open: float | None = None
@@ -32,7 +49,7 @@ class Overrides(Model):
     cpus: float | None = None
 
 
-class Limits(Model):
+class Limits(Model, frozen=True, kw_only=True):
     """Seconds per stage, and the share of the machine, of one instance."""
 
     open: float
@@ -44,11 +61,13 @@ class Limits(Model):
 
     def adjusted(self, overrides: Overrides, *, pinned: Collection[str] = ()) -> Limits:
         """With what an instance asks for, except for what the user insists on."""
-        asked = {name: value for name, value in overrides if value is not None and name not in pinned}
-        return self.model_copy(update=asked) if asked else self
+        asked = {
+            name: value for name, value in structs.asdict(overrides).items() if value is not None and name not in pinned
+        }
+        return structs.replace(self, **asked) if asked else self
 
 
-class Instance(Model):
+class Instance(Model, frozen=True, kw_only=True):
     """One question of a benchmark."""
 
     id: str
@@ -58,9 +77,9 @@ class Instance(Model):
     image: str | None = None
     build: Path | None = None
     """A folder with a Dockerfile that its image is built from, if it names none."""
-    fields: Mapping[str, str] = Field(default_factory=dict)
+    fields: Mapping[str, str] = msgspec.field(default_factory=dict)
     overrides: Overrides = Overrides()
-    env: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Variables that all commands in its workspaces get."""
     offline: bool = False
     """It asks that its agent reaches nothing, whatever network the run gives."""
@@ -70,26 +89,30 @@ class Instance(Model):
     """Where the data set was found, with its revision if it has one."""
     data: Any = None
 
+    def __repr__(self) -> str:
+        """Without its variables, which may be secret."""
+        return f"Instance(id={self.id!r})"
 
-class Failure(Model):
+
+class Failure(Model, frozen=True, kw_only=True):
     kind: Kind
     message: str
     stage: Stage
 
-    @field_validator("message")
-    @classmethod
-    def _keep_short(cls, message: str) -> str:
-        clean = message.encode("utf-8", "replace").decode("utf-8")
-        return clean if len(clean) <= _MESSAGE_LIMIT else clean[: _MESSAGE_LIMIT - 1] + "…"
+    def __post_init__(self) -> None:
+        message = self.message.encode("utf-8", "replace").decode("utf-8")
+        if len(message) > _MESSAGE_LIMIT:
+            message = message[: _MESSAGE_LIMIT - 1] + "…"
+        structs.force_setattr(self, "message", message)
 
 
-class Patch(Model):
+class Patch(Model, frozen=True, kw_only=True):
     sha256: str
     bytes: int
     path: str
 
 
-class Usage(Model):
+class Usage(Model, frozen=True, kw_only=True):
     """Tokens and money spent. A cost of None is unknown, which is not the same as nothing.
 
     `known_cost_usd` is the part of the cost that is known: at least this much was spent.
@@ -103,12 +126,9 @@ class Usage(Model):
     cost_usd: Finite | None = 0.0
     known_cost_usd: Finite = 0.0
 
-    @model_validator(mode="before")
-    @classmethod
-    def _know_cost(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("cost_usd") and "known_cost_usd" not in values:
-            return values | {"known_cost_usd": values["cost_usd"]}
-        return values
+    def __post_init__(self) -> None:
+        if self.cost_usd and not self.known_cost_usd:
+            structs.force_setattr(self, "known_cost_usd", self.cost_usd)
 
     @property
     def tokens(self) -> int:
@@ -140,7 +160,7 @@ class Meter:
         self.budget = budget or Budget("attempt")
 
     def add(self, usage: Usage) -> None:
-        self.usage += usage
+        self.usage += checked(Usage, usage)
         self.budget.spend(usage.known_cost_usd, usage.tokens)
 
     def settle(self, since: Usage, cost_usd: float) -> None:
@@ -148,11 +168,11 @@ class Meter:
         before = self.usage.known_cost_usd
         cost = None if since.cost_usd is None else _money(since.cost_usd + cost_usd)
         known = _money(since.known_cost_usd + cost_usd)
-        self.usage = self.usage.model_copy(update={"cost_usd": cost, "known_cost_usd": known})
+        self.usage = structs.replace(self.usage, cost_usd=cost, known_cost_usd=known)
         self.budget.spend(known - before, 0)
 
 
-class Answer(Model):
+class Answer(Model, frozen=True, kw_only=True):
     """What an agent leaves behind: a patch, a text, or the state of its workspace."""
 
     patch: Patch | None = None
@@ -160,7 +180,7 @@ class Answer(Model):
     empty: bool = False
 
 
-class Recorded(Model):
+class Recorded(Model, frozen=True, kw_only=True):
     """An answer that an earlier run, or another tool, has collected."""
 
     answer: Answer
@@ -169,17 +189,17 @@ class Recorded(Model):
     """What is not in any earlier row of the attempt."""
 
 
-class Grade(Model):
+class Grade(Model, frozen=True, kw_only=True):
     verdict: Verdict
     score: Finite | None = None
-    metrics: Mapping[str, Finite] = Field(default_factory=dict)
+    metrics: Mapping[str, Finite] = msgspec.field(default_factory=dict)
     """More numbers that the grader gives, by name."""
 
 
-class Result(Model):
+class Result(Model, frozen=True, kw_only=True):
     """The decisions about one finished attempt: one line of results.jsonl."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
+    schema_: int = msgspec.field(default=SCHEMA, name="schema")
     instance_id: str
     attempt: int
     outcome: Outcome
@@ -197,9 +217,7 @@ class Result(Model):
     artifacts: str
     accepted: bool = False
     grade_key: str | None = None
-    metrics: Mapping[str, float] = Field(default_factory=dict)
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
+    metrics: Mapping[str, float] = msgspec.field(default_factory=dict)
 
 
 def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:
@@ -210,10 +228,8 @@ def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | 
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-class Job(Model):
+class Job(Model, frozen=True, kw_only=True):
     """One attempt at one instance, as the agent and the benchmark see it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
     run_id: str
     instance: Instance

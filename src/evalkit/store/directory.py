@@ -119,8 +119,12 @@ class RunDirectory:
         places = [path, *(folder / path.name for folder in reversed(earlier))]
         return next((place for place in places if _is_patch(place, patch)), path) if earlier else path
 
+    def artifacts(self, instance_id: str, attempt: int) -> str:
+        """Where the files of an attempt are, as its row says: relative to the run."""
+        return f"instances/{self._folders[instance_id]}/attempt-{attempt}"
+
     def attempt_folder(self, instance_id: str, attempt: int) -> Path:
-        return self.path.joinpath("instances", self._folders[instance_id], f"attempt-{attempt}")
+        return self.path / self.artifacts(instance_id, attempt)
 
     def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path:
         """An empty folder for a try. What an earlier try left there is kept beside it."""

@@ -27,7 +27,7 @@ class Journal:
         """`write` makes all of them durable, or raises StoreError and none of them is. It is called once for each."""
         self._write = write
         self._open = _Batch()
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._threads = anyio.CapacityLimiter(1)  # never behind what others do in threads
 
     async def append(self, result: Result) -> None:

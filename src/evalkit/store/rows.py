@@ -42,7 +42,7 @@ _decoder = msgspec.json.Decoder(_Versioned)
 
 def encode_row(result: Result) -> bytes:
     # ASCII escapes keep any string storable, lone surrogates included.
-    return json.dumps(result.model_dump(mode="json", by_alias=True), separators=(",", ":")).encode() + b"\n"
+    return json.dumps(msgspec.to_builtins(result), separators=(",", ":")).encode() + b"\n"
 
 
 def parse_row(line: bytes) -> Row:
