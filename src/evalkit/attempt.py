@@ -89,7 +89,7 @@ class Attempt:
         """A stage that must end in its time."""
         start = self._enter(stage)
         try:
-            with anyio.move_on_after(seconds) as limit:
+            with anyio.CancelScope(deadline=start + seconds) as limit:
                 yield
         finally:
             self._spend(stage, anyio.current_time() - start)
@@ -101,7 +101,7 @@ class Attempt:
         """The stage of the agent. Its deadline is no failure, whatever the agent makes of being cancelled."""
         start = self._enter("solve")
         try:
-            with anyio.move_on_after(seconds) as limit, self.catching():
+            with anyio.CancelScope(deadline=start + seconds) as limit, self.catching():
                 yield
         finally:
             self._spend("solve", anyio.current_time() - start)

@@ -49,6 +49,9 @@ class Overrides(Model, frozen=True, kw_only=True):
     cpus: float | None = None
 
 
+_NO_OVERRIDES = Overrides()
+
+
 class Limits(Model, frozen=True, kw_only=True):
     """Seconds per stage, and the share of the machine, of one instance."""
 
@@ -61,10 +64,12 @@ class Limits(Model, frozen=True, kw_only=True):
 
     def adjusted(self, overrides: Overrides, *, pinned: Collection[str] = ()) -> Limits:
         """With what an instance asks for, except for what the user insists on."""
-        asked = {
-            name: value for name, value in structs.asdict(overrides).items() if value is not None and name not in pinned
-        }
-        return structs.replace(self, **asked) if asked else self
+        if overrides == _NO_OVERRIDES:
+            return self
+        asked = structs.asdict(overrides).items()
+        return structs.replace(
+            self, **{name: value for name, value in asked if value is not None and name not in pinned}
+        )
 
 
 class Instance(Model, frozen=True, kw_only=True):
@@ -78,7 +83,7 @@ class Instance(Model, frozen=True, kw_only=True):
     build: Path | None = None
     """A folder with a Dockerfile that its image is built from, if it names none."""
     fields: Mapping[str, str] = msgspec.field(default_factory=dict)
-    overrides: Overrides = Overrides()
+    overrides: Overrides = _NO_OVERRIDES
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Variables that all commands in its workspaces get."""
     offline: bool = False

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from evalkit.domain.models import Result
 
 
+_GATHERING_SECONDS = 0.003
+
+
 @dataclass(slots=True, eq=False)
 class _Batch:
     results: list[Result] = field(default_factory=list)
@@ -21,7 +24,7 @@ class _Batch:
 
 
 class Journal:
-    """Each task waits until its own result is durable; results that come while others are written share one sync."""
+    """Each task waits until its own result is durable; results that come at about the same time share one sync."""
 
     def __init__(self, write: Callable[[Sequence[Result]], None]) -> None:
         """`write` makes all of them durable, or raises StoreError and none of them is. It is called once for each."""
@@ -37,6 +40,7 @@ class Journal:
         with anyio.CancelScope(shield=True):
             async with self._turn:
                 if not batch.is_taken:
+                    await anyio.sleep(_GATHERING_SECONDS)
                     batch.is_taken = True
                     self._open = _Batch()
                     await self._write_all(batch)
