@@ -247,11 +247,11 @@ def test_a_run_that_is_stopped_leaves_no_connection_and_no_key(
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
-    assert len(server.virtual_keys) == 3
+    assert len(server.virtual_keys.by_name) == 3
     if number == signal.SIGINT:
         assert server.live_keys == []
     else:
-        assert all(key.expires_at is not None for key in server.virtual_keys.values())
+        assert all(key.expires_at is not None for key in server.virtual_keys.by_name.values())
     assert not (cli.folder / "runs/run/results.jsonl").read_text()
 
 

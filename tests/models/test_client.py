@@ -306,7 +306,7 @@ async def test_a_virtual_key_is_made_read_and_deleted(tmp_path: Path, monkeypatc
             (name,) = server.live_keys
             assert {call.request.key for call in server.calls} == {name}
             assert masking.mask(f"with {name}") == "with [secret]"
-    (key,) = server.virtual_keys.values()
+    (key,) = server.virtual_keys.by_name.values()
     assert key.max_budget == 2.5
     assert key.expires_at is not None
     assert server.live_keys == []
@@ -330,7 +330,7 @@ async def test_a_virtual_key_does_not_survive_a_cancelled_attempt(
             await anyio.to_thread.run_sync(server.asked.wait)
             assert len(server.live_keys) == 1
             work.cancel()
-    assert len(server.virtual_keys) == 1
+    assert len(server.virtual_keys.by_name) == 1
     assert server.live_keys == []
 
 
@@ -343,7 +343,7 @@ async def test_keys_that_a_dead_evalkit_left_are_deleted_and_those_of_a_living_o
     given: dict[str, Any] = {"api_key_env": "PROXY_KEY", "virtual_keys": True}
     with ModelServer(in_turn(Reply("x")), master_key="sk-master-123456") as server:
         left = VirtualKey(None, None, alias="left")
-        server.virtual_keys = {"sk-left": left, "sk-other": VirtualKey(None, None, alias="other")}
+        server.virtual_keys.by_name |= {"sk-left": left, "sk-other": VirtualKey(None, None, alias="other")}
         notes.mkdir(parents=True)
         (notes / "1.json").write_text(json.dumps({"alias": "left", "proxy": server.root_url}))
         (notes / "2.json").write_text(json.dumps({"alias": "other", "proxy": "http://another"}))

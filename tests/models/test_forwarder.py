@@ -87,7 +87,7 @@ async def test_only_the_model_can_be_reached(tmp_path: Path, monkeypatch: pytest
             assert (await client.get("/key/info")).status_code == 404
             assert (await client.post("/chat/completions", content=b"[")).status_code == 400
     assert server.calls == []
-    assert server.virtual_keys == {}
+    assert server.virtual_keys.by_name == {}
 
 
 async def send_too_much(stream: ByteStream) -> None:

@@ -1,0 +1,44 @@
+"""A model endpoint on loopback that follows a script: OpenAI-compatible, with LiteLLM's keys.
+
+The script is a function from a request to a `Reply` or a `Fault`:
+
+    with ModelServer(lambda request: Reply(text="hello")) as server:
+        ...  # server.base_url
+
+Every call is recorded with what it cost and whether its answer went out whole.
+"""
+
+from evalkit.testing.model_server.dialects import CostStyle
+from evalkit.testing.model_server.keys import VirtualKey
+from evalkit.testing.model_server.script import (
+    Fault,
+    FaultKind,
+    Reply,
+    Request,
+    Script,
+    Tokens,
+    ToolCall,
+    by_conversation,
+    in_turn,
+    text_of,
+    with_faults,
+)
+from evalkit.testing.model_server.server import Call, ModelServer
+
+__all__ = [
+    "Call",
+    "CostStyle",
+    "Fault",
+    "FaultKind",
+    "ModelServer",
+    "Reply",
+    "Request",
+    "Script",
+    "Tokens",
+    "ToolCall",
+    "VirtualKey",
+    "by_conversation",
+    "in_turn",
+    "text_of",
+    "with_faults",
+]

@@ -1,0 +1,241 @@
+"""Replies in the words of each API, whole and as a stream of events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from evalkit.testing.model_server.script import Reply, Request
+
+CostStyle = Literal["none", "litellm", "openrouter"]
+_PIECE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A reply in the words of the chat completions API."""
+
+    request: Request
+    reply: Reply
+    cost_style: CostStyle
+
+    def document(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": self.reply.text or None}
+        if self.reply.calls:
+            message["tool_calls"] = self._calls()
+        if self.reply.reasoning:
+            message["reasoning_content"] = self.reply.reasoning
+        if self.reply.refusal:
+            message["refusal"] = self.reply.refusal
+        choice = {"index": 0, "message": message, "finish_reason": self._finish_reason}
+        return {**self._envelope("chat.completion"), "choices": [choice], **self._usage()}
+
+    def events(self) -> Iterator[str]:
+        yield self._event({"role": "assistant", "content": ""})
+        for piece in _pieces(self.reply.reasoning):
+            yield self._event({"reasoning_content": piece})
+        for piece in _pieces(self.reply.text):
+            yield self._event({"content": piece})
+        if self.reply.refusal:
+            yield self._event({"refusal": self.reply.refusal})
+        for index, call in enumerate(self._calls()):
+            start = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
+            yield self._event({"tool_calls": [start]})
+            for piece in _pieces(call["function"]["arguments"]):
+                yield self._event({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+        yield self._event({}, self._finish_reason)
+        if (self.request.body.get("stream_options") or {}).get("include_usage"):
+            yield _data({**self._envelope("chat.completion.chunk"), "choices": [], **self._usage()})
+        yield "data: [DONE]\n\n"
+
+    @property
+    def _finish_reason(self) -> str:
+        return self.reply.finish_reason or ("tool_calls" if self.reply.calls else "stop")
+
+    def _event(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return _data({**self._envelope("chat.completion.chunk"), "choices": [choice]})
+
+    def _envelope(self, kind: str) -> dict[str, Any]:
+        model = self.request.body.get("model", "scripted")
+        return {"id": f"chatcmpl-{self.request.number}", "object": kind, "created": 0, "model": model}
+
+    def _calls(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": call.id or f"call_{self.request.number}_{index}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.text},
+            }
+            for index, call in enumerate(self.reply.calls)
+        ]
+
+    def _usage(self) -> dict[str, Any]:
+        if not self.reply.usage:
+            return {}
+        tokens = self.reply.tokens
+        usage: dict[str, Any] = {
+            "prompt_tokens": tokens.input,
+            "completion_tokens": tokens.output,
+            "total_tokens": tokens.input + tokens.output,
+            "prompt_tokens_details": {"cached_tokens": tokens.cached},
+            "completion_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        }
+        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
+            usage["cost"] = self.reply.cost_usd
+        return {"usage": usage}
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """A reply in the words of the responses API."""
+
+    request: Request
+    reply: Reply
+    cost_style: CostStyle
+
+    def document(self) -> dict[str, Any]:
+        incomplete = self.reply.finish_reason in ("length", "content_filter")
+        reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
+        return {
+            "id": f"resp_{self.request.number}",
+            "object": "response",
+            "created_at": 0,
+            "model": self.request.body.get("model", "scripted"),
+            "status": "incomplete" if incomplete else "completed",
+            "incomplete_details": {"reason": reasons[self.reply.finish_reason]} if incomplete else None,
+            "output": list(self._output()),
+            **self._usage(),
+        }
+
+    def events(self) -> Iterator[str]:
+        document = self.document()
+        yield _data({"type": "response.created", "response": {**document, "status": "in_progress", "output": []}})
+        for index, item in enumerate(document["output"]):
+            yield _data({"type": "response.output_item.done", "output_index": index, "item": item})
+        kind = "response.incomplete" if document["status"] == "incomplete" else "response.completed"
+        yield _data({"type": kind, "response": document})
+
+    def _output(self) -> Iterator[dict[str, Any]]:
+        number = self.request.number
+        if self.reply.reasoning:
+            summary = [{"type": "summary_text", "text": self.reply.reasoning}]
+            yield {"type": "reasoning", "id": f"rs_{number}", "summary": summary, "encrypted_content": "opaque"}
+        if self.reply.text or self.reply.refusal:
+            part = (
+                {"type": "refusal", "refusal": self.reply.refusal}
+                if self.reply.refusal
+                else {"type": "output_text", "text": self.reply.text, "annotations": []}
+            )
+            yield {"type": "message", "id": f"msg_{number}", "role": "assistant", "content": [part]}
+        for index, call in enumerate(self.reply.calls):
+            yield {
+                "type": "function_call",
+                "id": f"fc_{number}_{index}",
+                "call_id": call.id or f"call_{number}_{index}",
+                "name": call.name,
+                "arguments": call.text,
+            }
+
+    def _usage(self) -> dict[str, Any]:
+        if not self.reply.usage:
+            return {}
+        tokens = self.reply.tokens
+        usage: dict[str, Any] = {
+            "input_tokens": tokens.input,
+            "input_tokens_details": {"cached_tokens": tokens.cached},
+            "output_tokens": tokens.output,
+            "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
+            "total_tokens": tokens.input + tokens.output,
+        }
+        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
+            usage["cost"] = self.reply.cost_usd
+        return {"usage": usage}
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """A reply in the words of Anthropic's messages API."""
+
+    request: Request
+    reply: Reply
+    cost_style: CostStyle
+
+    def document(self) -> dict[str, Any]:
+        stop = "tool_use" if self.reply.calls else "end_turn"
+        return {**self._envelope(), "content": self._blocks(), "stop_reason": stop, "usage": self._usage()}
+
+    def events(self) -> Iterator[str]:
+        whole = self.document()
+        start = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
+        yield self._event("message_start", message=start)
+        for index, block in enumerate(whole["content"]):
+            yield from self._pieces(index, block)
+        delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+        yield self._event("message_delta", delta=delta, usage={"output_tokens": whole["usage"]["output_tokens"]})
+        yield self._event("message_stop")
+
+    def _pieces(self, index: int, block: Mapping[str, Any]) -> Iterator[str]:
+        is_text = block["type"] == "text"
+        empty: dict[str, Any] = {"text": ""} if is_text else {"input": {}}
+        content = block["text"] if is_text else json.dumps(block["input"])
+        kind, name = ("text_delta", "text") if is_text else ("input_json_delta", "partial_json")
+        yield self._event("content_block_start", index=index, content_block={**block, **empty})
+        for piece in _pieces(content):
+            yield self._event("content_block_delta", index=index, delta={"type": kind, name: piece})
+        yield self._event("content_block_stop", index=index)
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        text = [{"type": "text", "text": self.reply.text}] if self.reply.text else []
+        return text + [
+            {
+                "type": "tool_use",
+                "id": call.id or f"toolu_{self.request.number}_{index}",
+                "name": call.name,
+                "input": json.loads(call.text),
+            }
+            for index, call in enumerate(self.reply.calls)
+        ]
+
+    def _envelope(self) -> dict[str, Any]:
+        model = self.request.body.get("model", "scripted")
+        kind = {"type": "message", "role": "assistant", "stop_sequence": None}
+        return {"id": f"msg_{self.request.number}", "model": model, **kind}
+
+    def _usage(self) -> dict[str, Any]:
+        tokens = self.reply.tokens
+        usage: dict[str, Any] = {
+            "input_tokens": tokens.input - tokens.cached,
+            "cache_read_input_tokens": tokens.cached,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": tokens.output,
+        }
+        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
+            usage["cost"] = self.reply.cost_usd
+        return usage
+
+    def _event(self, kind: str, **content: Any) -> str:
+        return f"event: {kind}\n" + _data({"type": kind, **content})
+
+
+_OTHERS: Mapping[str, type[Responses | Messages]] = {"/responses": Responses, "/messages": Messages}
+PATHS = ("/chat/completions", *_OTHERS)
+
+
+def dialect_of(path: str) -> type[Chat | Responses | Messages]:
+    return next((dialect for end, dialect in _OTHERS.items() if path.endswith(end)), Chat)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    for start in range(0, len(text), _PIECE):
+        yield text[start : start + _PIECE]
+
+
+def _data(document: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(document)}\n\n"
+
+
+def error(message: str, kind: str, code: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

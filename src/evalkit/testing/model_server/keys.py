@@ -1,0 +1,94 @@
+"""LiteLLM's virtual keys: made, asked about and deleted over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalkit.testing.model_server.dialects import error
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Response = tuple[int, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class VirtualKey:
+    """A key made by /key/generate. What it spent shows only after the proxy's delay."""
+
+    max_budget: float | None
+    expires_at: float | None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    alias: str = ""
+    spends: list[tuple[float, float]] = field(default_factory=list)
+    deleted: bool = False
+
+    def spent(self, until: float | None = None) -> float:
+        return sum(cost for moment, cost in self.spends if until is None or moment <= until)
+
+    @property
+    def is_live(self) -> bool:
+        return not self.deleted and (self.expires_at is None or time.time() < self.expires_at)
+
+
+@dataclass(slots=True)
+class VirtualKeys:
+    """All keys that were made, the deleted ones too."""
+
+    by_name: dict[str, VirtualKey] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def names_of_live(self) -> list[str]:
+        with self._lock:
+            return [name for name, key in self.by_name.items() if key.is_live]
+
+    def find_excess(self, name: str | None) -> tuple[bool, str]:
+        """Whether this is a live key, and what there is to say if its budget is spent."""
+        with self._lock:
+            key = self.by_name.get(name or "")
+            if key is None or not key.is_live:
+                return False, ""
+            spent = key.spent()
+            if key.max_budget is None or spent < key.max_budget:
+                return True, ""
+            return True, f"Budget has been exceeded! Current cost: {spent}, Max budget: {key.max_budget}"
+
+    def charge(self, name: str | None, cost_usd: float, *, shows_at: float) -> None:
+        with self._lock:
+            key = self.by_name.get(name or "")
+            if key is not None:
+                key.spends.append((shows_at, cost_usd))
+
+    def generate(self, body: Mapping[str, Any]) -> Response:
+        duration = body.get("duration")
+        lives = float(duration[:-1]) * _UNITS[duration[-1]] if duration else None
+        expires_at = time.time() + lives if lives is not None else None
+        name = f"sk-virtual-{secrets.token_hex(8)}"
+        with self._lock:
+            self.by_name[name] = VirtualKey(
+                body.get("max_budget"), expires_at, body.get("metadata") or {}, body.get("key_alias") or ""
+            )
+        return 200, {"key": name, "max_budget": body.get("max_budget"), "expires": expires_at}
+
+    def describe(self, query: Mapping[str, Sequence[str]]) -> Response:
+        name = (query.get("key") or [""])[0]
+        with self._lock:
+            key = self.by_name.get(name)
+            if key is None or key.deleted:
+                return 404, error("Key not found in database", "not_found_error", "404")
+            return 200, {"key": name, "info": {"spend": key.spent(time.time()), "max_budget": key.max_budget}}
+
+    def delete(self, body: Mapping[str, Any]) -> Response:
+        names, aliases = body.get("keys") or (), body.get("key_aliases") or ()
+        with self._lock:
+            known = self.by_name.items()
+            found = [name for name, key in known if not key.deleted and (name in names or key.alias in aliases)]
+            for name in found:
+                self.by_name[name].deleted = True
+        if not found:
+            return 404, error("No keys found", "not_found_error", "404")
+        return 200, {"deleted_keys": found}

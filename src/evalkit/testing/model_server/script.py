@@ -1,0 +1,148 @@
+"""What a script sees of a call, and what it may answer."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FaultKind = Literal[
+    "rate_limit",
+    "server_error",
+    "cut",
+    "garbage",
+    "slow",
+    "context_overflow",
+    "bad_request",
+    "unauthorized",
+    "content_filter",
+    "no_quota",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens by kind, as usage counts them: cached ones are part of the input, reasoning ones of the output."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.cached + other.cached,
+            self.output + other.output,
+            self.reasoning + other.reasoning,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    name: str
+    arguments: Mapping[str, Any] | str
+    """An object, or any text where the model is to get its JSON wrong."""
+    id: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(dict(self.arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    text: str = ""
+    calls: Sequence[ToolCall] = ()
+    tokens: Tokens = Tokens(input=10, output=5)
+    cost_usd: float | None = None
+    reasoning: str = ""
+    refusal: str = ""
+    finish_reason: str = ""
+    delay: float = 0.0
+    usage: bool = True
+    """Whether the endpoint says what the call used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    kind: FaultKind
+    seconds: float = 0.0
+    """For `rate_limit` the Retry-After, for `slow` how late the headers come."""
+    reply: Reply = Reply(text="cut off")
+    """For `cut`, what is cut off; for `slow`, what comes late."""
+    message: str = "Incorrect API key provided"
+    """For `unauthorized`, what the endpoint says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call as the script sees it."""
+
+    number: int
+    path: str
+    body: Mapping[str, Any]
+    key: str | None
+    headers: Mapping[str, str]
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        found: Sequence[Mapping[str, Any]] = self.body.get("messages") or self.body.get("input") or ()
+        return found
+
+    @property
+    def replies_before(self) -> int:
+        """How many answers of the model the conversation holds, so how far the script is."""
+        spoken = [_is_of_model(message) for message in self.messages]
+        return sum(now and not before for before, now in zip([False, *spoken], spoken, strict=False))
+
+    @property
+    def statement(self) -> str:
+        """The text of the first message of the user."""
+        for message in self.messages:
+            if message.get("role") == "user":
+                return text_of(message)
+        return ""
+
+
+Script = Callable[[Request], Reply | Fault]
+
+
+def _is_of_model(message: Mapping[str, Any]) -> bool:
+    return message.get("role") == "assistant" or message.get("type") in ("reasoning", "function_call")
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """The text of a message, whichever way its content is written."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def in_turn(*actions: Reply | Fault) -> Script:
+    """Answer one action after the other, whoever asks; the last one for good."""
+    return lambda request: actions[min(request.number, len(actions)) - 1]
+
+
+def by_conversation(*replies: Reply) -> Script:
+    """Answer each conversation from the start, so that any number of them may go on at once."""
+    return lambda request: replies[min(request.replies_before, len(replies) - 1)]
+
+
+def with_faults(script: Script, share: float, faults: Sequence[Fault], seed: int = 0) -> Script:
+    """The same script, with a fault in place of this share of the answers, each kind in turn."""
+    source, lock, made = random.Random(seed), threading.Lock(), 0  # noqa: S311  # repeatable on purpose
+
+    def faulty(request: Request) -> Reply | Fault:
+        nonlocal made
+        with lock:
+            if source.random() >= share:
+                return script(request)
+            made += 1
+            return faults[made % len(faults)]
+
+    return faulty
