@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from evalkit.domain.models import Instance, checked_instance
+from evalkit.domain.models import Instance, check_instance
 
 
 class SelectionError(ValueError):
@@ -16,11 +16,11 @@ class SelectionError(ValueError):
 
 def index_by_id(instances: Iterable[Instance]) -> dict[str, Instance]:
     found: dict[str, Instance] = {}
-    for given in instances:
+    for instance in instances:
         try:
-            instance = checked_instance(given)
+            check_instance(instance)
         except (AttributeError, TypeError, ValueError) as error:
-            raise SelectionError(f"the data set has something that is no instance: {given!r}: {error}") from error
+            raise SelectionError(f"the data set has something that is no instance: {instance!r}: {error}") from error
         if instance.id in found:
             raise SelectionError(f"the data set has two instances with the id {instance.id!r}")
         found[instance.id] = instance
