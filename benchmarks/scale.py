@@ -36,9 +36,9 @@ def lengthen(run_directory: Path) -> None:
             file.write(once)
 
 
-def resume(folder: Path, instances: int) -> Cost:
+def plan(folder: Path, instances: int) -> Cost:
     environment = {"PYTHONPATH": str(HERE / "workload"), "BENCH_INSTANCES": str(instances)}
-    return run([*EVALKIT, "resume", "run", "--quiet"], cwd=folder, env=environment)
+    return run([*EVALKIT, "resume", "run", "--dry-run"], cwd=folder, env=environment)
 
 
 def main() -> int:
@@ -60,12 +60,12 @@ def main() -> int:
         costs = in_turn(
             {
                 "infer": scale,
-                "resume of 100,000 rows": lambda: resume(many, INSTANCES),
-                "resume of 1 row": lambda: resume(one, 1),
+                "plan from 100,000 rows": lambda: plan(many, INSTANCES),
+                "plan from 1 row": lambda: plan(one, 1),
             }
         )
-    planning = [a.wall - b.wall for a, b in zip(costs["resume of 100,000 rows"], costs["resume of 1 row"], strict=True)]
-    weight = [cost.megabytes for cost in costs["resume of 100,000 rows"]]
+    planning = [a.wall - b.wall for a, b in zip(costs["plan from 100,000 rows"], costs["plan from 1 row"], strict=True)]
+    weight = [cost.megabytes for cost in costs["plan from 100,000 rows"]]
     targets = [
         Target("rate of the slowest fifth over the quickest", Figure.of(steady), 0.8, at_least=True),
         Target("seconds to plan from 100,000 rows", Figure.of(planning), 1.0),

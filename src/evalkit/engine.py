@@ -107,15 +107,14 @@ async def attempt_once(attempt: Attempt, run: Run) -> None:
     attempt.begin_try()
     with attempt.catching():
         job = run.job(attempt)
-        with logs.routed_to(job.log):
-            try:
-                with attempt.catching():
-                    if not attempt.solved:
-                        await _solve(attempt, job, run)
-                    if attempt.solved and attempt.is_to_be_graded:
-                        await _grade(attempt, job, run)
-            finally:
-                await _remove(job.scratch)
+        logs.route_to(job.log)
+        try:
+            if not attempt.solved:
+                await _solve(attempt, job, run)
+            if attempt.solved and attempt.is_to_be_graded:
+                await _grade(attempt, job, run)
+        finally:
+            await _remove(job.scratch)
 
 
 async def _solve(attempt: Attempt, job: Job, run: Run) -> None:

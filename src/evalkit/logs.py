@@ -69,11 +69,6 @@ def written_to(run_log: Path, level: int = logging.INFO) -> Iterator[None]:
         root.setLevel(earlier)
 
 
-@contextmanager
-def routed_to(attempt_log: Path) -> Iterator[None]:
-    """Records made in here, and in tasks and threads started in here, belong to this attempt."""
-    token = _attempt_log.set(attempt_log)
-    try:
-        yield
-    finally:
-        _attempt_log.reset(token)
+def route_to(attempt_log: Path) -> None:
+    """From now on, what this task logs belongs to this attempt, and what its tasks and threads do."""
+    _attempt_log.set(attempt_log)

@@ -154,7 +154,8 @@ def _choose_instances(
 def _renew(manifest: Manifest, settings: Settings, instances: Mapping[str, Instance]) -> Manifest:
     """The manifest with what was added and accepted; the very same one where nothing was."""
     changes = find_changes(manifest, settings.config)
-    gained = [name for name in instances if name not in set(manifest.instance_ids)]
+    known = set(manifest.instance_ids)
+    gained = [name for name in instances if name not in known]
     dataset = describe_dataset(settings.config, instances)
     before, now = manifest.config["run"]["max_cost_usd"], settings.config.run.max_cost_usd
     if before != now:
