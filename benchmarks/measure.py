@@ -67,8 +67,8 @@ class Watch(threading.Thread):
 def _tree(pid: int) -> list[int]:
     found = [pid]
     for each in found:
-        for listing in Path(f"/proc/{each}/task").glob("*/children"):
-            with suppress(OSError):
+        with suppress(OSError):  # it has just ended
+            for listing in Path(f"/proc/{each}/task").glob("*/children"):
                 found += map(int, listing.read_text().split())
     return found
 
