@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import platform
 import shutil
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 EVALKIT = (sys.executable, "-m", "evalkit")
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 _SAMPLES_PER_SECOND = 10
+_QUIET_SECONDS = 5
 _LARGE = 100_000
 
 
@@ -41,10 +43,12 @@ class Cost:
     output: bytes = field(repr=False)
     worker_megabytes: float = 0.0
     """Peak of the largest process that multiprocessing started."""
+    quietest: float = 0.0
+    """The share of a core that the process itself took in its quietest seconds."""
 
 
 class Watch(threading.Thread):
-    """Samples the memory of a process and its descendants."""
+    """Samples the memory of a process and its descendants, and the time that it has worked."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -52,12 +56,20 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
         self.peak = 0
         self.worker_peak = 0
+        self.worked: list[float] = []
 
     def run(self) -> None:
         while not self._ended.wait(1 / _SAMPLES_PER_SECOND):
+            self.worked.append(_seconds_worked(self._pid))
             memory = {pid: _memory(pid) for pid in _tree(self._pid)}
             self.peak = max(self.peak, sum(memory.values()))
             self.worker_peak = max(self.worker_peak, *(size for pid, size in memory.items() if _is_worker(pid)), 0)
+
+    @property
+    def quietest(self) -> float:
+        window = _QUIET_SECONDS * _SAMPLES_PER_SECOND
+        spans = [later - earlier for earlier, later in zip(self.worked, self.worked[window:], strict=False)]
+        return min(spans, default=0.0) / _QUIET_SECONDS
 
     def stop(self) -> None:
         self._ended.set()
@@ -71,6 +83,14 @@ def _tree(pid: int) -> list[int]:
             for listing in Path(f"/proc/{each}/task").glob("*/children"):
                 found += map(int, listing.read_text().split())
     return found
+
+
+def _seconds_worked(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _is_worker(pid: int) -> bool:
@@ -110,7 +130,8 @@ def run(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, st
         if process.returncode != 0:
             sys.exit(f"{' '.join(command)}: exit status {process.returncode}\n{err.read().decode()[-4000:]}")
         peak = max(watch.peak, 0 if watch.peak else used.ru_maxrss * 1024)
-        return Cost(wall, used.ru_utime + used.ru_stime, peak / 1e6, written, out.read(), watch.worker_peak / 1e6)
+        cpu, worker = used.ru_utime + used.ru_stime, watch.worker_peak / 1e6
+        return Cost(wall, cpu, peak / 1e6, written, out.read(), worker, watch.quietest)
 
 
 def _written(pid: int) -> int:
