@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from datetime import datetime
@@ -44,13 +43,14 @@ def plan(folder: Path, instances: int) -> Cost:
 def main() -> int:
     steady, large = [], []
     with tempfile.TemporaryDirectory(prefix="evalkit-bench-") as scratch:
-        many, one = Path(scratch, "many"), Path(scratch, "one")
-        many.mkdir()
+        one = Path(scratch, "one")
         one.mkdir()
         infer(one, 1, 0, 0, 1)
+        many = one
 
         def scale() -> Cost:
-            shutil.rmtree(many / "runs", ignore_errors=True)
+            nonlocal many
+            many = Path(tempfile.mkdtemp(dir=scratch))
             cost = infer(many, INSTANCES, SECONDS, 0, WORKERS)
             steady.append(steadiness(many / "runs" / "run"))
             large.append(cost.megabytes)
