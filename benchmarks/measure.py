@@ -69,7 +69,7 @@ class Watch(threading.Thread):
     def quietest(self) -> float:
         window = _QUIET_SECONDS * _SAMPLES_PER_SECOND
         spans = [later - earlier for earlier, later in zip(self.worked, self.worked[window:], strict=False)]
-        return min(spans, default=0.0) / _QUIET_SECONDS
+        return min(spans, default=math.inf) / _QUIET_SECONDS
 
     def stop(self) -> None:
         self._ended.set()
@@ -86,10 +86,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def _seconds_worked(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return math.inf
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -46,7 +46,7 @@ def main() -> int:
         one = Path(scratch, "one")
         one.mkdir()
         infer(one, 1, 0, 0, 1)
-        many = one
+        many: Path
 
         def scale() -> Cost:
             nonlocal many

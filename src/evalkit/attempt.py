@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -85,12 +85,14 @@ class Attempt:
         self.queued_since = anyio.current_time()
 
     @contextmanager
-    def within(self, stage: Stage, seconds: float) -> Iterator[None]:
-        """A stage that must end in its time."""
-        start = self._enter(stage)
+    def within(self, stage: Stage, seconds: float) -> Iterator[anyio.CancelScope]:
+        """A stage that must end in its time, which starts now and not in the queue."""
+        self.stage = stage
+        self.observer.entered(self.instance.id, self.step.attempt, stage)
+        start = anyio.current_time()
         try:
             with anyio.CancelScope(deadline=start + seconds) as limit:
-                yield
+                yield limit
         finally:
             self._spend(stage, anyio.current_time() - start)
         if limit.cancelled_caught:
@@ -99,12 +101,8 @@ class Attempt:
     @contextmanager
     def solving(self, seconds: float) -> Iterator[None]:
         """The stage of the agent. Its deadline is no failure, whatever the agent makes of being cancelled."""
-        start = self._enter("solve")
-        try:
-            with anyio.CancelScope(deadline=start + seconds) as limit, self.catching():
-                yield
-        finally:
-            self._spend("solve", anyio.current_time() - start)
+        with suppress(StageTimedOut), self.within("solve", seconds) as limit, self.catching():
+            yield
         if limit.cancel_called:
             self.timed_out = True
             self.failure = self.retry_after = None
@@ -157,12 +155,6 @@ class Attempt:
         if self.timed_out:
             return "timeout"
         return "empty" if self.answer is None or self.answer.empty else "submitted"
-
-    def _enter(self, stage: Stage) -> float:
-        """When a stage starts: now, and not in the queue."""
-        self.stage = stage
-        self.observer.entered(self.instance.id, self.step.attempt, stage)
-        return anyio.current_time()
 
     def _spend(self, stage: str, seconds: float) -> None:
         self.stages[stage] = self.stages.get(stage, 0.0) + seconds

@@ -15,7 +15,7 @@ from pathlib import Path
 from evalkit import masking
 
 _attempt_log: ContextVar[Path | None] = ContextVar("attempt_log", default=None)
-_FORMAT = "%(asctime)s %(levelname)s %(attempt)s%(name)s %(message)s"
+_FORMAT = "%(asctime)s %(levelname)s %(evalkit_attempt)s%(name)s %(message)s"
 
 logger = logging.getLogger("evalkit")
 
@@ -29,7 +29,7 @@ class RoutedHandler(logging.Handler):
         self.setFormatter(logging.Formatter(_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.attempt = _name_attempt()
+        record.evalkit_attempt = _name_attempt()
         try:
             line = (masking.mask(self.format(record)) + "\n").encode("utf-8", "backslashreplace")
         except Exception:  # noqa: BLE001  # arguments of a record are foreign objects; a log line may not fail work

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 _SWEEPS = 20
@@ -78,8 +79,9 @@ def _make_writable(function: object, name: str, _error: object) -> None:
 def sweep_leftovers() -> list[Path]:
     """Remove the folders, and end the processes, of evalkit processes that are no more."""
     usual = Path(tempfile.gettempdir())
+    parents = {usual, find_roomy_parent() or usual}
     swept = []
-    for path in (path for parent in {usual, find_roomy_parent() or usual} for path in parent.glob("evalkit-*")):
+    for path in chain.from_iterable(parent.glob("evalkit-*") for parent in parents):
         match = _NAME.fullmatch(path.name)
         if match and _is_ours(path) and start_time(int(match[1])) != match[2]:
             sweep(path)

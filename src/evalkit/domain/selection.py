@@ -19,7 +19,7 @@ def index_by_id(instances: Iterable[Instance]) -> dict[str, Instance]:
     for instance in instances:
         try:
             check_instance(instance)
-        except (AttributeError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise SelectionError(f"the data set has something that is no instance: {instance!r}: {error}") from error
         if instance.id in found:
             raise SelectionError(f"the data set has two instances with the id {instance.id!r}")

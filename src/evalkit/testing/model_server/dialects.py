@@ -76,16 +76,14 @@ class Chat:
         if not self.reply.usage:
             return {}
         tokens = self.reply.tokens
-        usage: dict[str, Any] = {
+        usage = {
             "prompt_tokens": tokens.input,
             "completion_tokens": tokens.output,
             "total_tokens": tokens.input + tokens.output,
             "prompt_tokens_details": {"cached_tokens": tokens.cached},
             "completion_tokens_details": {"reasoning_tokens": tokens.reasoning},
         }
-        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
-            usage["cost"] = self.reply.cost_usd
-        return {"usage": usage}
+        return {"usage": _priced(usage, self.reply, self.cost_style)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +141,14 @@ class Responses:
         if not self.reply.usage:
             return {}
         tokens = self.reply.tokens
-        usage: dict[str, Any] = {
+        usage = {
             "input_tokens": tokens.input,
             "input_tokens_details": {"cached_tokens": tokens.cached},
             "output_tokens": tokens.output,
             "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
             "total_tokens": tokens.input + tokens.output,
         }
-        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
-            usage["cost"] = self.reply.cost_usd
-        return {"usage": usage}
+        return {"usage": _priced(usage, self.reply, self.cost_style)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +202,13 @@ class Messages:
 
     def _usage(self) -> dict[str, Any]:
         tokens = self.reply.tokens
-        usage: dict[str, Any] = {
+        usage = {
             "input_tokens": tokens.input - tokens.cached,
             "cache_read_input_tokens": tokens.cached,
             "cache_creation_input_tokens": 0,
             "output_tokens": tokens.output,
         }
-        if self.cost_style == "openrouter" and self.reply.cost_usd is not None:
-            usage["cost"] = self.reply.cost_usd
-        return usage
+        return _priced(usage, self.reply, self.cost_style)
 
     def _event(self, kind: str, **content: Any) -> str:
         return f"event: {kind}\n" + _data({"type": kind, **content})
@@ -226,6 +220,11 @@ PATHS = ("/chat/completions", *_OTHERS)
 
 def dialect_of(path: str) -> type[Chat | Responses | Messages]:
     return next((dialect for end, dialect in _OTHERS.items() if path.endswith(end)), Chat)
+
+
+def _priced(usage: dict[str, Any], reply: Reply, cost_style: CostStyle) -> dict[str, Any]:
+    tells_price = cost_style == "openrouter" and reply.cost_usd is not None
+    return {**usage, "cost": reply.cost_usd} if tells_price else usage
 
 
 def _pieces(text: str) -> Iterator[str]:

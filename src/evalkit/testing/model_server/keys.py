@@ -46,16 +46,15 @@ class VirtualKeys:
         with self._lock:
             return [name for name, key in self.by_name.items() if key.is_live]
 
-    def find_excess(self, name: str | None) -> tuple[bool, str]:
-        """Whether this is a live key, and what there is to say if its budget is spent."""
+    def refusal(self, name: str) -> Response | None:
+        """Why a key may not call although it is live, if so: its budget is spent."""
         with self._lock:
-            key = self.by_name.get(name or "")
-            if key is None or not key.is_live:
-                return False, ""
+            key = self.by_name[name]
             spent = key.spent()
-            if key.max_budget is None or spent < key.max_budget:
-                return True, ""
-            return True, f"Budget has been exceeded! Current cost: {spent}, Max budget: {key.max_budget}"
+        if key.max_budget is None or spent < key.max_budget:
+            return None
+        text = f"Budget has been exceeded! Current cost: {spent}, Max budget: {key.max_budget}"
+        return 400, error(text, "budget_exceeded", "400")
 
     def charge(self, name: str | None, cost_usd: float, *, shows_at: float) -> None:
         with self._lock:

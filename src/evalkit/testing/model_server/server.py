@@ -106,9 +106,8 @@ class ModelServer:
 
     def refusal(self, key: str | None) -> Response | None:
         """Why this key may not call, if so."""
-        known, excess = self.virtual_keys.find_excess(key)
-        if known:
-            return (400, error(excess, "budget_exceeded", "400")) if excess else None
+        if key in self.live_keys:
+            return self.virtual_keys.refusal(key)
         if self.keys is None and self.master_key is None:
             return None
         if key is not None and (key == self.master_key or key in (self.keys or ())):
