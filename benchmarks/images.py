@@ -20,7 +20,7 @@ import anyio
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from agent_project import make_agent
-from evalkit.images import client
+from evalkit.containers import docker_cli
 from measure import EVALKIT, Cost, Figure, Target, describe, in_turn, ratios, report, run
 
 COUNT, AT_ONCE = 100, 12
@@ -56,8 +56,8 @@ def build_bare(folder: Path) -> Cost:
     return run(["sh", "-c", parallel, str(AT_ONCE)], cwd=folder.parent)
 
 
-async def _find_builder() -> client.Builder:
-    return await (await client.find()).builder()
+async def _find_builder() -> docker_cli.Builder:
+    return await (await docker_cli.find()).builder()
 
 
 def build(folder: Path, *settings: str, built: int, skipped: int) -> Cost:

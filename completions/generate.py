@@ -16,11 +16,11 @@ from typing import Any, get_args
 import typer
 from rich.text import Text
 
-from evalkit import cli
-from evalkit.completion import WORDS as QUESTIONS
+from evalkit.cli import app
+from evalkit.cli.completion import WORDS as QUESTIONS
 from evalkit.config import keys
 from evalkit.domain.failures import Kind
-from evalkit.domain.models import Outcome
+from evalkit.domain.records import Outcome
 
 HERE = Path(__file__).parent
 TAKES = {
@@ -70,7 +70,7 @@ class Command:
 
 
 def read_command(name: str, summary: str) -> Command:
-    command: Any = cli.load(name)
+    command: Any = app.load(name)
     parameters: list[Any] = command.get_params(typer.Context(command, help_option_names=["-h", "--help"]))
     options = [_read(each) for each in parameters if each.param_type_name == "option"]
     arguments = [_read(each) for each in parameters if each.param_type_name == "argument"]
@@ -190,7 +190,7 @@ def _quote(text: str) -> str:
 
 
 def main(target: Path) -> None:
-    commands = [read_command(name, summary) for name, (_, _, summary) in cli.COMMANDS.items()]
+    commands = [read_command(name, summary) for name, (_, _, summary) in app.COMMANDS.items()]
     for name, write in (("evalkit.bash", write_bash), ("_evalkit", write_zsh), ("evalkit.fish", write_fish)):
         text = (HERE / "templates" / name).read_text()
         for place, lines in write(commands).items():

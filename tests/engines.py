@@ -21,7 +21,7 @@ import docker
 import requests
 
 from commandline import processes_of, require
-from evalkit.workspaces.docker.leases import Owner
+from evalkit.containers.labels import Owner
 
 _SECONDS = 60.0
 _FILES = {"config-file": "config.json", "data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}

@@ -187,7 +187,7 @@ def _import_evalkit() -> Any:
     import importlib
 
     importlib.import_module("anyio._backends._asyncio")
-    cli = importlib.import_module("evalkit.cli")
+    cli = importlib.import_module("evalkit.cli.app")
     for module, _, _ in cli.COMMANDS.values():
         importlib.import_module(f"evalkit.commands.{module}")
     return importlib.import_module("evalkit.__main__").main

@@ -12,10 +12,10 @@ import anyio
 
 from commandline import require
 from engines import Engine
-from evalkit import processes, scratch
 from evalkit.config import Config
-from evalkit.domain.models import Instance, Job, Limits
 from evalkit.domain.protocols import Purpose, RunScope, Workspace, Workspaces, WorkspaceSpec
+from evalkit.domain.records import Instance, Job, Limits
+from evalkit.system import processes, scratch
 from evalkit.testing import FakeWorkspaces
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap

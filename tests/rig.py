@@ -13,14 +13,14 @@ from trio.testing import MockClock
 
 from evalkit import logs
 from evalkit.config import Config
-from evalkit.critics import accept_any
 from evalkit.domain.budget import Budgets
-from evalkit.domain.models import Limits, Result, Usage
+from evalkit.domain.critics import accept_any
 from evalkit.domain.planning import Attempts, Step, plan
+from evalkit.domain.records import Limits, Result, Usage
 from evalkit.domain.rows import timestamp
-from evalkit.engine import Engine, Run
-from evalkit.store.directory import RunDirectory
+from evalkit.engine.scheduler import Run, Scheduler
 from evalkit.store.manifest import Manifest
+from evalkit.store.run_directory import RunDirectory
 from evalkit.testing import FakeAgent, FakeBenchmark, FakeWorkspaces, RecordingObserver
 
 Loop = Literal["asyncio", "trio", "virtual"]
@@ -131,7 +131,7 @@ class Rig:
             budgets=Budgets(run_usd=self.max_cost_usd),
             held=self.held,
         )
-        await Engine(run, self.instances, steps).execute()
+        await Scheduler(run, self.instances, steps).execute()
 
     def rows(self) -> list[dict[str, Any]]:
         path = self.directory.path / "results.jsonl"

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.testing.model_server import Reply, Request, Script, Tokens, ToolCall
+from evalkit.testing.model_server import ModelRequest, Reply, Script, Tokens, ToolCall
 
 TOKENS = (Tokens(100, 0, 10, 0), Tokens(220, 100, 40, 15), Tokens(350, 220, 5, 0))
 COSTS = (0.001, 0.002, 0.0005)
@@ -27,7 +27,7 @@ def known_tasks(root: Path) -> dict[str, Path]:
 def solve_from(root: Path, *, delay: float = 0.0, before: Sequence[ToolCall] = ()) -> Script:
     tasks = known_tasks(root)
 
-    def script(request: Request) -> Reply:
+    def script(request: ModelRequest) -> Reply:
         statement = request.statement.partition("<task>")[2].rpartition("</task>")[0].strip()
         solution = tasks[statement] / "solution"
         calls = (

@@ -105,12 +105,12 @@ def test_starting_imports_little(arguments: tuple[str, ...]) -> None:
     ours = {name for name in imported if name.startswith("evalkit.")}
     assert ours <= {
         "evalkit.__main__",
-        "evalkit.cli",
+        "evalkit.cli.app",
         "evalkit.console",
-        "evalkit.console.text",
-        "evalkit.descriptors",
+        "evalkit.console.formatting",
+        "evalkit.system.descriptors",
         "evalkit.errors",
-        "evalkit.guide",
+        "evalkit.cli.help_screen",
         "evalkit.masking",
         "evalkit.stderr",
         "evalkit.stdout",

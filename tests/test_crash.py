@@ -17,8 +17,8 @@ import pytest
 from commandline import Evalkit, make_task, processes_of
 from evalkit.domain.rows import Row
 from evalkit.errors import EvalkitError
-from evalkit.scratch import start_time
-from evalkit.store.directory import RunDirectory
+from evalkit.store.run_directory import RunDirectory
+from evalkit.system.scratch import start_time
 from rig import make_manifest, make_result
 
 AGENT = "(setsid sleep 300 &) ; sleep 0.0$((EVALKIT_ATTEMPT + 1)); echo $EVALKIT_INSTANCE_ID > answer"

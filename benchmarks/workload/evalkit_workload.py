@@ -14,8 +14,8 @@ from typing import Any
 
 import anyio
 
-from evalkit.domain.models import Answer, Grade, Instance, Job, Meter, Usage
 from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
+from evalkit.domain.records import Answer, Grade, Instance, Job, Meter, Usage
 from evalkit.trajectories.events import FILE, Trajectory
 
 INSTANCES = int(os.environ.get("BENCH_INSTANCES", "300"))

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from evalkit import descriptors
+from evalkit.system import descriptors
 
 _COMPLETION = "_EVALKIT_COMPLETE"
 # Else pydantic searches all that is installed for plugins of its own, which takes a tenth of a short command's time.
@@ -16,15 +16,15 @@ _NO_PYDANTIC_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 def main() -> None:
     descriptors.complete()
     if _COMPLETION in os.environ:
-        from evalkit import completion  # noqa: PLC0415  # somebody waits at the keyboard: nothing else is loaded
+        from evalkit.cli import completion  # somebody waits at the keyboard: nothing else is loaded
 
         completion.answer(os.environ[_COMPLETION], sys.argv[1:])
         return
     os.environ.setdefault(_NO_PYDANTIC_PLUGINS, "__all__")
     gc.disable()  # until the command begins: loading leaves no garbage, and looking for it takes time
-    from evalkit import cli  # noqa: PLC0415  # and nothing is opened before the descriptors are complete
+    from evalkit.cli import app  # and nothing is opened before the descriptors are complete
 
-    cli.main()
+    app.main()
 
 
 if __name__ == "__main__":

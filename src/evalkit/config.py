@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from evalkit.domain.planning import Attempts
 
 if TYPE_CHECKING:
-    from evalkit.domain.models import Limits
+    from evalkit.domain.records import Limits
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
@@ -242,7 +242,7 @@ class Config(Section):
 
     @property
     def limits(self) -> Limits:
-        from evalkit.domain.models import Limits  # noqa: PLC0415  # most commands read the config and run nothing
+        from evalkit.domain.records import Limits  # most commands read the config and run nothing
 
         times = self.timeouts
         return Limits(

@@ -1,52 +1,84 @@
-"""The options of agents in other packages: declared there, checked and shown here."""
+"""Finds agents, benchmarks, workspaces and critics by name: ours and those of other packages, all by entry point."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
-
-from evalkit import registry
 from evalkit.errors import ConfigError, EvalkitError
-from evalkit.settings import OPEN_TABLE
+
+Group = Literal["agents", "benchmarks", "models", "workspaces", "critics"]
+_KEY: dict[Group, str] = {
+    "agents": "agent.name",
+    "benchmarks": "benchmark.name",
+    "models": "model.api",
+    "workspaces": "workspace.kind",
+    "critics": "run.critic",
+}
 
 
-def options_of(factory: Any) -> type[BaseModel] | None:
-    """The model of an agent's options, if it has any."""
-    model = getattr(factory, "options", None)
-    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+@cache
+def _all_points() -> Any:
+    """Found once: to look through all that is installed takes longer than to run an instance.
+
+    Before Python 3.12, it is of another type with the same `select`.
+    """
+    return entry_points()
 
 
-def check_options(agent: str, factory: Any, given: Mapping[str, Any]) -> None:
-    """Refuse what the agent does not know or cannot use, before anything starts."""
-    model = options_of(factory)
-    if model is None:
-        if given:
-            raise ConfigError(f"{OPEN_TABLE}: agent {agent!r} has no options", hint=f"remove [{OPEN_TABLE}]")
-        return
+def _points(group: Group) -> EntryPoints:
+    found: EntryPoints = _all_points().select(group=f"evalkit.{group}")
+    return found
+
+
+def names(group: Group) -> list[str]:
+    return sorted({point.name for point in _points(group)})
+
+
+def names_of_others(group: Group) -> dict[str, str]:
+    """Names that other packages registered, each with its package."""
+    owners = {point.name: _owner(point) for point in _points(group)}
+    return {name: owner for name, owner in sorted(owners.items()) if owner != "evalkit"}
+
+
+def load(group: Group, name: str) -> Any:
+    """The object that a package registered under this name."""
+    points = [point for point in _points(group) if point.name == name]
+    if not points:
+        known = names(group)
+        match = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {match[0]}?" if match else f"there are: {', '.join(known)}"
+        raise ConfigError(f"{_KEY[group]}: there is no {name!r}", hint=hint)
+    if len({point.value for point in points}) > 1:
+        owners = ", ".join(sorted(map(_owner, points)))
+        raise ConfigError(f"{_KEY[group]}: {name!r} is registered by several packages: {owners}")
+    with blamed_on(f"{_KEY[group]}: {name!r} from {_owner(points[0])} cannot be loaded", ConfigError):
+        return points[0].load()
+
+
+def create(group: Group, name: str, *arguments: Any) -> Any:
+    """What the registered factory makes of these arguments."""
+    factory = load(group, name)
+    with blamed_on(f"{_KEY[group]}: {name!r} cannot be created", ConfigError):
+        return factory(*arguments)
+
+
+@contextmanager
+def blamed_on(what: str, kind: type[EvalkitError]) -> Iterator[None]:
+    """Make whatever foreign code raises, or exits with, one readable error."""
     try:
-        model.model_validate(dict(given))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            match = difflib.get_close_matches(name, model.model_fields, n=1)
-            nearest = f"; did you mean {match[0]}?" if match else ""
-            raise ConfigError(f"{OPEN_TABLE}: agent {agent!r} has no option {name}{nearest}") from error
-        hint = f"see `evalkit config --agent {agent}` for its options"
-        raise ConfigError(f"{OPEN_TABLE}.{name} of agent {agent!r}: {problem['msg']}", hint=hint) from error
+        yield
+    except EvalkitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise kind(
+            f"{what}: {type(error).__name__}: {error}", hint="install what it needs, or repair the package"
+        ) from error
 
 
-def describe_agents() -> Iterator[str]:
-    """A line for each agent of another package, with its options, for people."""
-    for name, package in registry.names_of_others("agents").items():
-        try:
-            model = options_of(registry.load("agents", name))
-        except EvalkitError as error:
-            yield error.message
-            continue
-        fields = model.model_fields if model else {}
-        options = ", ".join(f"{key} ({field.description or 'no description'})" for key, field in fields.items())
-        yield f"Agent {name}, of {package}: {f'{OPEN_TABLE}: {options}' if options else 'no options'}"
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value

@@ -199,7 +199,7 @@ def _parse_text(text: str, place: str) -> Any:
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
-    import tomllib  # noqa: PLC0415  # many commands find no file
+    import tomllib  # many commands find no file
 
     return tomllib.loads(text)
 
@@ -235,7 +235,7 @@ def _require_known(key: str, complaint: str) -> None:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415  # for mistakes only
+    import difflib  # for mistakes only
 
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]}?" if match else ""

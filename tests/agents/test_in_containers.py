@@ -18,12 +18,12 @@ import pytest
 
 from commandline import Evalkit, make_tasks, wait_until
 from engines import Engine, wait_for
-from evalkit.benchmarks.places import BUNDLED
+from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.testing.model_server import (
     Fault,
+    ModelRequest,
     ModelServer,
     Reply,
-    Request,
     Tokens,
     ToolCall,
     by_conversation,
@@ -119,7 +119,7 @@ def start_and_stall(run: Scripted) -> Running:
     return process
 
 
-def slow_at_the_second(request: Request) -> Reply:
+def slow_at_the_second(request: ModelRequest) -> Reply:
     """Each attempt asks twice."""
     return Reply("yes", tokens=Tokens(100, 40, 20, 5), cost_usd=0.01, delay=600 if request.number == 3 else 0)
 
@@ -162,7 +162,7 @@ def test_an_interrupted_run_ends_its_calls_and_its_keys(
 def test_a_timed_out_attempt_tells_what_it_spent(scripted: Any, evalkit: Evalkit) -> None:
     make_tasks(evalkit.folder / "tasks", 1, tests='grep -q yes "$EVALKIT_WORK/answer.txt"')
 
-    def script(request: Request) -> Reply:
+    def script(request: ModelRequest) -> Reply:
         return Reply("yes", tokens=Tokens(100, 40, 20, 5), cost_usd=0.01, delay=600 if request.number == 2 else 0)
 
     run = scripted(script, cost_style="openrouter")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from evalkit.benchmarks.places import BUNDLED
+from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.testing.model_server import (
     Fault,
+    ModelRequest,
     ModelServer,
     Reply,
-    Request,
     Tokens,
     ToolCall,
     by_conversation,
@@ -68,7 +68,7 @@ def test_bundled_tasks_are_solved_by_thirty_workers_under_faults(cli: Cli, serve
 
 
 def test_the_key_is_written_nowhere(cli: Cli, serve: Any, task: Path) -> None:
-    def script(request: Request) -> Reply | Fault:
+    def script(request: ModelRequest) -> Reply | Fault:
         if request.number == 1:
             return Fault("server_error")
         echo = f"echo {KEY}; env; cat /proc/*/environ | tr '\\0' '\\n'"
@@ -89,9 +89,9 @@ def test_the_key_is_written_nowhere(cli: Cli, serve: Any, task: Path) -> None:
 
 
 def test_a_statement_is_no_template_and_the_model_sees_the_results(cli: Cli, serve: Any, task: Path) -> None:
-    seen: list[Request] = []
+    seen: list[ModelRequest] = []
 
-    def script(request: Request) -> Reply:
+    def script(request: ModelRequest) -> Reply:
         seen.append(request)
         steps = [Reply("", [shell("cat question.txt; exit 3")]), Reply("", [shell("echo yes > answer.txt")]), FINISH]
         return steps[request.replies_before]
@@ -235,7 +235,7 @@ def test_refused_credentials_end_the_run(cli: Cli, serve: Any, task: Path) -> No
 def test_a_run_that_is_stopped_leaves_no_connection_and_no_key(
     cli: Cli, serve: Any, task: Path, number: signal.Signals
 ) -> None:
-    def script(request: Request) -> Reply:
+    def script(request: ModelRequest) -> Reply:
         return YES if request.replies_before == 0 else Reply(delay=60)
 
     server: ModelServer = serve(script, keys=None, master_key=KEY, cost_style="litellm")
@@ -260,8 +260,8 @@ def test_pictures_of_a_statement_are_sent(tmp_path: Path) -> None:
 
     from evalkit.agents.shell import create
     from evalkit.config import Config
-    from evalkit.domain.models import Instance
     from evalkit.domain.protocols import Places
+    from evalkit.domain.records import Instance
 
     picture = tmp_path / "shot.png"
     picture.write_bytes(b"\x89PNG")

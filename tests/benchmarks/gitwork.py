@@ -16,13 +16,13 @@ from typing import Any
 import anyio
 
 from evalkit import logs
-from evalkit.critics import accept_any
-from evalkit.domain.models import Instance, Job, Limits, Meter, Recorded
+from evalkit.domain.critics import accept_any
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Agent, Benchmark, Workspace, WorkspaceSpec
-from evalkit.engine import Engine, Run
-from evalkit.store.directory import RunDirectory
+from evalkit.domain.records import Instance, Job, Limits, Meter, Recorded
+from evalkit.engine.scheduler import Run, Scheduler
 from evalkit.store.journal import Journal
+from evalkit.store.run_directory import RunDirectory
 from evalkit.testing import FakeWorkspaces, RecordingObserver
 from rig import make_manifest
 
@@ -193,6 +193,6 @@ def attempt(
     )
     answers = {(name, 1): recorded} if recorded else None
     with directory.writing(), logs.written_to(directory.path / "run.log"):
-        anyio.run(Engine(run, instances, [Step(name, 1)], answers).execute)
+        anyio.run(Scheduler(run, instances, [Step(name, 1)], answers).execute)
     (line,) = (directory.path / "results.jsonl").read_text().splitlines()
     return Outcome(json.loads(line), folder, workspaces)

@@ -14,10 +14,10 @@ import pytest
 from gitwork import Outcome, Project, ScriptAgent, attempt, make_project
 
 from evalkit.agents.gold import GoldAgent
-from evalkit.benchmarks.datasets import Row, read_rows
-from evalkit.benchmarks.swebench import SweBench
-from evalkit.benchmarks.swebench_rows import image_of, make_eval_script, read_tests, to_instance
-from evalkit.domain.models import Answer, Patch, Recorded
+from evalkit.benchmarks.datasets import DatasetRow, read_rows
+from evalkit.benchmarks.swebench.harness import SweBench
+from evalkit.benchmarks.swebench.instances import image_of, make_eval_script, read_tests, to_instance
+from evalkit.domain.records import Answer, Patch, Recorded
 from evalkit.errors import DatasetError
 from places import shared
 
@@ -224,7 +224,7 @@ def test_rows_say_what_they_lack(tmp_path: Path, project: Project) -> None:
     ]
     for changes, complaint in cases:
         with pytest.raises(DatasetError, match=complaint) as caught:
-            to_instance(Row(project.row(**changes), "rows.jsonl:7", ""))
+            to_instance(DatasetRow(project.row(**changes), "rows.jsonl:7", ""))
         assert "rows.jsonl:7" in str(caught.value)
 
 

@@ -16,9 +16,9 @@ import pytest
 from gitwork import ScriptAgent, attempt, make_project
 
 from evalkit.agents.shell import ShellAgent, create
-from evalkit.benchmarks.datasets import Row, read_rows
-from evalkit.benchmarks.swebench import SweBench
-from evalkit.benchmarks.swebench_multimodal import (
+from evalkit.benchmarks.datasets import DatasetRow, read_rows
+from evalkit.benchmarks.swebench.harness import SweBench
+from evalkit.benchmarks.swebench.multimodal import (
     Multimodal,
     fetch_images,
     files_of_tests,
@@ -26,10 +26,10 @@ from evalkit.benchmarks.swebench_multimodal import (
     referenced_images,
 )
 from evalkit.config import Config
-from evalkit.domain.models import Job, Meter
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Job, Meter
 from evalkit.errors import DatasetError
-from evalkit.testing.model_server import ModelServer, Reply, Request, ToolCall
+from evalkit.testing.model_server import ModelRequest, ModelServer, Reply, ToolCall
 from places import shared
 
 
@@ -112,9 +112,9 @@ def test_the_model_sees_the_images_that_the_statement_refers_to(
 ) -> None:
     pytest.importorskip("swebench", reason="swebench is not installed")
     monkeypatch.setenv("THE_KEY", "sk-1")
-    seen: list[Request] = []
+    seen: list[ModelRequest] = []
 
-    def script(request: Request) -> Reply:
+    def script(request: ModelRequest) -> Reply:
         seen.append(request)
         return Reply("done", [ToolCall("finish", {"answer": "done"})])
 
@@ -171,7 +171,7 @@ def test_files_of_tests_stay_in_the_repository() -> None:
 def test_assets_that_are_none_are_named() -> None:
     values = {"instance_id": "x", "repo": "r", "base_commit": "a" * 40, "problem_statement": "s", "image_assets": "["}
     with pytest.raises(DatasetError, match=r"rows:3: image_assets"):
-        illustrate(Row(values, "rows:3", ""))
+        illustrate(DatasetRow(values, "rows:3", ""))
 
 
 def test_all_real_rows_are_illustrated() -> None:

@@ -12,7 +12,8 @@ from gitwork import BUGGY, FIXED, RUNNER, Outcome, Project, ScriptAgent, attempt
 
 from evalkit.agents.gold import GoldAgent
 from evalkit.benchmarks.datasets import read_rows
-from evalkit.benchmarks.swtbench import (
+from evalkit.benchmarks.swebench.line_tracer import Hits, changed_lines, parse_hits
+from evalkit.benchmarks.swebench.swtbench import (
     Runs,
     SwtBench,
     is_resolved,
@@ -22,7 +23,6 @@ from evalkit.benchmarks.swtbench import (
     measure_coverage,
     read_excluded,
 )
-from evalkit.benchmarks.swtbench_coverage import Hits, changed_lines, parse_hits
 from places import shared
 
 BASE = Runs({"old": "PASSED", "broken": "FAILED"}, {"old": "PASSED", "broken": "FAILED"})

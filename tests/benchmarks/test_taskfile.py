@@ -9,7 +9,7 @@ import pytest
 from commandline import Evalkit, make_task
 from evalkit.benchmarks.taskfile import TaskFile, read_task, resolve, unknown_fields
 from evalkit.benchmarks.tasks import TaskDirectories, notes_on
-from evalkit.domain.models import Instance
+from evalkit.domain.records import Instance
 from evalkit.errors import DatasetError
 
 LOCAL = ("--workspace", "local", "--set", "workspace.unsandboxed=true")

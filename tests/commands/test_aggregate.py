@@ -13,8 +13,8 @@ import pytest
 
 from commandline import Evalkit, make_task, make_tasks, wait_until
 from evalkit.config import Config
-from evalkit.store.directory import RunDirectory
 from evalkit.store.rows import encode_row
+from evalkit.store.run_directory import RunDirectory
 from rig import make_manifest, make_result
 
 BUCKETS = {"resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"}

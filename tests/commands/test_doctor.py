@@ -10,8 +10,8 @@ import pytest
 
 from commandline import Evalkit, Finished
 from engines import Engine
+from evalkit.containers.labels import Owner
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
-from evalkit.workspaces.docker.leases import Owner
 
 
 def checks_of(finished: Finished) -> dict[str, Any]:

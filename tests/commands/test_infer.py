@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commandline import PLUGINS, Evalkit, make_task, wait_until
-from evalkit.benchmarks.places import BUNDLED, is_task
+from evalkit.benchmarks.task_folders import BUNDLED, is_task
 
 THOUSAND = 1000
 ODD_NAMES = PLUGINS / "evalkit_trial" / "odd_names.json"

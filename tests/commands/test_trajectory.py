@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.store.directory import RunDirectory
+from evalkit.store.run_directory import RunDirectory
 from evalkit.trajectories.events import FILE, Trajectory
 from rig import make_manifest
 

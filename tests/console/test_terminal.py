@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.console.terminal import Line, Terminal
+from evalkit.console.terminal import StyledLine, Terminal
 from terminals import Screen
 
 
@@ -44,8 +44,8 @@ def take(descriptor: int) -> str:
             return content.decode().replace("\n", "\r\n")
 
 
-def region(*texts: str) -> list[Line]:
-    return [Line(text, len(text)) for text in texts]
+def region(*texts: str) -> list[StyledLine]:
+    return [StyledLine(text, len(text)) for text in texts]
 
 
 def test_draws_in_place_and_prints_above(ends: tuple[int, int]) -> None:

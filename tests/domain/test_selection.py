@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.domain.models import Instance, Overrides
+from evalkit.domain.records import Instance, Overrides
 from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
 from evalkit.errors import ConfigError
 from evalkit.settings import load

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.domain.models import Instance
+from evalkit.containers import reference
+from evalkit.domain.records import Instance
 from evalkit.images.dockerfile import Syntax
-from evalkit.images.plan import Agent, Base, Context, Inputs, Plan, plan
-from evalkit.manifests import reference
+from evalkit.images.plan import AgentPackage, Base, Context, Inputs, Plan, plan
 
 FOLDER_A, FOLDER_B = Path("/tasks/a/environment"), Path("/tasks/b/environment")
-AGENT = Agent(
+AGENT = AgentPackage(
     repository="evalkit",
     strategy="layer",
     sdist="agent-1.tar.gz",

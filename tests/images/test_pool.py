@@ -16,21 +16,21 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from evalkit import scratch
 from evalkit.images import pool
 from evalkit.images.pool import Pool, Worker, WorkerDied
-from evalkit.images.worker import Command, Order, Report
+from evalkit.images.worker import BuildCommand, BuildReport, Order
+from evalkit.system import scratch
 from patience import all_end, eventually
 
 _MEGABYTES_PER_WORKER = 40
 
 
 def order(folder: Path, script: str, job: str = "job") -> Order:
-    command = Command("step", ("/bin/sh", "-c", script, str(folder)), 60.0, 60.0)
+    command = BuildCommand("step", ("/bin/sh", "-c", script, str(folder)), 60.0, 60.0)
     return Order(job, (command,), {}, {}, str(folder / f"{job}.log"))
 
 
-async def carry_out(workers: Pool, made: Order) -> Report:
+async def carry_out(workers: Pool, made: Order) -> BuildReport:
     async with workers.worker() as worker:
         return await worker.carry_out(made)
 
@@ -89,8 +89,8 @@ def test_workers_are_spawned_and_import_only_what_they_need(token: Path) -> None
 
 
 def test_a_killed_worker_costs_its_own_build_and_no_other(token: Path) -> None:
-    async def run(workers: Pool) -> tuple[Report, Report]:
-        reports: list[Report] = []
+    async def run(workers: Pool) -> tuple[BuildReport, BuildReport]:
+        reports: list[BuildReport] = []
         pids: list[int] = []
 
         async def survivor() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from evalkit.images import worker
-from evalkit.images.worker import Command, Order
+from evalkit.images.worker import BuildCommand, Order
 from patience import all_end
 
 
 def order(folder: Path, *scripts: str, seconds: float = 60.0, silence: float = 60.0) -> Order:
     commands = tuple(
-        Command(f"step {number}", ("/bin/sh", "-c", script, str(folder)), seconds, silence)
+        BuildCommand(f"step {number}", ("/bin/sh", "-c", script, str(folder)), seconds, silence)
         for number, script in enumerate(scripts, 1)
     )
     return Order("job", commands, {}, {}, str(folder / "log"))

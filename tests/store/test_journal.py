@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
-from evalkit.domain.models import Result
+from evalkit.domain.records import Result
 from evalkit.errors import StoreError
-from evalkit.store.directory import RunDirectory
 from evalkit.store.journal import Journal
+from evalkit.store.run_directory import RunDirectory
 from rig import Loop, make_manifest, make_result, on_loop
 
 Write = Callable[[Sequence[Result]], None]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.domain.models import Failure, Patch, Usage
 from evalkit.domain.planning import Ledger
+from evalkit.domain.records import Failure, Patch, Usage
 from evalkit.domain.rows import Row
 from evalkit.store.rows import RowFile, Unreadable, encode_row, parse_row, read_rows
 from rig import make_result

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from evalkit.agents.shell import create
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Meter
+from evalkit.domain.records import Meter
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
 from evalkit.trajectories.atif import to_atif
 from evalkit.trajectories.events import FILE, read_events

@@ -11,11 +11,11 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from evalkit.domain.models import Usage
+from evalkit.domain.records import Usage
 from evalkit.trajectories.atif import to_atif
 from evalkit.trajectories.events import Event, Trajectory, read_events
 from evalkit.trajectories.mini import to_mini
-from evalkit.trajectories.text import show
+from evalkit.trajectories.transcript import show
 
 
 @pytest.fixture

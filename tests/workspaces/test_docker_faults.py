@@ -132,7 +132,7 @@ def test_an_engine_that_hangs_does_not_keep_evalkit_from_ending(evalkit: Evalkit
     finally:
         private.proceed()
     assert process.returncode == 143
-    # Nobody could tell the engine to remove them, but their keepers went with evalkit.
+    # Nobody could tell the engine to remove them, but their supervisors went with evalkit.
     wait_for(lambda: running(private) == 0)
     assert evalkit("doctor", "--sweep").code == 0
     assert private.engine.containers() == []

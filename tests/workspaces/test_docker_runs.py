@@ -16,11 +16,11 @@ import pytest
 
 from commandline import Evalkit, make_task, make_tasks, wait_until
 from engines import Engine, derived, own_containers, wait_for
-from evalkit import scratch
-from evalkit.domain.models import Job, Limits, Meter
+from evalkit.containers.labels import Owner
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Job, Limits, Meter
+from evalkit.system import scratch
 from evalkit.testing import FakeAgent, FakeBenchmark
-from evalkit.workspaces.docker.leases import Owner
 from forkserver import Running
 from kinds import MEGABYTE, Place
 from rig import Rig

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Job, Meter
 from evalkit.domain.protocols import Benchmark, Workspace
+from evalkit.domain.records import Job, Meter
 
 
 class Options(BaseModel):

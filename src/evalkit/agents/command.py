@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 import anyio
 import msgspec
 
-from evalkit import registry
+from evalkit import plugins
 from evalkit.agents.presets import Preset, find_preset
 from evalkit.config import Config
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Job, Meter, Usage
 from evalkit.domain.protocols import MODEL_SOCKET, Benchmark, Exit, Forwarding, ModelEndpoint, Workspace
+from evalkit.domain.records import Job, Meter, Usage
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 
@@ -120,7 +120,7 @@ def create(config: Config, _benchmark: Benchmark) -> CommandAgent:
         )
     model: ModelEndpoint | None = None
     if config.workspace.network == "model":
-        model = registry.load("models", config.model.api)(config)
+        model = plugins.load("models", config.model.api)(config)
     if config.agent.preset:
         argv = preset.wrap(argv)
     return CommandAgent(argv, config.agent.preset or "", preset.trajectory, model)

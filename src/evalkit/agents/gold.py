@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evalkit.config import Config
-from evalkit.domain.models import Job, Meter
 from evalkit.domain.protocols import Benchmark, Workspace
+from evalkit.domain.records import Job, Meter
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from evalkit.domain.models import Model
+from evalkit.domain.records import Model
 from evalkit.errors import ConfigError
 
 _FILE = Path(__file__).with_name("presets.toml")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Job, Meter
 from evalkit.domain.protocols import Benchmark, Workspace
+from evalkit.domain.records import Job, Meter
 
 NAME = "recorded"
 

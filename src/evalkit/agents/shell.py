@@ -16,12 +16,11 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from evalkit import __version__, registry
+from evalkit import __version__, plugins
 from evalkit.agents.prompts import Prompt, find_prompt
 from evalkit.config import AgentConfig, Config
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Instance, Job, Meter
 from evalkit.domain.protocols import (
     IMAGES,
     Benchmark,
@@ -34,6 +33,7 @@ from evalkit.domain.protocols import (
     ToolUse,
     Workspace,
 )
+from evalkit.domain.records import Instance, Job, Meter
 from evalkit.trajectories import events
 from evalkit.trajectories.events import Trajectory
 
@@ -323,7 +323,7 @@ def create(config: Config, _benchmark: Benchmark) -> ShellAgent:
     prompt = find_prompt(config)
     assert prompt is not None
     _try_out(prompt, config)
-    return ShellAgent(registry.load("models", config.model.api)(config), prompt, config.agent)
+    return ShellAgent(plugins.load("models", config.model.api)(config), prompt, config.agent)
 
 
 def _try_out(prompt: Prompt, config: Config) -> None:

@@ -14,14 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evalkit.benchmarks.artifacts import set_aside
-from evalkit.benchmarks.datasets import Row, read_rows
+from evalkit.benchmarks.datasets import DatasetRow, read_rows
 from evalkit.benchmarks.memory import require_memory, require_not_killed
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Answer, Grade, Instance, Job
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
 
 DATASET = "wentingzhao/commit0_combined"
@@ -139,7 +139,7 @@ class Commit0:
             return _read_outcomes(target), end.lacked_memory
         return {}, end.lacked_memory
 
-    def _to_instance(self, row: Row) -> Instance:
+    def _to_instance(self, row: DatasetRow) -> Instance:
         values, name = row.values, row.values.get("instance_id") or row.text("repo")
         test = values.get("test")
         if not isinstance(test, dict) or not isinstance(test.get("test_cmd"), str):
@@ -158,7 +158,7 @@ class Commit0:
             data=Library(values, tests),
         )
 
-    def _reference_tests(self, repo: str, row: Row) -> tuple[str, ...]:
+    def _reference_tests(self, repo: str, row: DatasetRow) -> tuple[str, ...]:
         file = f"{repo.lower().replace('.', '-')}.bz2"
         places = [folder / file for folder in self._reference_folders(row)]
         path = next((place for place in places if place.is_file()), None)
@@ -169,7 +169,7 @@ class Commit0:
             )
         return read_test_ids(path)
 
-    def _reference_folders(self, row: Row) -> list[Path]:
+    def _reference_folders(self, row: DatasetRow) -> list[Path]:
         if self.reference is not None:
             return [self.reference]
         package = importlib.util.find_spec("commit0")

@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DatasetRow:
     """One row of a data set, and where it stands."""
 
     values: dict[str, Any]
@@ -46,7 +46,7 @@ class Row:
         return value
 
 
-def read_rows(dataset: str, split: str, *, attachments: bool = False) -> Iterator[Row]:
+def read_rows(dataset: str, split: str, *, attachments: bool = False) -> Iterator[DatasetRow]:
     """The rows of a split. `dataset` is a path, or the name of a data set on the hub, with @revision or without.
 
     From the hub, files that lie beside the rows are fetched as well where there are attachments.
@@ -65,12 +65,12 @@ def read_rows(dataset: str, split: str, *, attachments: bool = False) -> Iterato
         )
 
 
-def _read_place(path: Path, split: str, source: str) -> Iterator[Row]:
+def _read_place(path: Path, split: str, source: str) -> Iterator[DatasetRow]:
     for file in _find_files(path, split) if path.is_dir() else [path]:
         for where, values in _read_file(file):
             if not isinstance(values, dict):
                 raise DatasetError(f"{where}: a row is an object, this is {type(values).__name__}")
-            yield Row(values, where, source, file.parent)
+            yield DatasetRow(values, where, source, file.parent)
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, Any]]:
@@ -118,8 +118,8 @@ def _parse(text: bytes, where: str) -> Any:
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        import pyarrow  # noqa: PLC0415  # an extra, and slow to import
-        import pyarrow.parquet  # noqa: PLC0415  # likewise
+        import pyarrow  # an extra, and slow to import
+        import pyarrow.parquet
     except ImportError as error:
         raise DatasetError(
             f"{path}: reading parquet needs pyarrow", hint="install it with: pip install 'evalkit[parquet]'"
@@ -170,7 +170,7 @@ def _one_format(paths: Iterable[Path]) -> list[Path]:
 def _download(dataset: str, split: str, others: str) -> Path:
     """The snapshot of a data set of the hub, in the hub's own cache. Its folder is named after the exact revision."""
     try:
-        from huggingface_hub import errors, snapshot_download  # noqa: PLC0415  # an extra, and slow to import
+        from huggingface_hub import errors, snapshot_download  # an extra, and slow to import
     except ImportError as error:
         raise DatasetError(
             f"there is no file {dataset}, and data sets of the hub need huggingface_hub",

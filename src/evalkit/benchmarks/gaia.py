@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.benchmarks.datasets import Row, read_rows
+from evalkit.benchmarks.datasets import DatasetRow, read_rows
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Answer, Grade, Instance, Job
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
 
 DATASET = "gaia-benchmark/GAIA"
@@ -83,7 +83,7 @@ class Gaia:
         return Grade(verdict="resolved" if right else "unresolved", score=float(right))
 
 
-def to_instance(row: Row) -> Instance:
+def to_instance(row: DatasetRow) -> Instance:
     values, name = row.values, row.text("task_id")
     question, truth = row.text("Question"), values.get(_TRUTH)
     attachment = _find_attachment(row, values)
@@ -99,7 +99,7 @@ def to_instance(row: Row) -> Instance:
     )
 
 
-def _find_attachment(row: Row, values: Mapping[str, Any]) -> Path | None:
+def _find_attachment(row: DatasetRow, values: Mapping[str, Any]) -> Path | None:
     name = values.get("file_name")
     if not name:
         return None

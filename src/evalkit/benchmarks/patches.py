@@ -13,9 +13,9 @@ from typing import IO
 import anyio
 import anyio.to_thread
 
-from evalkit import processes
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Answer, Job, Patch
+from evalkit.domain.records import Answer, Job, Patch
+from evalkit.system import processes
 
 _BLOCK = 1 << 20
 _NO_CONTENT = (".git", "__pycache__")

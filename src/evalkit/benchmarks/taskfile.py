@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from evalkit import files
-from evalkit.benchmarks.places import INSTRUCTION, TASK_FILE
+from evalkit.benchmarks.task_folders import INSTRUCTION, TASK_FILE
 from evalkit.config import Size, parse_size
-from evalkit.domain.models import Instance, Overrides
+from evalkit.domain.records import Instance, Overrides
 from evalkit.errors import DatasetError
+from evalkit.system import files
 
 CONTAINER_FILES = ("Dockerfile", ".dockerignore", "docker-compose.yaml", "docker-compose.yml")
 

@@ -13,18 +13,18 @@ from typing import Any
 
 import anyio.to_thread
 
-from evalkit import files
 from evalkit.benchmarks.artifacts import set_aside
 from evalkit.benchmarks.memory import require_memory
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
-from evalkit.benchmarks.places import BUNDLED, is_task
+from evalkit.benchmarks.task_folders import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Answer, Grade, Instance, Job
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
 from evalkit.logs import logger
+from evalkit.system import files
 from evalkit.wording import first_few
 
 _LARGEST_REWARD_FILE = 1 << 20

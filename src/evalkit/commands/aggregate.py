@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from evalkit import console, stdout
-from evalkit.commands.numbers import AnyRun, exit_code, facts_of, open_run, summarize
-from evalkit.commands.options import configured, explain
+from evalkit.cli.options import configured, explain
 from evalkit.domain.statistics import wilson_interval
 from evalkit.errors import UsageError
+from evalkit.runs.summarize import AnyRun, exit_code, facts_of, open_run, summarize
 from evalkit.settings import Settings
-from evalkit.store.directory import RunDirectory
+from evalkit.store.run_directory import RunDirectory
 
 
 @configured("run-dir")
@@ -102,7 +102,7 @@ def without(document: dict[str, Any], bad: Collection[str]) -> dict[str, Any]:
 
 
 def _write_official(runs: Sequence[AnyRun], target: Path) -> None:
-    from evalkit.commands.grading import write_report  # noqa: PLC0415  # what it imports is needed for this alone
+    from evalkit.runs.regrade import write_report  # what it imports is needed for this alone
 
     if len(runs) != 1 or not isinstance(runs[0], RunDirectory):
         raise UsageError("--report is for one run of evalkit")

@@ -9,13 +9,13 @@ from typing import Annotated
 import anyio
 import typer
 
-from evalkit import console, registry, stdout
-from evalkit.commands.execution import load_instances, select_instances
-from evalkit.commands.interruption import until_signal
-from evalkit.commands.options import IMAGE_WORKERS, Quiet, TasksArgument, configured
-from evalkit.commands.provision import Provision, build_directory, private_folder
-from evalkit.console.images import ImageWatch
+from evalkit import console, plugins, stdout
+from evalkit.cli.options import IMAGE_WORKERS, Quiet, TasksArgument, configured
+from evalkit.cli.signals import until_signal
+from evalkit.console.image_progress import ImageProgress
 from evalkit.errors import EvalkitError, ExitCode
+from evalkit.runs.execute import load_instances, select_instances
+from evalkit.runs.provision import Provision, build_directory, private_folder
 from evalkit.settings import Settings, override
 
 
@@ -41,7 +41,7 @@ def build_images(
     if settings.config.workspace_kind == "local":
         settings = override(settings, {"workspace.kind": "docker"}, "build-images")
     config = settings.config
-    benchmark = registry.load("benchmarks", config.benchmark.name)(config)
+    benchmark = plugins.load("benchmarks", config.benchmark.name)(config)
     instances = list(select_instances(load_instances(benchmark, config), config).values())
     directory = build_directory(config)
     with ExitStack() as stack:
@@ -64,7 +64,7 @@ def build_images(
     return ExitCode.INCOMPLETE if document["failed"] else ExitCode.DONE
 
 
-async def _make(provision: Provision, watch: ImageWatch, *, force: bool) -> None:
+async def _make(provision: Provision, watch: ImageProgress, *, force: bool) -> None:
     await provision.draw_up()
     watch.expect(provision.planned)
     await provision.make(watch, force=force)

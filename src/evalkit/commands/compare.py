@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from evalkit import console, stdout
-from evalkit.commands.numbers import AnyRun, facts_of, open_run
-from evalkit.commands.options import configured
+from evalkit.cli.options import configured
 from evalkit.domain.comparison import Standing
 from evalkit.domain.comparison import compare as compare_standings
 from evalkit.domain.planning import Ledger
 from evalkit.domain.rows import Row
+from evalkit.runs.summarize import AnyRun, facts_of, open_run
 from evalkit.settings import Settings
 
 

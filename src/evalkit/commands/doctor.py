@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal
 import anyio
 import typer
 
-from evalkit import console, memory, scratch, stdout
-from evalkit.commands.options import configured
+from evalkit import console, stdout
+from evalkit.cli.options import configured
 from evalkit.config import Config
 from evalkit.errors import EngineUnavailable, EvalkitError
 from evalkit.settings import Settings
+from evalkit.system import memory, scratch
 
-Status = Literal["ok", "warning", "failed", "skipped"]
+CheckStatus = Literal["ok", "warning", "failed", "skipped"]
 _GIGABYTE = 1 << 30
 _LEAST_DISK = _GIGABYTE
 
@@ -29,7 +30,7 @@ class Check:
     """What was found out about one thing. Only what this config cannot do without is a failure."""
 
     name: str
-    status: Status
+    status: CheckStatus
     message: str
     hint: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -109,11 +110,11 @@ def _checks(config: Config, folder: Path, *, model: bool) -> Iterator[Check]:
 
 def _check_engine(config: Config, folder: Path) -> tuple[Check, Mapping[str, Any]]:
     """An engine must be there for containers, and where somebody says that it is."""
-    from evalkit.workspaces.docker import engine  # noqa: PLC0415  # brings the Docker SDK
+    from evalkit.containers import inspection  # brings the Docker SDK
 
     needed = config.workspace_kind == "docker" or bool(os.environ.get("DOCKER_HOST"))
     try:
-        version, info = engine.look(folder)
+        version, info = inspection.look(folder)
     except EvalkitError as error:
         return Check("engine", "failed" if needed else "warning", error.message, error.hint), {}
     facts = {
@@ -134,10 +135,10 @@ def _check_engine(config: Config, folder: Path) -> tuple[Check, Mapping[str, Any
 
 
 def _check_builder() -> Check:
-    from evalkit.images import client  # noqa: PLC0415  # for this check only
+    from evalkit.containers import docker_cli  # for this check only
 
-    async def find() -> client.Builder:
-        return await (await client.find()).builder()
+    async def find() -> docker_cli.Builder:
+        return await (await docker_cli.find()).builder()
 
     try:
         builder = anyio.run(find)
@@ -152,7 +153,7 @@ def _check_builder() -> Check:
 
 def _check_layer(config: Config, info: Mapping[str, Any]) -> Check:
     """Whether the agent, installed once, can be copied into images: all are of one architecture."""
-    from evalkit.images import client  # noqa: PLC0415  # for this check only
+    from evalkit.containers import docker_cli  # for this check only
 
     if config.images.agent_source is None or not info:
         return Check("layer", "skipped", "no images.agent_source" if info else "no engine, no images")
@@ -160,7 +161,7 @@ def _check_layer(config: Config, info: Mapping[str, Any]) -> Check:
         return Check("layer", "ok", "the agent is installed in each image")
 
     async def look() -> tuple[str, dict[str, str]]:
-        docker = await client.find()
+        docker = await docker_cli.find()
         local = await docker.images()
         names = [name for name in (config.images.agent_base, config.workspace.image) if name in local]
         return docker.architecture, await docker.architectures(names)
@@ -178,7 +179,7 @@ def _check_layer(config: Config, info: Mapping[str, Any]) -> Check:
 
 
 def _check_registry(config: Config) -> Check:
-    from evalkit.manifests import credentials, reference, registry  # noqa: PLC0415  # for this check only
+    from evalkit.containers import credentials, reference, registry  # for this check only
 
     name = config.images.repository if config.images.push else config.workspace.image
     try:
@@ -187,7 +188,7 @@ def _check_registry(config: Config) -> Check:
     except (ValueError, EvalkitError) as error:
         return Check("registry", "failed" if config.images.push else "warning", str(error))
     if isinstance(answer, registry.Unknown):
-        status: Status = "failed" if config.images.push else "warning"
+        status: CheckStatus = "failed" if config.images.push else "warning"
         return Check("registry", status, f"no answer about {image}: {answer.reason}", "images that are here need none")
     found = "has" if isinstance(answer, registry.Found) else "does not have"
     return Check("registry", "ok", f"{image.host} answers: it {found} {image}", facts={"host": image.host})
@@ -220,9 +221,9 @@ def _check_memory(config: Config, info: Mapping[str, Any]) -> Check:
     said = f"evalkit may use {limit >> 20} MB"
     if config.workspace_kind != "docker" or not info:
         return Check("memory", "ok", said, facts=facts)
-    from evalkit.workspaces.docker import engine  # noqa: PLC0415  # brings the Docker SDK
+    from evalkit.containers import inspection  # brings the Docker SDK
 
-    budget = engine.memory_budget(info) or 0
+    budget = inspection.memory_budget(info) or 0
     fitting = budget // config.workspace.memory
     facts |= {"budget": budget, "instances_at_once": fitting}
     said += f", and containers {budget >> 20} MB: {fitting} at once of {config.workspace.memory >> 20} MB each"
@@ -240,7 +241,7 @@ def _check_temporary() -> Check:
 
 
 def _check_sandbox(config: Config) -> Check:
-    from evalkit.workspaces.sandbox import find_bubblewrap  # noqa: PLC0415  # runs a program
+    from evalkit.workspaces.sandbox import find_bubblewrap  # runs a program
 
     program = find_bubblewrap()
     if program is not None:
@@ -252,7 +253,7 @@ def _check_sandbox(config: Config) -> Check:
 
 
 def _check_model(config: Config) -> Check:
-    from evalkit.models.probe import probe  # noqa: PLC0415  # brings an HTTP client
+    from evalkit.models.probe import probe  # brings an HTTP client
 
     try:
         finding = anyio.run(probe, config)
@@ -281,11 +282,11 @@ def _check_model(config: Config) -> Check:
 
 
 def _sweep(folder: Path) -> dict[str, list[str]]:
-    from evalkit.workspaces.docker import engine  # noqa: PLC0415  # brings the Docker SDK
+    from evalkit.containers import inspection  # brings the Docker SDK
 
     folders = [str(path) for path in scratch.sweep_leftovers()]
     try:
-        containers = engine.sweep(folder)
+        containers = inspection.sweep(folder)
     except EngineUnavailable:
         containers = []  # said by the check
     return {"containers": containers, "folders": folders}

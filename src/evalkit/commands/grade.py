@@ -12,8 +12,16 @@ import typer
 
 from evalkit import console, stdout
 from evalkit.agents.recorded import NAME as RECORDED
-from evalkit.commands.execution import Parts, create_parts, execute, load_instances, select_instances
-from evalkit.commands.grading import (
+from evalkit.cli.options import BuildMissing, Quiet, RunArgument, configured, explain
+from evalkit.config import Config
+from evalkit.domain.planning import Step
+from evalkit.domain.protocols import ReferencePatches
+from evalkit.domain.records import Instance
+from evalkit.errors import UsageError
+from evalkit.runs.execute import Parts, create_parts, execute, load_instances, select_instances
+from evalkit.runs.identity import find_changes, name_run
+from evalkit.runs.missing_images import provide_images
+from evalkit.runs.regrade import (
     LogGrading,
     find_answers,
     find_bad,
@@ -22,20 +30,12 @@ from evalkit.commands.grading import (
     require_log_judge,
     write_report,
 )
-from evalkit.commands.identity import find_changes, name_run
-from evalkit.commands.images import provide_images
-from evalkit.commands.numbers import exit_code, summarize
-from evalkit.commands.options import BuildMissing, Quiet, RunArgument, configured, explain
-from evalkit.config import Config
-from evalkit.domain.models import Instance
-from evalkit.domain.planning import Step
-from evalkit.domain.protocols import ReferencePatches
-from evalkit.errors import UsageError
+from evalkit.runs.summarize import exit_code, summarize
 from evalkit.settings import Settings, load_again, override
-from evalkit.store.directory import RunDirectory, find_run
-from evalkit.store.logs import RecordedLogs
+from evalkit.store.harness_logs import RecordedLogs
 from evalkit.store.manifest import write_atomically
-from evalkit.store.predictions import Prediction, read_predictions, require_known
+from evalkit.store.prediction_file import Prediction, read_predictions, require_known
+from evalkit.store.run_directory import RunDirectory, find_run
 
 _SOURCES = "Answers"
 GOLD = "gold"
@@ -113,7 +113,7 @@ def grade(
     if repeat > 1 and not gold:
         raise UsageError("--repeat is for --gold: other answers are graded once")
     recorded_logs = RecordedLogs.open(logs) if logs else None
-    answers = Request(predictions, gold, repeat, recorded_logs is not None)
+    answers = GradingRequest(predictions, gold, repeat, recorded_logs is not None)
     if answers.are_new:
         opened = _import(answers, settings, run_id, dry_run=dry_run)
     else:
@@ -131,7 +131,7 @@ def grade(
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class GradingRequest:
     """Where the answers come from."""
 
     predictions: Path | None
@@ -175,7 +175,7 @@ def _reopen(run: str | None, settings: Settings, *, from_logs: bool) -> Opened:
     return Opened(directory, settings, parts, instances)
 
 
-def _import(request: Request, settings: Settings, run_id: str | None, *, dry_run: bool) -> Opened | None:
+def _import(request: GradingRequest, settings: Settings, run_id: str | None, *, dry_run: bool) -> Opened | None:
     """A new run of the answers; None where the plan was to be printed only."""
     given = read_predictions(request.predictions) if request.predictions else {}
     settings = override(settings, _identify(given) | {"agent.name": RECORDED, "agent.command": []}, "grade")

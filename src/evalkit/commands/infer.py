@@ -8,16 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from evalkit import stdout
-from evalkit.commands.execution import create_parts, execute, load_instances, select_instances
-from evalkit.commands.identity import make_manifest, name_run
-from evalkit.commands.images import provide_images
-from evalkit.commands.options import BuildMissing, Quiet, TasksArgument, configured, explain
+from evalkit.cli.options import BuildMissing, Quiet, TasksArgument, configured, explain
 from evalkit.config import Config
-from evalkit.domain.models import Instance
 from evalkit.domain.planning import Standing, plan
+from evalkit.domain.records import Instance
 from evalkit.errors import ImagesMissing, UsageError
+from evalkit.runs.execute import create_parts, execute, load_instances, select_instances
+from evalkit.runs.identity import make_manifest, name_run
+from evalkit.runs.missing_images import provide_images
 from evalkit.settings import Settings, override
-from evalkit.store.directory import RunDirectory
+from evalkit.store.run_directory import RunDirectory
 
 
 @configured(

@@ -14,13 +14,13 @@ from typing import IO, Annotated
 import typer
 
 from evalkit import console, stdout
-from evalkit.commands.numbers import open_run
-from evalkit.commands.options import RunArgument, configured
+from evalkit.cli.options import RunArgument, configured
 from evalkit.domain.rows import Row
 from evalkit.errors import ExitCode, UsageError
+from evalkit.runs.summarize import open_run
 from evalkit.settings import Settings
-from evalkit.store.directory import RunDirectory
 from evalkit.store.foreign import Entry, ForeignRun
+from evalkit.store.run_directory import RunDirectory
 
 _BLOCK = 1 << 20
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from evalkit import stdout
-from evalkit.commands.options import RunArgument, configured, explain
+from evalkit.cli.options import RunArgument, configured, explain
 from evalkit.domain.rows import Row
 from evalkit.errors import UsageError
 from evalkit.settings import Settings
-from evalkit.store.directory import RunDirectory, find_run
+from evalkit.store.run_directory import RunDirectory, find_run
 from evalkit.trajectories.atif import to_atif
 from evalkit.trajectories.events import FILE, Event, read_events
 from evalkit.trajectories.mini import to_mini
@@ -83,9 +83,9 @@ def _latest_attempt(directory: RunDirectory, instance_id: str) -> int:
 
 
 def _show_text(path: Path) -> dict[str, Any]:
-    from rich.console import Console  # noqa: PLC0415  # for text only
+    from rich.console import Console  # for text only
 
-    from evalkit.trajectories.text import show  # noqa: PLC0415  # likewise
+    from evalkit.trajectories.transcript import show
 
     events = list(read_events(path))
     show(events, Console(stderr=True, highlight=False, markup=False, soft_wrap=False))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit import stderr
-from evalkit.console.text import printable
+from evalkit.console.formatting import printable
 
 if TYPE_CHECKING:
-    from evalkit.console.board import Board
     from evalkit.console.display import Display
-    from evalkit.console.images import ImageWatch
+    from evalkit.console.image_progress import ImageProgress
     from evalkit.console.observer import Watch
+    from evalkit.console.progress import Progress
 
 _display: Display | None = None
 
@@ -33,32 +33,32 @@ def say(line: str) -> None:
 @contextmanager
 def watch(total: int, *, quiet: bool = False) -> Iterator[Watch]:
     """Shows a run while it goes on. What it yields wants to be told what happens, and to be kept fresh."""
-    from evalkit.console.observer import Watch, new_board  # noqa: PLC0415  # not needed to say an error
+    from evalkit.console.observer import Watch, new_progress  # not needed to say an error
 
-    board = new_board(total)
-    with showing(board, quiet=quiet) as display:
-        yield Watch(board, display)
+    progress = new_progress(total)
+    with showing(progress, quiet=quiet) as display:
+        yield Watch(progress, display)
 
 
 @contextmanager
-def watch_images(log_of: Callable[[str], Path], *, quiet: bool = False) -> Iterator[ImageWatch]:
+def watch_images(log_of: Callable[[str], Path], *, quiet: bool = False) -> Iterator[ImageProgress]:
     """Shows images being built."""
-    from evalkit.console.images import ImageWatch, new_board  # noqa: PLC0415  # not needed to say an error
+    from evalkit.console.image_progress import ImageProgress, new_progress  # not needed to say an error
 
-    board = new_board()
-    with showing(board, quiet=quiet) as display:
-        images = ImageWatch(board, display, log_of)
+    progress = new_progress()
+    with showing(progress, quiet=quiet) as display:
+        images = ImageProgress(progress, display, log_of)
         yield images
         images.tell_slowest()
 
 
 @contextmanager
-def showing(board: Board, *, quiet: bool = False) -> Iterator[Display]:
-    """Shows a board while the context lasts: in place on a terminal, else as lines."""
+def showing(progress: Progress, *, quiet: bool = False) -> Iterator[Display]:
+    """Shows a progress while the context lasts: in place on a terminal, else as lines."""
     global _display  # noqa: PLW0603  # the process has one standard error
-    from evalkit.console.display import open_display  # noqa: PLC0415  # not needed to say an error
+    from evalkit.console.display import open_display  # not needed to say an error
 
-    with open_display(board, quiet=quiet) as display:
+    with open_display(progress, quiet=quiet) as display:
         outer, _display = _display, display
         try:
             yield display
@@ -68,6 +68,6 @@ def showing(board: Board, *, quiet: bool = False) -> Iterator[Display]:
 
 def show_summary(document: Mapping[str, Any]) -> None:
     """Draw the document of `aggregate`, or of a run that ended, as tables."""
-    from evalkit.console.summary import render  # noqa: PLC0415  # not needed to say an error
+    from evalkit.console.tables import render  # not needed to say an error
 
     stderr.write(render(document, columns=stderr.columns(), styled=stderr.is_terminal()))

@@ -1,4 +1,4 @@
-"""Ways to show a board: in place on a terminal, as lines of a log, or not at all."""
+"""Ways to show a progress: in place on a terminal, as lines of a log, or not at all."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from evalkit import stderr
-from evalkit.console.board import Board
+from evalkit.console.formatting import printable
 from evalkit.console.lines import Lines, describe_end
-from evalkit.console.text import printable
+from evalkit.console.progress import Progress
 
 
 class Display(Protocol):
@@ -18,15 +18,15 @@ class Display(Protocol):
         ...
 
     def tell(self, line: str) -> None:
-        """What just happened, for those who do not see it on the board."""
+        """What just happened, for those who do not see it on the progress."""
         ...
 
     def changed(self) -> None:
-        """The board is another one now."""
+        """The progress is another one now."""
         ...
 
     async def keep_fresh(self) -> None:
-        """Show the board again and again, until cancelled."""
+        """Show the progress again and again, until cancelled."""
         ...
 
 
@@ -45,15 +45,15 @@ class Silent:
 
 
 @contextmanager
-def open_display(board: Board, *, quiet: bool) -> Iterator[Display]:
+def open_display(progress: Progress, *, quiet: bool) -> Iterator[Display]:
     if quiet:
         yield Silent()
     elif stderr.is_terminal():
-        from evalkit.console.live import opened  # noqa: PLC0415  # loads what draws
+        from evalkit.console.live import opened  # loads what draws
 
-        with opened(board) as live:
+        with opened(progress) as live:
             yield live
     else:
-        lines = Lines(board)
+        lines = Lines(progress)
         yield lines
-        lines.tell(describe_end(board))
+        lines.tell(describe_end(progress))

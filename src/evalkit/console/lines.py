@@ -1,4 +1,4 @@
-"""Shows a board where nothing can be drawn again in place."""
+"""Shows a progress where nothing can be drawn again in place."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import anyio
 
 from evalkit import stderr
-from evalkit.console.board import Board
-from evalkit.console.text import counted, duration, printable
+from evalkit.console.formatting import counted, duration, printable
+from evalkit.console.progress import Progress
 
 _HEARTBEAT_SECONDS = 30.0
 
@@ -16,8 +16,8 @@ _HEARTBEAT_SECONDS = 30.0
 class Lines:
     """For a log: one line for each thing that happens, and one from time to time if nothing does."""
 
-    def __init__(self, board: Board, heartbeat: float = _HEARTBEAT_SECONDS) -> None:
-        self._board = board
+    def __init__(self, progress: Progress, heartbeat: float = _HEARTBEAT_SECONDS) -> None:
+        self._board = progress
         self._heartbeat = heartbeat
         self._spoken = time.monotonic()
 
@@ -40,21 +40,21 @@ class Lines:
             await anyio.sleep(self._heartbeat - silent)
 
 
-def describe(board: Board) -> str:
-    """A board in one line."""
-    parts = [f"{board.done}/{board.total} {board.noun}s", counted(board.counts)]
-    if board.under_way:
-        oldest = next(iter(board.under_way.values()))
-        age = duration(board.clock() - oldest.began)
-        parts.append(f"{len(board.under_way)} running, the oldest for {age}: {oldest.label} ({oldest.stage})")
-    if board.waiting:
-        parts.append(f"{len(board.waiting)} waiting to be tried again")
-    if board.held:
-        parts.append(f"nothing new starts: {board.held}")
+def describe(progress: Progress) -> str:
+    """A progress in one line."""
+    parts = [f"{progress.done}/{progress.total} {progress.noun}s", counted(progress.counts)]
+    if progress.under_way:
+        oldest = next(iter(progress.under_way.values()))
+        age = duration(progress.clock() - oldest.began)
+        parts.append(f"{len(progress.under_way)} running, the oldest for {age}: {oldest.label} ({oldest.stage})")
+    if progress.waiting:
+        parts.append(f"{len(progress.waiting)} waiting to be tried again")
+    if progress.held:
+        parts.append(f"nothing new starts: {progress.held}")
     return "; ".join(filter(None, parts))
 
 
-def describe_end(board: Board) -> str:
-    rest = board.total - board.done
+def describe_end(progress: Progress) -> str:
+    rest = progress.total - progress.done
     left = f", {rest} not done" if rest else ""
-    return f"{board.done} of {board.total} {board.noun}s in {duration(board.seconds)}{left}"
+    return f"{progress.done} of {progress.total} {progress.noun}s in {duration(progress.seconds)}{left}"

@@ -17,13 +17,13 @@ import anyio.to_thread
 from rich.console import Console
 from rich.text import Text
 
-from evalkit import memory
-from evalkit.console.board import Board
-from evalkit.console.frame import frame
+from evalkit.console.formatting import printable
 from evalkit.console.lines import describe_end
-from evalkit.console.terminal import Captured, Line, Terminal, taken_over
-from evalkit.console.text import printable
+from evalkit.console.progress import Progress
+from evalkit.console.render import frame
+from evalkit.console.terminal import Captured, StyledLine, Terminal, taken_over
 from evalkit.logs import logger
+from evalkit.system import memory
 
 _REFRESH_SECONDS = 0.5
 _MEMORY_SECONDS = 2.0
@@ -32,8 +32,8 @@ _STYLING = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class Live:
-    def __init__(self, board: Board, terminal: Terminal, captured: Captured) -> None:
-        self._board = board
+    def __init__(self, progress: Progress, terminal: Terminal, captured: Captured) -> None:
+        self._board = progress
         self._terminal = terminal
         self._captured = captured
         self._console = Console(stderr=True, force_terminal=True, highlight=False)
@@ -95,11 +95,11 @@ def _measure() -> tuple[int, float]:
     return memory.tree_memory(), time.thread_time() - began
 
 
-def render(lines: Sequence[Text], console: Console) -> list[Line]:
+def render(lines: Sequence[Text], console: Console) -> list[StyledLine]:
     with console.capture() as captured:
         console.print(*lines, sep="\n", no_wrap=True, overflow="ignore", crop=False, end="")
     contents = captured.get().split("\n")
-    return [Line(content, line.cell_len) for content, line in zip(contents, lines, strict=True)]
+    return [StyledLine(content, line.cell_len) for content, line in zip(contents, lines, strict=True)]
 
 
 def _flatten(line: str) -> str:
@@ -108,9 +108,9 @@ def _flatten(line: str) -> str:
 
 
 @contextmanager
-def opened(board: Board) -> Iterator[Live]:
+def opened(progress: Progress) -> Iterator[Live]:
     with taken_over() as (terminal, captured):
-        live = Live(board, terminal, captured)
+        live = Live(progress, terminal, captured)
         try:
             yield live
         finally:

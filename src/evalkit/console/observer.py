@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from evalkit.console.board import Board
 from evalkit.console.display import Display
-from evalkit.domain.models import Failure, Result
+from evalkit.console.progress import Progress
 from evalkit.domain.planning import BUCKETS, mark_of
+from evalkit.domain.records import Failure, Result
 
 
-def new_board(total: int) -> Board:
-    return Board("instance", [bucket for bucket in BUCKETS if bucket != "incomplete"], total=total)
+def new_progress(total: int) -> Progress:
+    return Progress("instance", [bucket for bucket in BUCKETS if bucket != "incomplete"], total=total)
 
 
 class Watch:
     """The observer of a run."""
 
-    def __init__(self, board: Board, display: Display) -> None:
-        self._board = board
+    def __init__(self, progress: Progress, display: Display) -> None:
+        self._board = progress
         self._display = display
 
     async def keep_fresh(self) -> None:

@@ -21,7 +21,7 @@ _MOST_CAPTURED = 1 << 18
 _LAST_WORDS_SECONDS = 1.0
 
 
-class Line(NamedTuple):
+class StyledLine(NamedTuple):
     """One line as it is written, and how many columns it takes."""
 
     content: str
@@ -36,7 +36,7 @@ class Terminal:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._drawn: Sequence[Line] = ()
+        self._drawn: Sequence[StyledLine] = ()
         self._pending = b""
         self._patience = 0.0
 
@@ -48,7 +48,7 @@ class Terminal:
                 return size
         return _DEFAULT_SIZE
 
-    def draw(self, lines: Sequence[Line]) -> None:
+    def draw(self, lines: Sequence[StyledLine]) -> None:
         """Put these lines in place of the region."""
         self._flush()
         if not self._pending and not self._in_background():
@@ -62,7 +62,7 @@ class Terminal:
         """Put text in place of the region, for good."""
         self._replace(text, ())
 
-    def _replace(self, text: str, lines: Sequence[Line]) -> None:
+    def _replace(self, text: str, lines: Sequence[StyledLine]) -> None:
         # Written over rather than erased first: that flickers, and tmux keeps what is erased from a full screen.
         rows = (*text.splitlines(), *(line.content for line in lines))
         text = self._back() + "".join(f"{row}{_ERASE_LINE}\n" for row in rows) + _ERASE_BELOW

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from evalkit.domain.rows import Outcome, Row, Verdict
 
 if TYPE_CHECKING:
-    from evalkit.domain.models import Result
+    from evalkit.domain.records import Result
 
 Bucket = Literal["resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"]
 BUCKETS: tuple[Bucket, ...] = (

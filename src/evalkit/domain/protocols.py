@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Answer, Failure, Grade, Instance, Job, Meter, Result, Usage
+from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Meter, Result, Usage
 
 
 @dataclass(frozen=True, slots=True)

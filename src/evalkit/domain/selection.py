@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from evalkit.domain.models import Instance, check_instance
+from evalkit.domain.records import Instance, check_instance
 
 
 class SelectionError(ValueError):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import anyio
 
+from evalkit.containers.docker_cli import Docker
 from evalkit.errors import EvalkitError
-from evalkit.images.client import Docker
 from evalkit.images.dockerfile import INSTALLER, LABEL
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from evalkit.domain.models import Instance
+from evalkit.containers import reference
+from evalkit.domain.records import Instance
 from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
-from evalkit.manifests import reference
 
 Strategy = Literal["layer", "install"]
 _HASH_LENGTH = 12
@@ -45,7 +45,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class AgentPackage:
     """What is baked in: an sdist, how it is installed, and the image whose Python it brings along, if it does."""
 
     repository: str
@@ -127,7 +127,7 @@ class Plan:
     unplanned: tuple[Unplanned, ...]
     image_of: Mapping[str, str]
     """The image of each instance, by its id; one that nothing is to be built for is as the benchmark names it."""
-    agent: Agent | None = None
+    agent: AgentPackage | None = None
 
     @property
     def tags(self) -> list[str]:
@@ -153,7 +153,7 @@ class Inputs:
     bases: Mapping[str, Base] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Why a base or a context that is missing above is not known."""
-    agent: Agent | None = None
+    agent: AgentPackage | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
 

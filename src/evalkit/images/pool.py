@@ -18,10 +18,10 @@ from pathlib import Path
 
 import anyio
 
-from evalkit import scratch
 from evalkit.images import worker
 from evalkit.images.spawn import WorkerContext
-from evalkit.images.worker import Order, Report
+from evalkit.images.worker import BuildReport, Order
+from evalkit.system import scratch
 
 _TASKS_PER_WORKER = 50
 
@@ -37,7 +37,7 @@ class Worker:
     executor: ProcessPoolExecutor
     is_alive: bool = True
 
-    async def carry_out(self, order: Order) -> Report:
+    async def carry_out(self, order: Order) -> BuildReport:
         try:
             return await asyncio.wrap_future(self.executor.submit(worker.carry_out, order))
         except (BrokenProcessPool, OSError) as error:

@@ -16,9 +16,9 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from evalkit import processes, scratch
+from evalkit.containers.docker_cli import run
 from evalkit.errors import EvalkitError, UsageError
-from evalkit.images.client import run
+from evalkit.system import processes, scratch
 
 _LAST_LINES = 10
 

@@ -23,7 +23,7 @@ _TAIL = 8000
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class BuildCommand:
     """One command of a job, and how long it may take or be silent, in seconds."""
 
     name: str
@@ -37,7 +37,7 @@ class Order:
     """What is to be done for one image."""
 
     job: str
-    commands: tuple[Command, ...]
+    commands: tuple[BuildCommand, ...]
     files: Mapping[str, str]
     """Files to be written first, by path."""
     environment: Mapping[str, str]
@@ -45,7 +45,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BuildReport:
     """What became of it. `problem` names the first command that failed, and how."""
 
     problem: str | None
@@ -60,7 +60,7 @@ def prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def carry_out(order: Order) -> Report:
+def carry_out(order: Order) -> BuildReport:
     seconds: dict[str, float] = {}
     with open(order.log, "ab", buffering=0) as log:
         for path, text in order.files.items():
@@ -72,11 +72,11 @@ def carry_out(order: Order) -> Report:
             problem, final = _run(command, order, log)
             seconds[command.name] = round(time.monotonic() - began, 3)
             if problem is not None:
-                return Report(f"{command.name} {problem}", _read_tail(order.log, start), seconds, final)
-    return Report(None, "", seconds)
+                return BuildReport(f"{command.name} {problem}", _read_tail(order.log, start), seconds, final)
+    return BuildReport(None, "", seconds)
 
 
-def _run(command: Command, order: Order, log: BinaryIO) -> tuple[str | None, bool]:
+def _run(command: BuildCommand, order: Order, log: BinaryIO) -> tuple[str | None, bool]:
     """Why the command failed, if it did, and whether that is final."""
     process = subprocess.Popen(
         command.argv,

@@ -8,8 +8,8 @@ from typing import Any
 
 from evalkit.config import ModelConfig
 from evalkit.domain.protocols import Message, Tool, ToolUse
-from evalkit.models.answers import Answer, Garbled, as_object
-from evalkit.models.faults import ContentRefused, judge_problem
+from evalkit.models.call_failures import ContentRefused, judge_problem
+from evalkit.models.replies import Garbled, ModelReply, as_object
 
 PATH = "/chat/completions"
 # Some endpoints want to see again how their model came to its call of a tool.
@@ -34,7 +34,7 @@ def make_body(messages: Sequence[Message], tools: Sequence[Tool], config: ModelC
     return body | dict(config.options)
 
 
-def read_document(document: Mapping[str, Any]) -> Answer:
+def read_document(document: Mapping[str, Any]) -> ModelReply:
     if document.get("error"):
         raise judge_problem(as_object(document["error"]))
     try:
@@ -47,7 +47,7 @@ def read_document(document: Mapping[str, Any]) -> Answer:
         raise ContentRefused(str(message["refusal"]))
     if finish_reason == "content_filter":
         raise ContentRefused("its content filter stopped the answer")
-    return Answer(
+    return ModelReply(
         message={"role": "assistant", **{name: message[name] for name in _KEPT if message.get(name) is not None}},
         text=_text(message.get("content")),
         tool_uses=tuple(map(_read_call, message.get("tool_calls") or ())),
@@ -74,7 +74,7 @@ def _text(content: Any) -> str:
     return ""
 
 
-class Stream:
+class ChatStream:
     """Puts the pieces of a streamed answer together."""
 
     def __init__(self) -> None:

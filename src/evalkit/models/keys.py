@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from evalkit import masking
-from evalkit.domain.models import Job, Meter, Usage
+from evalkit.domain.records import Job, Meter, Usage
 from evalkit.logs import logger
-from evalkit.models import leases
-from evalkit.models.faults import CallFailed, judge_status
+from evalkit.models import key_notes
+from evalkit.models.call_failures import CallFailed, judge_status
 
 if TYPE_CHECKING:
     import httpx
@@ -43,7 +43,7 @@ class VirtualKeys:
 
     async def sweep(self) -> None:
         """Delete the keys of evalkit processes that are no more."""
-        for lease in leases.abandoned(self.notes, self.root_url):
+        for lease in key_notes.abandoned(self.notes, self.root_url):
             logger.info("deleting the virtual key %s, left by an evalkit process that is no more", lease.alias)
             lease.ended = await self._delete(lease.alias)
 
@@ -52,7 +52,7 @@ class VirtualKeys:
         """A key for one attempt, deleted however that ends."""
         alias = f"evalkit-{job.run_id}-{job.instance.id}-{job.attempt}-{secrets.token_hex(4)}"
         since, key = meter.usage, ""
-        with leases.noted(self.notes, alias, self.root_url) as lease:
+        with key_notes.noted(self.notes, alias, self.root_url) as lease:
             try:
                 key = await self._make(job, meter, alias)
                 masking.protect(key)
@@ -120,7 +120,7 @@ class VirtualKeys:
         return False
 
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        import httpx  # noqa: PLC0415  # not before a model is asked
+        import httpx  # not before a model is asked
 
         headers = {"Authorization": f"Bearer {self.master_key}"}
         try:

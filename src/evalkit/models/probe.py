@@ -7,11 +7,11 @@ from pathlib import Path
 
 import anyio
 
-from evalkit import registry
+from evalkit import plugins
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Instance, Job, Meter, Usage
 from evalkit.domain.protocols import ModelEndpoint, Tool
+from evalkit.domain.records import Instance, Job, Meter, Usage
 
 _TOOL = Tool("ready", "Say that you are ready.", {"type": "object", "properties": {}})
 _ASK = ({"role": "user", "content": "Call the tool `ready`, and say nothing."},)
@@ -43,7 +43,7 @@ async def probe(config: Config) -> Finding:
     """Ask once, without another try. Raises EvalkitError where the config names no model, or no key is set."""
     impatient = config.model.model_copy(update={"retries": 0, "timeout": min(config.model.timeout, 60.0)})
     config = config.model_copy(update={"model": impatient})
-    endpoint: ModelEndpoint = registry.load("models", config.model.api)(config)
+    endpoint: ModelEndpoint = plugins.load("models", config.model.api)(config)
     nowhere = Path("/nonexistent/instances/doctor/attempt-1")
     job = Job(
         run_id="doctor",

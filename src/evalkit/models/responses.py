@@ -7,8 +7,8 @@ from typing import Any
 
 from evalkit.config import ModelConfig
 from evalkit.domain.protocols import Message, Tool, ToolUse
-from evalkit.models.answers import Answer, Garbled, as_object
-from evalkit.models.faults import ContentRefused, judge_problem
+from evalkit.models.call_failures import ContentRefused, judge_problem
+from evalkit.models.replies import Garbled, ModelReply, as_object
 
 PATH = "/responses"
 ITEMS = "response_items"
@@ -63,7 +63,7 @@ def _parts(content: Any) -> Any:
     ]
 
 
-def read_document(document: Mapping[str, Any]) -> Answer:
+def read_document(document: Mapping[str, Any]) -> ModelReply:
     if document.get("error"):
         raise judge_problem(as_object(document["error"]))
     items = document.get("output")
@@ -81,7 +81,7 @@ def read_document(document: Mapping[str, Any]) -> Answer:
     reason = str((document.get("incomplete_details") or {}).get("reason") or "")
     if reason == "content_filter":
         raise ContentRefused("its content filter stopped the answer")
-    return Answer(
+    return ModelReply(
         message={"role": "assistant", "content": text, ITEMS: items},
         text=text,
         tool_uses=tuple(uses),
@@ -108,7 +108,7 @@ def _read_call(item: Mapping[str, Any]) -> ToolUse:
         raise Garbled("a tool call has no id or name") from None
 
 
-class Stream:
+class ResponsesStream:
     """Waits for the event that holds the whole answer."""
 
     def __init__(self) -> None:

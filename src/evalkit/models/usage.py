@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evalkit.config import Prices
-from evalkit.domain.models import Usage
+from evalkit.domain.records import Usage
 
 LITELLM_COST = "x-litellm-response-cost"
 UNMETERED = Usage(llm_calls=1, cost_usd=None)

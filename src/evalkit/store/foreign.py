@@ -17,8 +17,8 @@ from evalkit.domain.planning import Attempts
 from evalkit.domain.rows import Outcome, Row, RowFailure, RowPatch, RowUsage, Verdict
 from evalkit.domain.summary import RunFacts
 from evalkit.errors import UsageError
-from evalkit.store.logs import LOG, PATCH, REPORT
-from evalkit.store.predictions import encode, read_predictions
+from evalkit.store.harness_logs import LOG, PATCH, REPORT
+from evalkit.store.prediction_file import encode, read_predictions
 from evalkit.store.rows import Unreadable
 
 _UNKNOWN = RowUsage(cost_usd=None)

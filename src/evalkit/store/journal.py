@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 if TYPE_CHECKING:
-    from evalkit.domain.models import Result
+    from evalkit.domain.records import Result
 
 
 _GATHERING_SECONDS = 0.003

@@ -17,7 +17,7 @@ from evalkit.domain.rows import SCHEMA, Row
 from evalkit.store.lines import LineFile
 
 if TYPE_CHECKING:
-    from evalkit.domain.models import Result
+    from evalkit.domain.records import Result
 
 _MOST_ATTEMPTS = 100_000
 _BLOCK = 1 << 16

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 
-from evalkit.domain.models import Job, Meter, Usage
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Job, Meter, Usage
 from evalkit.logs import logger
 from evalkit.testing.script import Script
 

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from evalkit.domain.models import Answer, Grade, Instance, Job, Patch
 from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Answer, Grade, Instance, Job, Patch
 from evalkit.testing.agent import ANSWER, RIGHT, submit
 from evalkit.testing.script import Hook, Script, proceed
 

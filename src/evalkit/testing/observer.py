@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from evalkit.domain.models import Failure, Result
+from evalkit.domain.records import Failure, Result
 
 
 class Event(NamedTuple):

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path, PurePosixPath
 
-from evalkit import files, processes
-from evalkit.domain.models import Instance
 from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
+from evalkit.domain.records import Instance
+from evalkit.system import files, processes
 from evalkit.testing.script import Hook, Script, proceed
 
 _TAIL = 4096

@@ -15,12 +15,12 @@ from typing import IO
 import anyio
 import anyio.to_thread
 
-from evalkit import files, processes, scratch
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Instance
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.domain.records import Instance
 from evalkit.errors import SandboxRequired
+from evalkit.system import files, processes, scratch
 from evalkit.workspaces import relay
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, could_not_be_set_up, find_bubblewrap
 

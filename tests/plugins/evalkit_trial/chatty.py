@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterable
 
 from evalkit.config import Config
-from evalkit.domain.models import Answer, Grade, Instance, Job, Meter, Result, Usage
 from evalkit.domain.protocols import Benchmark, Workspace
+from evalkit.domain.records import Answer, Grade, Instance, Job, Meter, Result, Usage
 from evalkit.testing import FakeBenchmark, submit
 
 _libc = ctypes.CDLL(None)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.config import Config
-from evalkit.domain.models import Instance
 from evalkit.domain.protocols import Benchmark
+from evalkit.domain.records import Instance
 from evalkit.testing import FakeBenchmark
 
 ODD_NAMES = Path(__file__).with_name("odd_names.json")

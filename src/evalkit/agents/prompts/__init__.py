@@ -29,7 +29,7 @@ class Prompt:
 
     def render(self, variables: Mapping[str, Any]) -> tuple[str, str]:
         """The system message, empty where there is none, and the first message of the user."""
-        from jinja2 import TemplateError  # noqa: PLC0415  # not before a prompt is needed
+        from jinja2 import TemplateError  # not before a prompt is needed
 
         try:
             text = _environment(self.path).get_template(self.path.name).render(variables, divider=_DIVIDER)
@@ -46,7 +46,7 @@ def find_prompt(config: Config) -> Prompt | None:
 
 
 def _hash(path: Path) -> str:
-    from jinja2 import TemplateError, meta  # noqa: PLC0415  # likewise
+    from jinja2 import TemplateError, meta
 
     environment = _environment(path)
     digest = hashlib.sha256()
@@ -68,8 +68,8 @@ def _hash(path: Path) -> str:
 
 def _environment(path: Path) -> Environment:
     """Templates come from the folder of the prompt and from evalkit's own, and reach nothing but their variables."""
-    from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined  # noqa: PLC0415  # likewise
-    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415  # likewise
+    from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     loader = ChoiceLoader([FileSystemLoader(path.parent), FileSystemLoader(_OWN)])
     return ImmutableSandboxedEnvironment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evalkit.testing.model_server.script import Reply, Request
+from evalkit.testing.model_server.script import ModelRequest, Reply
 
 CostStyle = Literal["none", "litellm", "openrouter"]
 _PIECE = 12
@@ -17,7 +17,7 @@ _PIECE = 12
 class Chat:
     """A reply in the words of the chat completions API."""
 
-    request: Request
+    request: ModelRequest
     reply: Reply
     cost_style: CostStyle
 
@@ -90,7 +90,7 @@ class Chat:
 class Responses:
     """A reply in the words of the responses API."""
 
-    request: Request
+    request: ModelRequest
     reply: Reply
     cost_style: CostStyle
 
@@ -155,7 +155,7 @@ class Responses:
 class Messages:
     """A reply in the words of Anthropic's messages API."""
 
-    request: Request
+    request: ModelRequest
     reply: Reply
     cost_style: CostStyle
 

@@ -36,7 +36,7 @@ class VirtualKey:
 
 
 @dataclass(slots=True)
-class VirtualKeys:
+class FakeVirtualKeys:
     """All keys that were made, the deleted ones too."""
 
     by_name: dict[str, VirtualKey] = field(default_factory=dict)

@@ -79,7 +79,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ModelRequest:
     """A call as the script sees it."""
 
     number: int
@@ -108,7 +108,7 @@ class Request:
         return ""
 
 
-Script = Callable[[Request], Reply | Fault]
+Script = Callable[[ModelRequest], Reply | Fault]
 
 
 def _is_of_model(message: Mapping[str, Any]) -> bool:
@@ -137,7 +137,7 @@ def with_faults(script: Script, share: float, faults: Sequence[Fault], seed: int
     """The same script, with a fault in place of this share of the answers, each kind in turn."""
     source, lock, made = random.Random(seed), threading.Lock(), 0  # noqa: S311  # repeatable on purpose
 
-    def faulty(request: Request) -> Reply | Fault:
+    def faulty(request: ModelRequest) -> Reply | Fault:
         nonlocal made
         with lock:
             if source.random() >= share:

@@ -16,8 +16,8 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from evalkit.testing.model_server.dialects import PATHS, CostStyle, dialect_of, error
-from evalkit.testing.model_server.keys import Response, VirtualKeys
-from evalkit.testing.model_server.script import Fault, Reply, Request, Script, Tokens
+from evalkit.testing.model_server.keys import FakeVirtualKeys, Response
+from evalkit.testing.model_server.script import Fault, ModelRequest, Reply, Script, Tokens
 
 _LOOK_SECONDS = 0.1
 
@@ -26,7 +26,7 @@ _LOOK_SECONDS = 0.1
 class Call:
     """What became of a request."""
 
-    request: Request
+    request: ModelRequest
     outcome: str = "reply"
     tokens: Tokens = field(default_factory=Tokens)
     cost_usd: float = 0.0
@@ -51,7 +51,7 @@ class ModelServer:
         self.cost_style = cost_style
         self.spend_delay = spend_delay
         self.calls: list[Call] = []
-        self.virtual_keys = VirtualKeys()
+        self.virtual_keys = FakeVirtualKeys()
         self.lock = threading.Lock()
         self.asked = threading.Event()
         self.stopping = threading.Event()
@@ -98,7 +98,7 @@ class ModelServer:
 
     def admit(self, path: str, body: Mapping[str, Any], key: str | None, headers: Mapping[str, str]) -> Call:
         with self.lock:
-            request = Request(len(self.calls) + 1, path, body, key, headers)
+            request = ModelRequest(len(self.calls) + 1, path, body, key, headers)
             call = Call(request)
             self.calls.append(call)
         self.asked.set()

@@ -11,15 +11,15 @@ from typing import Any
 
 import anyio
 
+from evalkit.containers.api import Client
+from evalkit.containers.connection import Refused, Unreachable
+from evalkit.containers.pull import Image
 from evalkit.domain.failures import Failed
-from evalkit.domain.models import Job
 from evalkit.domain.protocols import Places, WorkspaceSpec
+from evalkit.domain.records import Job
 from evalkit.logs import logger
-from evalkit.workspaces.docker import keeper
-from evalkit.workspaces.docker.client import Client
-from evalkit.workspaces.docker.connection import Refused, Unreachable
-from evalkit.workspaces.docker.images import Image
-from evalkit.workspaces.docker.keeper import Keeper, KeeperGone
+from evalkit.workspaces.docker import supervisor
+from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone
 
 # What package managers and test suites need that act as root inside: to own, read and hand over files of other users,
 # to become another user, and to end its processes. Nothing that reaches the network's or the kernel's settings.
@@ -60,7 +60,7 @@ def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus:
     }
     return {
         "Image": image.id,
-        "Entrypoint": list(keeper.COMMAND),
+        "Entrypoint": list(supervisor.COMMAND),
         "Cmd": [],
         # Not the image's user: it must be able to end the processes of every user.
         "User": "0:0",
@@ -88,7 +88,7 @@ class Container:
     places: Places
     lifetime: float
     name: str = ""
-    _keeper: Keeper | None = None
+    _supervisor: Supervisor | None = None
     _kills: int = 0
     _may_exist: bool = False
     _is_ours: bool = False
@@ -114,13 +114,13 @@ class Container:
         raise Failed("workspace", f"no free name for a container, the last one tried was {self.name}")
 
     async def start(self) -> None:
-        """Start it, and its keeper in it. The keeper's connection comes first: from its end on, nothing can live."""
-        keeper = await self._attach()
+        """Start it, and its supervisor in it. The supervisor's connection comes first: nothing outlives it."""
+        supervisor = await self._attach()
         try:
             await self.client.call(self.client.patient.start, self.name)
-            await self._begin(keeper)
+            await self._begin(supervisor)
         except BaseException:
-            await keeper.aclose()
+            await supervisor.aclose()
             raise
 
     async def revive(self) -> None:
@@ -133,16 +133,16 @@ class Container:
         """Kill everything in it, within a second; if that is not to be had from within, from outside."""
         try:
             with anyio.fail_after(_ANSWER_SECONDS):
-                await self._living_keeper().end_all()
-        except (KeeperGone, TimeoutError):
+                await self._living_supervisor().end_all()
+        except (SupervisorGone, TimeoutError):
             await self._restart_if_running()
 
     async def end_session(self, leader: int) -> None:
         """Kill a process in it and what stayed in its session, or else everything."""
         try:
             with anyio.fail_after(_ANSWER_SECONDS):
-                await self._living_keeper().end_session(leader)
-        except (KeeperGone, TimeoutError):
+                await self._living_supervisor().end_session(leader)
+        except (SupervisorGone, TimeoutError):
             await self._restart_if_running()
 
     async def restart(self) -> None:
@@ -162,8 +162,8 @@ class Container:
         """Whether the kernel killed something in it for lack of memory since this was last asked."""
         try:
             with anyio.fail_after(_COUNT_SECONDS):
-                kills = await self._living_keeper().count_kills()
-        except KeeperGone:
+                kills = await self._living_supervisor().count_kills()
+        except SupervisorGone:
             return bool((await self._ended())["OOMKilled"])
         except TimeoutError:
             return False
@@ -200,26 +200,26 @@ class Container:
                     return True
             return False
         finally:
-            if self._keeper is not None:
-                await self._keeper.aclose()
+            if self._supervisor is not None:
+                await self._supervisor.aclose()
 
     async def _was_made_here(self) -> bool:
         facts = await self.client.call(self.client.closing.inspect_container, self.name)
         labels = facts["Config"]["Labels"] or {}
         return all(labels.get(name) == value for name, value in self._labels.items())
 
-    async def _attach(self) -> Keeper:
-        return Keeper(await self.client.upgrade(f"/containers/{self.name}/attach?stream=1&stdin=1&stdout=1"))
+    async def _attach(self) -> Supervisor:
+        return Supervisor(await self.client.upgrade(f"/containers/{self.name}/attach?stream=1&stdin=1&stdout=1"))
 
-    async def _begin(self, keeper: Keeper) -> None:
+    async def _begin(self, supervisor: Supervisor) -> None:
         places = self.places
         folders = [places.work, places.tests, places.solution, places.logs / "agent", places.logs / "verifier"]
         try:
             with anyio.fail_after(_READY_SECONDS):
-                work = await keeper.begin(
+                work = await supervisor.begin(
                     folders=list(map(str, folders)), work=str(places.work), lifetime=self.lifetime
                 )
-        except KeeperGone:
+        except SupervisorGone:
             state = await self._ended()
             if state["OOMKilled"]:
                 raise Failed("oom", "the container had not even the memory to start") from None
@@ -230,13 +230,13 @@ class Container:
         except TimeoutError:
             raise Failed("workspace", f"the container did not come up within {_READY_SECONDS:g} s") from None
         self.places = replace(places, work=PurePosixPath(work))
-        self._keeper, self._kills = keeper, 0
+        self._supervisor, self._kills = supervisor, 0
 
     async def _restart(self) -> None:
         logger.info("container %s is started again", self.name)
         await self.client.call(self.client.patient.restart, self.name, timeout=0)
-        if self._keeper is not None:
-            await self._keeper.aclose()
+        if self._supervisor is not None:
+            await self._supervisor.aclose()
         await self._begin(await self._attach())
 
     async def _restart_if_running(self) -> None:
@@ -244,10 +244,10 @@ class Container:
             if await self._is_running():
                 await self._restart()
 
-    def _living_keeper(self) -> Keeper:
-        if self._keeper is None:
-            raise KeeperGone
-        return self._keeper
+    def _living_supervisor(self) -> Supervisor:
+        if self._supervisor is None:
+            raise SupervisorGone
+        return self._supervisor
 
     async def _state(self) -> Any:
         return (await self.client.call(self.client.closing.inspect_container, self.name))["State"]

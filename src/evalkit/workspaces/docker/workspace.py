@@ -11,15 +11,15 @@ from pathlib import Path, PurePosixPath
 import anyio
 import anyio.from_thread
 
+from evalkit.containers import archives
+from evalkit.containers.api import Client
+from evalkit.containers.connection import EngineError, Exchange, Refused, Unreachable
+from evalkit.containers.output import Output
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Exit, Places
 from evalkit.logs import logger
-from evalkit.workspaces.docker import tars
-from evalkit.workspaces.docker.client import Client
-from evalkit.workspaces.docker.connection import Conversation, EngineError, Refused, Unreachable
 from evalkit.workspaces.docker.container import Container
-from evalkit.workspaces.docker.door import Door
-from evalkit.workspaces.docker.frames import Output
+from evalkit.workspaces.docker.model_port import ModelPort
 
 # A shell says which process the command is, goes to the folder, if the agent left it there, and gives a missing program
 # its usual status.
@@ -38,7 +38,7 @@ class DockerWorkspace:
     client: Client
     container: Container
     user: str
-    owner: tars.Owner
+    owner: archives.FileOwner
     environment: Mapping[str, str]
     copying: anyio.CapacityLimiter
     door: Path | None = None
@@ -76,9 +76,9 @@ class DockerWorkspace:
     def _way_to_model(self) -> AbstractAsyncContextManager[Mapping[str, str]]:
         if self.door is None or not self.door.is_socket():
             return nullcontext({})
-        return Door(self._converse, self.door).opened()
+        return ModelPort(self._converse, self.door).opened()
 
-    async def _converse(self, command: Sequence[str]) -> Conversation:
+    async def _converse(self, command: Sequence[str]) -> Exchange:
         exec_id = await self._create_exec(list(command), {}, with_input=True)
         return await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
 
@@ -123,7 +123,7 @@ class DockerWorkspace:
         await self.container.revive()
         return await create()
 
-    async def _end(self, exec_id: str, conversation: Conversation, output: Output) -> None:
+    async def _end(self, exec_id: str, conversation: Exchange, output: Output) -> None:
         """Kill a command with its session, and take what it still had to say.
 
         Not before it says which process it is: the engine may start it after we stopped waiting.
@@ -137,7 +137,7 @@ class DockerWorkspace:
             except (EngineError, Failed, OSError) as error:
                 logger.warning("%s: a command could not be ended: %s", self.container.name, error)
 
-    async def _try_to_end(self, exec_id: str, conversation: Conversation, output: Output) -> bool:
+    async def _try_to_end(self, exec_id: str, conversation: Exchange, output: Output) -> bool:
         with anyio.move_on_after(_END_SECONDS):
             while output.leader is None and (data := await conversation.receive()):
                 output.feed(data)
@@ -164,12 +164,12 @@ class DockerWorkspace:
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
         _require_absolute(target)
         async with self._failures():
-            await self._put(tars.pack(source, target, self.owner))
+            await self._put(archives.pack(source, target, self.owner))
 
     async def make_folders(self, folders: Sequence[PurePosixPath]) -> None:
         """Make folders that belong to the user of the image."""
         async with self._failures():
-            await self._put(iter([tars.pack_folders(folders, self.owner)]))
+            await self._put(iter([archives.pack_folders(folders, self.owner)]))
 
     async def _put(self, blocks: Iterator[bytes]) -> None:
         async with self.copying:
@@ -181,7 +181,7 @@ class DockerWorkspace:
         def fetch() -> None:
             blocks, _ = self.client.api.get_archive(self.container.name, str(source), chunk_size=_BLOCK)
             try:
-                tars.unpack(_cancellable(blocks), target)
+                archives.unpack(_cancellable(blocks), target)
             finally:
                 blocks.close()
 
@@ -206,7 +206,7 @@ class DockerWorkspace:
             raise await self.client.explain(error) from error
 
 
-async def _drain(conversation: Conversation, output: Output) -> None:
+async def _drain(conversation: Exchange, output: Output) -> None:
     """Take all output. Of a stream that does not pause, let some come together: waking costs more than reading."""
     last = -math.inf
     while data := await conversation.receive():
@@ -217,7 +217,7 @@ async def _drain(conversation: Conversation, output: Output) -> None:
         last = now
 
 
-async def _feed(conversation: Conversation, stdin: Path) -> None:
+async def _feed(conversation: Exchange, stdin: Path) -> None:
     """Give a command its input. One that ends without reading it all is no trouble."""
     with stdin.open("rb") as file, suppress(Unreachable):
         while block := file.read(_BLOCK):

@@ -11,22 +11,21 @@ from typing import Any
 
 import anyio
 
-from evalkit import processes
 from evalkit.config import Config
+from evalkit.containers import credentials, inspection, labels, reference
+from evalkit.containers.api import Client, connect, make_client, typed_errors
+from evalkit.containers.connection import Endpoint, Refused, Unreachable
+from evalkit.containers.docker_host import find_endpoint
+from evalkit.containers.labels import Owner
+from evalkit.containers.pull import Image, Images
+from evalkit.containers.registry import Registry, plain_hosts
 from evalkit.domain.failures import Failed, Kind
-from evalkit.domain.models import Instance
 from evalkit.domain.protocols import MODEL_SOCKET, Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
-from evalkit.manifests import credentials, reference
-from evalkit.manifests.registry import Registry, plain_hosts
-from evalkit.workspaces.docker import engine, leases
-from evalkit.workspaces.docker.client import Client, connect, make_client, typed_errors
-from evalkit.workspaces.docker.connection import Endpoint, Refused, Unreachable
+from evalkit.system import processes
 from evalkit.workspaces.docker.container import Container, describe
-from evalkit.workspaces.docker.endpoints import find_endpoint
-from evalkit.workspaces.docker.images import Image, Images
-from evalkit.workspaces.docker.leases import Owner
 from evalkit.workspaces.docker.workspace import DockerWorkspace
 
 _COPIES_AT_ONCE = 8
@@ -81,7 +80,7 @@ class DockerWorkspaces:
                 names.add(self._image_of(instance))
             except Failed as failure:
                 to_be_built[f"the image of {instance.id}"] = failure.message
-        with engine.needed():
+        with inspection.needed():
             return to_be_built | await self.images.missing(names)
 
     def _image_of(self, instance: Instance) -> str:
@@ -110,7 +109,7 @@ class DockerWorkspaces:
     async def _start_once(self, spec: WorkspaceSpec, image: Image) -> Container:
         container = Container(self.client, _places(image), self._lifetime(spec))
         try:
-            await container.create(spec.job, describe(spec, image, leases.labels_for(spec.job, self.owner), self.cpus))
+            await container.create(spec.job, describe(spec, image, labels.labels_for(spec.job, self.owner), self.cpus))
             await container.start()
         except BaseException:
             await container.remove()
@@ -151,12 +150,12 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     processes.allow_open_files(config.run.workers * _FILES_PER_WORKER)
     endpoint = find_endpoint(os.environ, scope.scratch)
     owner = Owner.this_process()
-    with engine.needed():
+    with inspection.needed():
         api = connect(endpoint)
         with typed_errors(endpoint.host):
             info = api.info()
         _require_network(api, endpoint, config.workspace.network)
-        for name in leases.sweep(api, owner, endpoint.host):
+        for name in labels.sweep(api, owner, endpoint.host):
             logger.warning("removed %s, left by an evalkit process that is no more", name)
         api.close()
         root = Path(info["DockerRootDir"]) if endpoint.is_local and info.get("DockerRootDir") else None
@@ -165,7 +164,7 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
         client=client,
         images=Images(client, Registry(credentials.find, plain_hosts(info)), _unpublished(config)),
         owner=owner,
-        memory_budget=engine.memory_budget(info),
+        memory_budget=inspection.memory_budget(info),
         cpus=int(info["NCPU"]),
         default_image=config.workspace.image,
         grace=config.workspace.grace,

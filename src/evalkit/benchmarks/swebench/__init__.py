@@ -1,0 +1,1 @@
+"""SWE-bench and the benchmarks built on its rows."""

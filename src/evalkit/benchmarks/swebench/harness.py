@@ -1,0 +1,145 @@
+"""SWE-bench: repair an issue of a real repository; any data set of its schema, graded by the official graders."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from evalkit.benchmarks.artifacts import set_aside
+from evalkit.benchmarks.datasets import read_rows
+from evalkit.benchmarks.memory import require_memory, require_not_killed
+from evalkit.benchmarks.patches import describe_patch
+from evalkit.benchmarks.repository import Repository
+from evalkit.benchmarks.swebench import graders
+from evalkit.benchmarks.swebench import instances as rows
+from evalkit.config import Config
+from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import Workspace
+from evalkit.domain.records import Answer, Grade, Instance, Job
+from evalkit.logs import logger
+
+DATASET = "princeton-nlp/SWE-bench_Verified"
+LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
+PLACE = PurePosixPath("/testbed")
+_SHARE_FOR_JUDGING = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SweBench:
+    dataset: str
+    split: str
+    exclude: tuple[str, ...] = ()
+    place: PurePosixPath | None = PLACE
+    """Where images keep the repository; None for the work folder."""
+
+    @property
+    def grader_version(self) -> str:
+        return f"swebench {graders.load().version}"
+
+    def load(self) -> Iterable[Instance]:
+        return map(rows.to_instance, read_rows(self.dataset, self.split))
+
+    def grader_network(self, _instance: Instance) -> str:
+        # The scripts of most rows install the repository again, which fetches its build requirements.
+        return "bridge"
+
+    async def prepare(self, job: Job, workspace: Workspace) -> None:
+        await self._repository(workspace).scrub(_row(job)["base_commit"], job.scratch)
+
+    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
+        await self._apply_column("patch", job, workspace)
+
+    async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        start = (job.scratch / "start").read_text().split()[-1]
+        patch = job.folder / PATCH
+        await self._repository(workspace).diff(start, patch, self.exclude)
+        return describe_patch(patch, job)
+
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace, before_tests: Sequence[str] = ()) -> Grade:
+        """Judge an answer. Some data sets have commands that must run between the reference tests' patch and them."""
+        assert answer.patch is not None
+        set_aside(job.folder, LOG, REPORT)
+        refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
+        if refusal is not None:
+            (job.folder / LOG).write_text(f"{rows.NOT_APPLIED}:\n{refusal}\n")
+            return await self._judge(job)
+        lacked_memory = await self._run_tests(job, workspace, before_tests)
+        grade = await self._judge(job)
+        require_memory(lacked=lacked_memory and grade.verdict != "resolved")
+        return grade
+
+    async def _judge(self, job: Job) -> Grade:
+        return await anyio.to_thread.run_sync(self.judge_log, job.instance, job.folder)
+
+    def reference_patch(self, instance: Instance) -> bytes:
+        return str(instance.data.get("patch") or "").encode("utf-8", "surrogatepass")
+
+    def judge_log(self, instance: Instance, folder: Path) -> Grade:
+        tests = {column: rows.read_tests(instance.data, column) for column in rows.TEST_LISTS}
+        report = graders.judge(instance.data, tests, folder / LOG)
+        (folder / REPORT).write_text(json.dumps({instance.id: report}, indent=4))
+        graders.require_sound(report)
+        return Grade(verdict="resolved" if report["resolved"] else "unresolved", score=float(report["resolved"]))
+
+    async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> bool:
+        """Whether memory ran out meanwhile."""
+        script, log = rows.make_eval_script(_row(job), before_tests), job.folder / LOG
+        if script is None:
+            raise Failed("grader", f"{job.instance.id} has no eval_script: use a newer revision of the data set")
+        place = workspace.places.logs / "grader" / "eval.sh"
+        await workspace.write(script.encode("utf-8", "surrogatepass"), place)
+        # What is left of the stage, but for the judging of the log.
+        seconds = anyio.current_effective_deadline() - anyio.current_time() - job.limits.grade * _SHARE_FOR_JUDGING
+        with anyio.move_on_after(seconds) as limit:
+            end = await workspace.exec(("/bin/bash", str(place)), cwd=self._place(workspace), stdout=log, stderr=log)
+        if limit.cancelled_caught:
+            _append(log, f"Timeout error: {math.ceil(seconds)} seconds exceeded.\n{rows.TIMED_OUT}")
+            return False
+        require_not_killed(end)
+        if reason := await anyio.to_thread.run_sync(rows.find_forgery, script, log):
+            logger.warning("%s: the output of the tests is not trusted: %s", job.instance.id, reason)
+            _append(log, f"{rows.ERRORED}: {reason}")
+        return end.lacked_memory
+
+    async def _apply_column(self, column: str, job: Job, workspace: Workspace) -> None:
+        job.scratch.mkdir(parents=True, exist_ok=True)
+        patch = job.scratch / f"{column}.diff"
+        patch.write_bytes(str(_row(job).get(column) or "").encode("utf-8", "surrogatepass"))
+        refusal = await self._repository(workspace).apply(patch)
+        with suppress(FileNotFoundError):
+            patch.unlink()
+        if refusal is not None:
+            raise Failed("agent", f"{column} of {job.instance.id} does not apply: {refusal}")
+
+    def _repository(self, workspace: Workspace) -> Repository:
+        return Repository(workspace, self._place(workspace))
+
+    def _place(self, workspace: Workspace) -> PurePosixPath:
+        return self.place or workspace.places.work
+
+
+def _row(job: Job) -> Mapping[str, Any]:
+    assert isinstance(job.instance.data, Mapping)
+    return job.instance.data
+
+
+def _append(log: Path, line: str) -> None:
+    with log.open("a") as file:
+        file.write(f"\n{line}\n")
+
+
+def create(config: Config) -> SweBench:
+    return SweBench(
+        dataset=config.benchmark.dataset or DATASET,
+        split=config.benchmark.split,
+        exclude=config.benchmark.exclude,
+        place=None if config.workspace_kind == "local" else PLACE,
+    )

@@ -1,0 +1,110 @@
+"""Rows of the SWE-bench schema: what is asked, in which image, and how its tests are run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evalkit.benchmarks.datasets import DatasetRow
+from evalkit.domain.records import Instance
+from evalkit.errors import DatasetError
+
+START_OF_TESTS = ">>>>> Start Test Output"
+END_OF_TESTS = ">>>>> End Test Output"
+EXIT_CODE = ">>>>> Test Exit Code"
+NOT_APPLIED = ">>>>> Patch Apply Failed"
+ERRORED = ">>>>> Tests Errored"
+TIMED_OUT = ">>>>> Tests Timed Out"
+TEST_LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
+_GROUPS = ("repo", "version", "difficulty")
+_PYTEST = re.compile(r"\bpytest\b|\bpy\.test\b")
+_PYTEST_ENDED = re.compile(rb"\b\d+ (passed|failed|skipped|xfailed|xpassed|errors?|deselected)\b.* in \d")
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
+_COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
+
+
+def to_instance(row: DatasetRow) -> Instance:
+    """The instance that a row describes, checked. The whole row stays with it."""
+    values, name = row.values, row.text("instance_id")
+    for column in ("repo", "problem_statement"):
+        row.text(column)
+    if not _COMMIT.fullmatch(row.text("base_commit")):
+        raise DatasetError(f"{row.where}: base_commit {values['base_commit']!r} is no commit")
+    for column in TEST_LISTS:
+        if column in values:
+            read_tests(values, column, row.where)
+    return Instance(
+        id=name,
+        statement=values["problem_statement"],
+        image=image_of(values),
+        fields={group: str(values[group]) for group in _GROUPS if values.get(group)},
+        digest=row.digest,
+        source=row.source,
+        data=values,
+    )
+
+
+def image_of(values: Mapping[str, Any]) -> str:
+    """The image that the row names, or the one that rows without it have."""
+    named = values.get("image")
+    if isinstance(named, str) and named:
+        return named
+    name = str(values["instance_id"]).lower().replace("__", "_1776_")
+    return f"swebench/sweb.eval.x86_64.{name}:latest"
+
+
+def read_tests(values: Mapping[str, Any], column: str, where: str = "") -> list[str]:
+    """FAIL_TO_PASS or PASS_TO_PASS, which some data sets keep as a list and others as the text of one."""
+    given = values.get(column) or []
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise DatasetError(f"{where or values['instance_id']}: {column} is not a JSON list: {error}") from error
+    if not isinstance(given, list) or not all(isinstance(test, str) for test in given):
+        raise DatasetError(f"{where or values['instance_id']}: {column} is not a list of test names")
+    return given
+
+
+def make_eval_script(values: Mapping[str, Any], before_tests: Sequence[str] = ()) -> str | None:
+    """The script that runs the tests; None for old rows, which have none.
+
+    As the official harness does it, the status of the tests is printed behind their output: without it, a patch could
+    print its own PASSED lines. Here the whole script also ends with it, where no patch can print anything.
+    """
+    script = values.get("eval_script")
+    if not isinstance(script, str) or not script.strip():
+        return None
+    lines = script.strip().split("\n")
+    start = next((number for number, line in enumerate(lines) if START_OF_TESTS in line), len(lines))
+    lines[start:start] = before_tests
+    end = next((number for number, line in enumerate(lines) if END_OF_TESTS in line), None)
+    if end is not None:
+        variable = "SWEBENCH_TEST_EXIT_CODE"
+        lines[end : end + 1] = [f"{variable}=$?", lines[end], f'echo "{EXIT_CODE}: ${variable}"']
+        lines.append(f'exit "${variable}"')
+    return "\n".join(lines) + "\n"
+
+
+def find_forgery(script: str, log: Path) -> str | None:
+    """Why the output of tests cannot be theirs, as where a patch printed it and ended them on its own terms."""
+    content = log.read_bytes()
+    start, end = START_OF_TESTS.encode(), END_OF_TESTS.encode()
+    # The shell traces each command: the line with the status is there as a command and as its output.
+    if content.count(start) > 1 or content.count(end) > 1 or content.count(f"{EXIT_CODE}: ".encode()) > 2:
+        return "its markers are there more than once"
+    tests = content.partition(start)[2].partition(end)[0]
+    if f"{EXIT_CODE}: 0".encode() in content and _runs_pytest(script) and not _has_summary(tests):
+        return "pytest ended with status 0, and without its summary"
+    return None
+
+
+def _runs_pytest(script: str) -> bool:
+    return _PYTEST.search(script.partition(START_OF_TESTS)[2].partition(END_OF_TESTS)[0]) is not None
+
+
+def _has_summary(output: bytes) -> bool:
+    return _PYTEST_ENDED.search(_COLOURS.sub(b"", output)) is not None

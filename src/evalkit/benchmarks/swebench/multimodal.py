@@ -1,0 +1,191 @@
+"""SWE-bench Multimodal: issues with pictures, which the agent finds in its workspace."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import anyio.to_thread
+from msgspec import structs
+
+from evalkit.benchmarks.datasets import DatasetRow, read_rows
+from evalkit.benchmarks.swebench import harness
+from evalkit.benchmarks.swebench.instances import to_instance
+from evalkit.config import Config
+from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import IMAGES, Workspace
+from evalkit.domain.records import Answer, Grade, Instance, Job
+from evalkit.errors import DatasetError
+from evalkit.logs import logger
+
+DATASET = "princeton-nlp/SWE-bench_Multimodal"
+_SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "image/webp": ".webp"}
+_LARGEST_IMAGE = 20 << 20
+_SECONDS = 20.0
+_NOTE = "\n\nThe images of this issue are files in {place}, named after their number."
+
+
+@dataclass(frozen=True, slots=True)
+class Multimodal:
+    """Differs from SWE-bench in the statement and what belongs to it; the rest is the same."""
+
+    swebench: harness.SweBench
+
+    @property
+    def grader_version(self) -> str:
+        return self.swebench.grader_version
+
+    def load(self) -> Iterable[Instance]:
+        return map(illustrate, read_rows(self.swebench.dataset, self.swebench.split))
+
+    def grader_network(self, instance: Instance) -> str:
+        return self.swebench.grader_network(instance)
+
+    async def prepare(self, job: Job, workspace: Workspace) -> None:
+        await self.swebench.prepare(job, workspace)
+        urls = referenced_images(job.instance.data)
+        folder = job.folder / IMAGES
+        missing = await anyio.to_thread.run_sync(fetch_images, urls, folder, abandon_on_cancel=True) if urls else {}
+        for url, reason in missing.items():
+            logger.warning("%s: image %s cannot be fetched: %s", job.instance.id, url, reason)
+        if folder.is_dir():
+            await workspace.write(folder, workspace.places.logs / "agent" / "images")
+
+    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
+        await self.swebench.apply_solution(job, workspace)
+
+    async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        return await self.swebench.collect(job, workspace)
+
+    async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
+        files = files_of_tests(job.instance.data)
+        place = workspace.places.logs / "grader" / "assets"
+        if files:
+            folder = job.scratch / "assets"
+            await anyio.to_thread.run_sync(fetch_files, [url for _, url in files], folder, abandon_on_cancel=True)
+            await workspace.write(folder, place)
+        commands = [
+            f"mkdir -p {shlex.quote(str(path.parent))} && cp {place}/{number} {shlex.quote(str(path))}"
+            for number, (path, _) in enumerate(files)
+        ]
+        return await self.swebench.grade(job, answer, workspace, commands)
+
+    def reference_patch(self, instance: Instance) -> bytes:
+        return self.swebench.reference_patch(instance)
+
+    def judge_log(self, instance: Instance, folder: Path) -> Grade:
+        return self.swebench.judge_log(instance, folder)
+
+
+def illustrate(row: DatasetRow) -> Instance:
+    """The instance, with each image numbered where its statement refers to it."""
+    instance = to_instance(row)
+    try:
+        urls = referenced_images(row.values)
+        files_of_tests(row.values)
+    except ValueError as error:
+        raise DatasetError(f"{row.where}: image_assets: {error}") from error
+    statement = instance.statement
+    for number, url in enumerate(urls, start=1):
+        statement = statement.replace(url, f"{url} (Image: {number})", 1)
+    if urls:
+        statement += _NOTE.format(place="$EVALKIT_LOGS/agent/images")
+    return structs.replace(instance, statement=statement, images=tuple(urls))
+
+
+def files_of_tests(values: Mapping[str, Any]) -> list[tuple[PurePosixPath, str]]:
+    """Files that the patches of the tests and of the solution leave out, because they are no text: path and address."""
+    assets = read_assets(values)
+    files = []
+    for entry in (*(assets.get("test_patch") or ()), *(assets.get("patch") or ())):
+        if isinstance(entry, dict) and entry.get("path"):
+            path = PurePosixPath(str(entry["path"]))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{path} is outside of the repository")
+            files.append((path, str(entry.get("url"))))
+    return files
+
+
+def read_assets(values: Mapping[str, Any]) -> dict[str, Any]:
+    assets = values.get("image_assets") or {}
+    if isinstance(assets, str):
+        assets = json.loads(assets)
+    if not isinstance(assets, dict):
+        raise ValueError(f"an object is needed, this is {type(assets).__name__}")
+    return assets
+
+
+def referenced_images(values: Mapping[str, Any]) -> list[str]:
+    """The images of the statement that it refers to, in its order. Images of patches are never among them."""
+    assets = read_assets(values)
+    given = assets.get("problem_statement") or []
+    urls = [entry["url"] if isinstance(entry, dict) else entry for entry in given]
+    if not all(isinstance(url, str) for url in urls):
+        raise ValueError("problem_statement is not a list of addresses")
+    statement = str(values["problem_statement"])
+    places = {url: statement.find(url) for url in dict.fromkeys(urls)}
+    return sorted((url for url, place in places.items() if place >= 0), key=lambda url: places[url])
+
+
+def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
+    """Put images into a folder, named after their number. Returns those that could not be had, and why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for number, url in enumerate(urls, start=1):
+        try:
+            content, suffix = _fetch(url)
+        except (URLError, OSError, ValueError) as error:
+            missing[url] = str(error)
+        else:
+            files[url] = f"{number}{suffix}"
+            (folder / files[url]).write_bytes(content)
+    listing = [
+        {"number": number, "url": url, "file": files.get(url), "missing": missing.get(url)}
+        for number, url in enumerate(urls, start=1)
+    ]
+    (folder / "images.json").write_text(json.dumps(listing, indent=1))
+    return missing
+
+
+def fetch_files(urls: Sequence[str], folder: Path) -> None:
+    """Put files into a folder, named after their number. Tests without one of them would judge nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, url in enumerate(urls):
+        try:
+            (folder / str(number)).write_bytes(_read(url)[0])
+        except (URLError, OSError, ValueError) as error:
+            raise Failed("grader", f"the tests need {url}, which cannot be fetched: {error}") from error
+
+
+def _fetch(url: str) -> tuple[bytes, str]:
+    content, kind = _read(url)
+    if kind not in _SUFFIXES:
+        raise ValueError(f"{kind} is no image that models take")
+    return content, _SUFFIXES[kind]
+
+
+def _read(url: str) -> tuple[bytes, str]:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("no address of the web")
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  # checked above
+            content = response.read(_LARGEST_IMAGE + 1)
+    except HTTPError as error:
+        error.close()  # it is a response, too
+        raise
+    if len(content) > _LARGEST_IMAGE:
+        raise ValueError(f"more than {_LARGEST_IMAGE >> 20} MB")
+    return content, response.headers.get_content_type()
+
+
+def create(config: Config) -> Multimodal:
+    place: PurePosixPath | None = None if config.workspace_kind == "local" else harness.PLACE
+    dataset = config.benchmark.dataset or DATASET
+    return Multimodal(harness.SweBench(dataset, config.benchmark.split, config.benchmark.exclude, place))

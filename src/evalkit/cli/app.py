@@ -1,0 +1,159 @@
+"""The command line: finds the command, and turns every error into an exit code, a document and a line."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import signal
+import sys
+import traceback
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from evalkit import __version__, console, masking, stdout
+from evalkit.cli import help_screen
+from evalkit.errors import EvalkitError, ExitCode, InternalError, Interrupted, Terminated, UsageError
+
+_RUN, _READ, _SETUP = "Run", "Read results", "Set up"
+# Names, modules and summaries as data: --help and --version import no command.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "infer": ("infer", _RUN, "Run an agent over a benchmark, and grade what it did"),
+    "resume": ("resume", _RUN, "Finish a run: everything that has no final result"),
+    "grade": ("grade", _RUN, "Grade a run again, predictions, or recorded logs"),
+    "aggregate": ("aggregate", _READ, "Print the numbers of one or more runs, at any time"),
+    "compare": ("compare", _READ, "Compare two runs, and say what may be chance"),
+    "trajectory": ("trajectory", _READ, "Show what an agent did at an instance, or convert it"),
+    "predictions": ("predictions", _READ, "Print the patches of a run as SWE-bench predictions"),
+    "build-images": ("build_images", _SETUP, "Build the images of a benchmark, agent included"),
+    "doctor": ("doctor", _SETUP, "Say what this machine can do, and sweep leftovers"),
+    "config": ("config", _SETUP, "Print the config in effect, and where it came from"),
+}
+
+
+class Command(TyperCommand):
+    """A command whose standard output is kept for its document."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""  # else help shows a switch as one that takes a <bool>
+        return params
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if any(param.name == "agent" for param in self.params):
+            from evalkit.agents.plugin_options import describe_agents  # looks at other packages, for help only
+
+            lines = [help_screen.mark_up(line) for line in describe_agents()]
+            self.epilog = "\n\n".join([*lines, self.epilog or ""])
+        super().format_help(ctx, formatter)
+
+    def invoke(self, ctx: Any) -> Any:
+        stdout.claim()
+        gc.freeze()  # what is loaded stays
+        gc.enable()
+        return super().invoke(ctx)
+
+
+class Commands(TyperGroup):
+    """Imports a command when it is called, and not before."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, (_, panel, summary) in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=summary, rich_help_panel=panel))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        help_screen.print_screen((name, panel, summary) for name, (_, panel, summary) in COMMANDS.items())
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else None, rest
+
+
+def load(name: str) -> Any:
+    module, _, summary = COMMANDS[name]
+    callback = getattr(importlib.import_module(f"evalkit.commands.{module}"), module)
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    text = help_screen.mark_up(callback.__doc__)
+    app.command(name, cls=Command, help=text, short_help=summary, epilog=help_screen.EXIT_CODES)(callback)
+    return typer.main.get_command(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"evalkit {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def evalkit(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit")
+    ] = False,
+) -> None:
+    """Evaluate coding agents on containerised benchmarks, and never lose a result."""
+    if context.invoked_subcommand is None:
+        context.get_help()
+
+
+class _Terminated(BaseException):
+    """SIGTERM outside of a run, where nothing needs to be cleaned up first."""
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def main() -> NoReturn:
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """The one error boundary: whatever happens ends in a document, a line and an exit code."""
+    command = typer.main.get_command(app)
+    try:
+        return int(command.main(prog_name="evalkit", standalone_mode=False) or 0)
+    except BaseException as error:  # noqa: BLE001  # nothing may pass the boundary as a traceback on its own
+        if isinstance(error, BrokenPipeError | SystemExit) and not stdout.is_claimed():
+            return ExitCode.DONE  # the reader of a help text has seen enough
+        return _report(_translate(error))
+
+
+def _translate(error: BaseException) -> EvalkitError:
+    match error:
+        case EvalkitError():
+            return error
+        case typer.TyperException():
+            return UsageError(error.format_message(), hint="see `evalkit --help`, or --help of the command")
+        case KeyboardInterrupt() | typer.Abort():
+            return Interrupted("interrupted")
+        case _Terminated():
+            return Terminated("terminated")
+    console.say(traceback.format_exc().rstrip())
+    return InternalError(f"{type(error).__name__}: {error}", hint="this is a bug of evalkit: please report it")
+
+
+def _report(error: EvalkitError) -> int:
+    hint = f" ({error.hint})" if error.hint else ""
+    message = masking.mask(error.message)
+    console.say(f"evalkit: {message}{hint}")
+    try:
+        stdout.emit({"error": {"kind": error.kind, "message": message, "hint": error.hint}, **error.document})
+    except EvalkitError as failure:
+        if failure.message != message:  # it is the very problem that there is
+            console.say(f"evalkit: {failure.message}")
+    return error.exit_code

@@ -1,0 +1,176 @@
+"""Answers the questions that the files in completions/ ask while somebody types a command: which runs, which agents?
+
+A question is the kind of word that is wanted, in an environment variable, with the words typed so far as arguments. It
+is answered before anything of weight is imported, and what cannot be answered is no error: somebody is in the middle of
+a line. No code of a plugin runs, except for the agent that the line names, where its options are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.benchmarks.task_folders import BUNDLED, is_task, task_names
+from evalkit.store.listing import MANIFEST, list_runs
+
+if TYPE_CHECKING:
+    from evalkit.plugins import Group
+
+_STDOUT = 1
+
+
+def answer(question: str, typed: Sequence[str]) -> None:
+    """Write the words, one on each line."""
+    with suppress(Exception):
+        words = [word for word in WORDS[question](CommandLine(typed)) if word.isprintable()]
+        os.write(_STDOUT, "".join(f"{word}\n" for word in words).encode("utf-8", "surrogateescape"))
+
+
+class CommandLine:
+    """A command line that is not complete: what it says, and what file and environment say, about a few keys."""
+
+    def __init__(self, typed: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
+        self._typed = typed
+        self._environment = environment
+        self._file = _read_config(Path(self._option("--config") or "evalkit.toml"))
+
+    def setting(self, key: str, flag: str) -> str | None:
+        section, _, name = key.partition(".")
+        table = self._file.get(section)
+        from_file = table.get(name) if isinstance(table, dict) else None
+        from_environment = self._environment.get(f"EVALKIT_{key.replace('.', '_').upper()}")
+        found = self._option(flag) or self._assigned(key) or from_environment or from_file
+        return found if isinstance(found, str) else None
+
+    def folders(self) -> Iterator[Path]:
+        """Words that name a folder."""
+        for word in self._typed[1:]:
+            path = Path(word).expanduser()
+            if path.is_dir():
+                yield path
+
+    @property
+    def output(self) -> Path:
+        return Path(self.setting("output.dir", "--run-dir") or "runs")
+
+    @property
+    def names_a_run(self) -> bool:
+        return self._typed[:1] not in (["infer"], ["build-images"], ["config"])
+
+    def runs(self) -> list[Path]:
+        """The runs that are named, or else the newest."""
+        named = [path for path in self.folders() if (path / MANIFEST).is_file()]
+        named += [self.output / word for word in self._typed[1:] if (self.output / word / MANIFEST).is_file()]
+        return named or list_runs(self.output)[-1:]
+
+    def _assigned(self, key: str) -> str | None:
+        return next((word.partition("=")[2] for word in self._typed if word.startswith(f"{key}=")), None)
+
+    def _option(self, flag: str) -> str | None:
+        for word, following in zip(self._typed, [*self._typed[1:], ""], strict=True):
+            if word == flag:
+                return following
+            if word.startswith(f"{flag}="):
+                return word.partition("=")[2]
+        return None
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    with suppress(OSError, ValueError):
+        text = path.expanduser().read_text(encoding="utf-8")
+        import tomllib  # most folders have no config
+
+        return tomllib.loads(text)
+    return {}
+
+
+def _runs(line: CommandLine) -> Iterable[str]:
+    return map(str, reversed(list_runs(line.output)))
+
+
+def _instances(line: CommandLine) -> Iterator[str]:
+    if line.names_a_run:
+        yield from _instances_of_runs(line)
+        return
+    dataset = line.setting("benchmark.dataset", "--dataset")
+    named = [Path(dataset).expanduser()] if dataset else [*line.folders()]
+    root = next((path for path in named if path.is_dir() and _is_or_holds_task(path)), None)
+    if root is not None:
+        yield from task_names(root)
+    elif dataset or line.setting("benchmark.name", "--benchmark") not in (None, "tasks"):
+        yield from _instances_of_runs(line)
+    else:
+        yield from task_names(BUNDLED)
+
+
+def _is_or_holds_task(folder: Path) -> bool:
+    return is_task(folder) or any(is_task(path) for path in folder.iterdir())
+
+
+def _instances_of_runs(line: CommandLine) -> Iterator[str]:
+    for run in line.runs():
+        yield from _read_manifest(run)["instance_ids"]
+
+
+def _fields(line: CommandLine) -> Iterator[str]:
+    for run in line.runs():
+        yield from _read_manifest(run)["fields"]
+
+
+def _read_manifest(run: Path) -> Any:
+    import json  # most questions do without
+
+    return json.loads((run / MANIFEST).read_bytes())
+
+
+def _options(line: CommandLine) -> Iterator[str]:
+    """Options of the agent, if it is one of another package."""
+    from evalkit import plugins  # most questions do without
+
+    name = line.setting("agent.name", "--agent")
+    if name in plugins.names_of_others("agents"):
+        from evalkit import settings  # heavy, and only for this
+        from evalkit.agents import plugin_options  # heavy, and only for this
+
+        with _printing_nothing():
+            model = plugin_options.options_of(plugins.load("agents", name))
+        yield from (f"{settings.OPEN_TABLE}.{option}=" for option in model.model_fields) if model else ()
+
+
+@contextmanager
+def _printing_nothing() -> Iterator[None]:
+    """What a plugin prints when it is imported is no word."""
+    kept, nowhere = os.dup(_STDOUT), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDOUT)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _registered(group: Group) -> Callable[[CommandLine], Iterable[str]]:
+    def names(_line: CommandLine) -> Iterable[str]:
+        from evalkit import plugins  # most questions do without
+
+        return plugins.names(group)
+
+    return names
+
+
+WORDS: Mapping[str, Callable[[CommandLine], Iterable[str]]] = {
+    "agents": _registered("agents"),
+    "benchmarks": _registered("benchmarks"),
+    "workspaces": _registered("workspaces"),
+    "critics": _registered("critics"),
+    "options": _options,
+    "runs": _runs,
+    "instances": _instances,
+    "fields": _fields,
+}

@@ -1,0 +1,175 @@
+"""Options that stand for keys of the config: declared once, explained from the config model, used by all commands."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalkit import settings
+from evalkit.config import sections, variable_of
+from evalkit.console.formatting import unmarked
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option that stands for a key. Its metavar also says how a shell completes it; see completions/generate.py."""
+
+    key: str
+    name: str
+    panel: str
+    metavar: str | None
+    default: str = ""
+    """What holds if nothing is set, where the config's own default does not say it."""
+
+    def parameter(self) -> inspect.Parameter:
+        section, _, key = self.key.partition(".")
+        field = sections()[section].model_fields[key]
+        option = typer.Option(
+            f"--{self.name}",
+            help=explain(
+                f"{field.description}.",
+                default=self.default or show_default(field.default),
+                key=self.key,
+                variable=variable_of(self.key),
+            ),
+            rich_help_panel=self.panel,
+            show_default=False,
+            metavar=self.metavar,
+        )
+        kind = str | None if self.metavar else bool | None
+        return _keyword(self.name.replace("-", "_"), Annotated[kind, option], None)
+
+
+def explain(text: str, *, default: str, key: str = "", variable: str = "") -> str:
+    """The help of an option: what it does, and below it where else it can be set, and what holds if it is not."""
+    sources = "  ".join(filter(None, (f"default: {default}", key, variable)))
+    return f"{unmarked(text)}\n\n[dim]{unmarked(sources)}[/dim]"
+
+
+def show_default(value: Any) -> str:
+    match value:
+        case None | "" | ():
+            return "none"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
+_BENCHMARK, _AGENT, _RUN, _IMAGES = "Benchmark", "Agent and model", "Run", "Images"
+FLAGS = {
+    flag.name: flag
+    for flag in (
+        Flag("benchmark.name", "benchmark", _BENCHMARK, "BENCHMARK"),
+        Flag("benchmark.dataset", "dataset", _BENCHMARK, "DATASET", default="the bundled tasks"),
+        Flag("benchmark.split", "split", _BENCHMARK, "SPLIT"),
+        Flag("benchmark.select", "select", _BENCHMARK, "INSTANCES", default="all"),
+        Flag("benchmark.limit", "limit", _BENCHMARK, "N"),
+        Flag("benchmark.shard", "shard", _BENCHMARK, "I/N"),
+        Flag("agent.name", "agent", _AGENT, "AGENT"),
+        Flag("model.name", "model", _AGENT, "MODEL"),
+        Flag("workspace.kind", "workspace", _RUN, "WORKSPACE", default="docker or local"),
+        Flag("run.workers", "workers", _RUN, "N"),
+        Flag("run.attempts", "attempts", _RUN, "N"),
+        Flag("timeouts.solve", "timeout", _RUN, "TIME"),
+        Flag("output.dir", "run-dir", _RUN, "DIR"),
+        Flag("images.push", "push", _IMAGES, None),
+        Flag("images.drop_after_push", "drop-after-push", _IMAGES, None),
+    )
+}
+# Of what there are many at once depends on the command.
+IMAGE_WORKERS = Flag("images.workers", "workers", _IMAGES, "N")
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+_CONFIG = _keyword(
+    "config_file",
+    Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help=explain("Config file.", default="evalkit.toml, if it is there"),
+            rich_help_panel="Config",
+            show_default=False,
+        ),
+    ],
+    None,
+)
+_SET = _keyword(
+    "assignments",
+    Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set any key of the config, like run.retries=3. `evalkit config` shows all of them.",
+            rich_help_panel="Config",
+            show_default=False,
+        ),
+    ],
+    None,
+)
+
+
+def configured(*names: str | Flag) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the options of these names, and the settings that result as its first argument."""
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        flags = [FLAGS[name] if isinstance(name, str) else name for name in names]
+
+        @functools.wraps(command)
+        def configured_command(**arguments: Any) -> int:
+            file, assignments = arguments.pop("config_file"), arguments.pop("assignments")
+            given = {flag: arguments.pop(flag.name.replace("-", "_")) for flag in flags}
+            loaded = settings.load(
+                file=file,
+                flags={flag.key: (f"--{flag.name}", value) for flag, value in given.items() if value is not None},
+                assignments=assignments or (),
+            )
+            return command(loaded, **arguments)
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        parameters = [*own, *(flag.parameter() for flag in flags), _CONFIG, _SET]
+        signature = inspect.Signature(
+            [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters], return_annotation=int
+        )
+        configured_command.__signature__ = signature  # type: ignore[attr-defined]  # Typer reads it
+        configured_command.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": int}
+        return configured_command
+
+    return decorate
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error", rich_help_panel="Output")]
+
+BuildMissing = Annotated[
+    bool, typer.Option("--build-missing", help="Build the images that do not exist", rich_help_panel="Images")
+]
+
+TasksArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TASKS",
+        help=explain("Directory of tasks, or one task.", default="bundled tasks"),
+        show_default=False,
+    ),
+]
+
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN",
+        help=explain("Run directory, or id of a run.", default="the newest run"),
+        show_default=False,
+    ),
+]

@@ -1,0 +1,48 @@
+"""evalkit config"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from evalkit import plugins, stdout
+from evalkit.agents.plugin_options import options_of
+from evalkit.agents.prompts import Prompt, find_prompt
+from evalkit.cli.options import FLAGS, configured
+from evalkit.config import Config
+from evalkit.settings import Settings
+
+
+@configured(*FLAGS)
+def config(
+    settings: Settings,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the config instead")] = False,
+) -> int:
+    """Print the effective config, and where each value came from: flag, environment, file or default.
+
+    Examples:
+      evalkit config | jq .config.run
+      evalkit config --set run.retries=3 | jq '.origin."run.retries"'
+      evalkit config --schema > evalkit.schema.json
+    """
+    if schema:
+        stdout.emit(Config.model_json_schema())
+    else:
+        config = settings.config
+        prompt = find_prompt(config)
+        options = options_of(plugins.load("agents", config.agent.name))
+        stdout.emit(
+            {
+                "schema": 1,
+                "config": config.model_dump(mode="json"),
+                "origin": dict(settings.origin),
+                "prompt": None if prompt is None else _describe(prompt),
+                "agent_options": None if options is None else options.model_json_schema(),
+            }
+        )
+    return 0
+
+
+def _describe(prompt: Prompt) -> dict[str, str]:
+    return {"path": str(prompt.path), "sha256": prompt.sha256, "template": prompt.path.read_text(encoding="utf-8")}

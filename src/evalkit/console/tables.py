@@ -1,0 +1,142 @@
+"""Draws the document of `aggregate`, or of a run that ended, for people."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evalkit.console.formatting import amount, duration, money, printable
+from evalkit.console.render import STYLES
+from evalkit.wording import first_few
+
+_WIDEST = 100
+_NARROWEST = 12  # of the first column, so that all tables begin their second one together
+_WIDEST_BAR = 30
+_MOST_GROUPS = 40
+_MOST_NAMED = 5
+Document = Mapping[str, Any]
+
+
+def render(document: Document, *, columns: int, styled: bool) -> str:
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=min(columns, _WIDEST),
+        force_terminal=styled,
+        no_color=None if styled else True,
+        highlight=False,
+    )
+    console.print(Group(*_sections(document, bar="━" if styled else "#")))
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def _sections(document: Document, bar: str) -> Iterator[RenderableType]:
+    yield _buckets(document, bar)
+    yield _facts(_numbers(document))
+    for field, groups in document["groups"].items():
+        yield _groups(field, groups)
+    if "run" in document:
+        yield _facts(_where(document))
+
+
+def _buckets(document: Document, bar: str) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=_NARROWEST)
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    table.add_column(no_wrap=True)
+    total = document["total"]
+    for bucket, count in document["buckets"].items():
+        if count:
+            share = count / total
+            length = max(1, round(_WIDEST_BAR * share))
+            table.add_row(bucket, str(count), percent(share), Text(bar * length, STYLES.get(bucket, "")))
+    table.add_row("total", str(total), "", "", style="bold")
+    return table
+
+
+def _numbers(document: Document) -> Iterator[tuple[str, str]]:
+    rate = document["resolve_rate"]
+    if rate["value"] is not None:
+        interval = f"{percent(rate['low'])} to {percent(rate['high'])}"
+        yield "resolve rate", f"{percent(rate['value'])}, {rate['confidence']:.0%} interval {interval}"
+    pass_at = {k: value for k, value in document["pass_at"].items() if value is not None}
+    if len(pass_at) > 1:
+        yield "pass@k", "  ".join(f"{k}: {percent(value)}" for k, value in pass_at.items())
+    if document["failures"]:
+        ordered = sorted(document["failures"].items(), key=lambda each: -each[1])
+        yield "failures", ", ".join(f"{count} {kind}" for kind, count in ordered)
+    if document["usage"]["llm_calls"] or document["usage"]["cost_usd"]:
+        yield "usage", _usage(document["usage"])
+    seconds = document["seconds"]
+    if seconds["total"]:
+        yield (
+            "time",
+            f"half within {_seconds(seconds['p50'])}, 95% within {_seconds(seconds['p95'])}, "
+            + (f"{_seconds(seconds['total'])} in all"),
+        )
+    unreadable = document.get("unreadable")
+    if unreadable:
+        yield "unreadable", f"{len(unreadable)} lines of results cannot be read"
+
+
+def _usage(usage: Document) -> str:
+    parts = [f"{amount(usage['llm_calls'])} calls", f"{amount(usage['input_tokens'])} tokens in"]
+    if usage.get("cached_tokens"):
+        parts.append(f"{amount(usage['cached_tokens'])} of them cached")
+    parts.append(f"{amount(usage['output_tokens'])} out")
+    if usage["cost_usd"] is not None:
+        unknown = usage.get("cost_unknown", 0)
+        parts.append(money(usage["cost_usd"]) + (f" and what {unknown} attempts do not tell" if unknown else ""))
+    return ", ".join(parts)
+
+
+def _groups(field: str, groups: Mapping[str, Mapping[str, int]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.title = None
+    table.add_column(min_width=_NARROWEST, overflow="ellipsis", no_wrap=True)
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    table.add_row(Text(f"by {printable(field)}"), "resolved", "of", "", style="bold")
+    ordered = sorted(groups.items(), key=lambda each: -each[1]["total"])
+    for name, group in ordered[:_MOST_GROUPS]:
+        share = percent(group["resolved"] / group["total"]) if group["total"] else ""
+        table.add_row(Text(printable(name) or "-"), str(group["resolved"]), str(group["total"]), share)
+    if len(ordered) > _MOST_GROUPS:
+        table.add_row(f"+ {len(ordered) - _MOST_GROUPS} more", "", "", "", style="dim")
+    return table
+
+
+def _where(document: Document) -> Iterator[tuple[str, str]]:
+    run = document["run"]
+    yield "run", run
+    unfinished = [*document["ids"]["error"], *document["ids"]["incomplete"]]
+    if unfinished:
+        yield "not done", first_few(unfinished, _MOST_NAMED)
+        yield "next", f"evalkit resume {shlex.quote(run)}"
+    else:
+        yield "next", f"evalkit aggregate {shlex.quote(run)} --format table"
+
+
+def _facts(facts: Iterator[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=_NARROWEST)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(Text(name, "bold"), Text(printable(value)))
+    return table
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < 60 else duration(seconds)

@@ -1,0 +1,174 @@
+"""Talks to the engine: short calls by the SDK in threads of our own, and errors with a type instead of a text."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from evalkit.containers.connection import Endpoint, EngineError, Exchange, Refused, Unreachable, Unsupported
+from evalkit.domain.failures import Failed, Kind
+
+_CALL_SECONDS = 20.0
+_PATIENT_SECONDS = 120.0
+_CLOSING_SECONDS = 5.0
+_PROBE_SECONDS = 5.0
+_NOT_FOUND, _SERVER_ERROR = 404, 500
+_FULL = 64 << 20
+_OLDEST_API = "1.24"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@contextmanager
+def typed_errors(host: str) -> Iterator[None]:
+    """Errors of the SDK and of what it stands on become ours."""
+    import docker.errors  # heavy, and only for those who use this workspace
+    import requests.exceptions
+    import urllib3.exceptions
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        if error.response is None:
+            raise Unreachable(f"the engine at {host} does not answer") from error
+        if error.response.status_code == _NOT_FOUND and "json" not in error.response.headers.get("Content-Type", ""):
+            raise Unsupported(f"the engine at {host} cannot do it") from error
+        raise Refused(error.response.status_code, str(error.explanation)) from error
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, docker.errors.DockerException) as error:
+        raise Unreachable(f"the engine at {host} does not answer: {_innermost(error)}") from error
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def connect(endpoint: Endpoint, connections: int = 1, seconds: float = _CALL_SECONDS) -> Any:
+    """An SDK client that keeps up to so many connections."""
+    import docker  # heavy, and only for those who use this workspace
+    import docker.tls
+    import requests.adapters
+
+    url = (
+        f"unix://{endpoint.address}" if isinstance(endpoint.address, Path) else "tcp://{}:{}".format(*endpoint.address)
+    )
+    tls: Any = False
+    if endpoint.certificates is not None:
+        own, authority = endpoint.certificates.own, endpoint.certificates.authority
+        tls = docker.tls.TLSConfig(tuple(map(str, own)), str(authority), verify=endpoint.certificates.verify)
+
+    def create(version: str) -> Any:
+        api = docker.APIClient(url, version=version, timeout=seconds, tls=tls, max_pool_size=connections)
+        # Spoken to directly, as the streams are; and looking for proxies in the environment costs time in each call.
+        api.trust_env = False
+        if not isinstance(endpoint.address, Path):
+            for scheme in ("http://", "https://"):
+                api.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=connections))
+        return api
+
+    with typed_errors(endpoint.host):
+        return create(create(_OLDEST_API).version(api_version=False)["ApiVersion"])
+
+
+def make_client(endpoint: Endpoint, calls: int, reconnect: float, root: Path | None) -> Client:
+    times = (_CALL_SECONDS, _PATIENT_SECONDS, _CLOSING_SECONDS)
+    api, patient, closing = (connect(endpoint, calls, seconds) for seconds in times)
+    return Client(endpoint, api, patient, closing, anyio.CapacityLimiter(calls), reconnect, root)
+
+
+@dataclass(slots=True)
+class Client:
+    """One engine, for all workspaces of a run."""
+
+    endpoint: Endpoint
+    api: Any
+    patient: Any
+    """The same, for what may take its time, like starting a container while many others start."""
+    closing: Any
+    """The same, for what must not keep a run from ending."""
+    calls: anyio.CapacityLimiter
+    reconnect: float
+    root: Path | None = None
+    """The engine's folder, if it is on this machine."""
+    _looking: anyio.Lock = field(default_factory=anyio.Lock)
+    _lost_at: float | None = None
+
+    async def call(self, function: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> T:
+        """One short call, or one that looks for its cancellation as it goes."""
+
+        def work() -> T:
+            with typed_errors(self.endpoint.host):
+                return function(*args, **keywords)
+
+        result = await anyio.to_thread.run_sync(work, limiter=self.calls)
+        self._lost_at = None
+        return result
+
+    async def upgrade(self, path: str, body: Any = None) -> Exchange:
+        """Start a conversation with a process. Not cut short by a cancellation: its outcome would be unknown."""
+        with anyio.move_on_after(_CALL_SECONDS, shield=True):
+            return await self.endpoint.request("POST", self._versioned(path), body, upgrade=True)
+        raise Unreachable(f"the engine at {self.endpoint.host} takes too long")
+
+    async def follow(self, path: str, headers: dict[str, str]) -> Exchange:
+        """Ask for something that takes its time; closing the conversation ends it."""
+        return await self.endpoint.request("POST", self._versioned(path), headers=headers)
+
+    def _versioned(self, path: str) -> str:
+        return f"/v{self.api.api_version}{path}"
+
+    async def is_back(self) -> bool:
+        """Wait for an engine that does not answer, all together and no longer than `reconnect` after it was lost."""
+        async with self._looking:
+            lost_at = self._lost_at = self._lost_at or anyio.current_time()
+            for pause in _growing_pauses():
+                if await self._answers():
+                    self._lost_at = None
+                    return True
+                if anyio.current_time() + pause > lost_at + self.reconnect:
+                    return False
+                await anyio.sleep(pause)
+        return False
+
+    async def _answers(self) -> bool:
+        try:
+            with anyio.fail_after(_PROBE_SECONDS):
+                await (await self.endpoint.request("GET", "/_ping")).aclose()
+        except (EngineError, TimeoutError):
+            return False
+        return True
+
+    def close(self) -> None:
+        for api in (self.api, self.patient, self.closing):
+            api.close()
+
+    async def explain(self, error: EngineError, *, refusal: Kind = "workspace") -> Failed:
+        """The failure that an error is. Who asks has lost what ran; what comes next should find an engine again."""
+        if isinstance(error, Refused):
+            return Failed(
+                "disk_full" if error.status >= _SERVER_ERROR and self.disk_is_full() else refusal, error.message
+            )
+        back = " (it is back)" if await self.is_back() else ""
+        return Failed("engine", f"{error}{back}")
+
+    def disk_is_full(self) -> bool:
+        """Whether the engine has no room left, where that can be seen."""
+        try:
+            return self.root is not None and shutil.disk_usage(self.root).free < _FULL
+        except OSError:
+            return False
+
+
+def _growing_pauses() -> Iterator[float]:
+    yield from (0.1, 0.2, 0.5)
+    yield from itertools.repeat(1.0)

@@ -1,0 +1,188 @@
+"""Trees as tar streams, in and out, with no more than a block of them in memory: what files.copy is to local trees."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from evalkit.domain.failures import Failed
+from evalkit.system import files
+
+_BLOCK = 1 << 18
+_FOLDER_MODE = 0o755
+_FILE_MODE = 0o644
+FileOwner = tuple[int, int]
+
+
+def pack(source: Path | bytes, target: PurePosixPath, owner: FileOwner) -> Iterator[bytes]:
+    """A tar, for the root of a container, that puts a file or the contents of a directory at `target`."""
+    name = str(target).lstrip("/")
+    if isinstance(source, bytes):
+        member = _member(name, _FILE_MODE, owner)
+        member.size = len(source)
+        yield _head(member)
+        yield source + _padding(len(source))
+    else:
+        yield from _pack(source, name, owner)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def pack_folders(folders: Sequence[PurePosixPath], owner: FileOwner) -> bytes:
+    """A tar that makes these folders, or gives them to this owner."""
+    members = [_member(str(folder).lstrip("/"), _FOLDER_MODE, owner, tarfile.DIRTYPE) for folder in folders]
+    return b"".join(map(_head, members)) + bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _pack(source: Path, name: str, owner: FileOwner) -> Iterator[bytes]:
+    status = source.lstat()
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISDIR(status.st_mode):
+        yield _head(_member(name, mode | stat.S_IRWXU, owner, tarfile.DIRTYPE))
+        with os.scandir(source) as entries:
+            for entry in entries:
+                yield from _pack(source / entry.name, f"{name}/{entry.name}", owner)
+    elif stat.S_ISLNK(status.st_mode):
+        member = _member(name, mode, owner, tarfile.SYMTYPE)
+        member.linkname = str(source.readlink())
+        yield _head(member)
+    elif stat.S_ISREG(status.st_mode):
+        yield from _pack_file(source, _member(name, mode, owner))
+
+
+def _pack_file(source: Path, member: tarfile.TarInfo) -> Iterator[bytes]:
+    with source.open("rb") as file:
+        member.size = left = os.fstat(file.fileno()).st_size
+        yield _head(member)
+        while left and (block := file.read(min(_BLOCK, left))):
+            left -= len(block)
+            yield block
+    if left:
+        raise Failed("workspace", f"{source} shrank while it was copied")
+    yield _padding(member.size)
+
+
+def _member(name: str, mode: int, owner: FileOwner, type: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.mode, member.type = mode, type
+    member.uid, member.gid = owner
+    member.mtime = int(time.time())
+    return member
+
+
+def _head(member: tarfile.TarInfo) -> bytes:
+    return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)
+
+
+class Blocks(io.RawIOBase):
+    """What an iterator yields, as a file."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no length
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def unpack(blocks: Iterator[bytes], target: Path) -> None:
+    """Unpack the engine's tar of one file or directory to `target`.
+
+    Whatever the names in it say, nothing outside of `target` is touched: parents are real folders, made by us.
+    Devices, pipes and sockets are left out. Special mode bits are not kept, and we can always read what is ours.
+    A link in the very place of what was asked for may lead anywhere, and counts as nothing there.
+    """
+    tree = _Tree(target)
+    stream = io.BufferedReader(Blocks(blocks), _BLOCK)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            while (member := archive.next()) is not None:
+                tree.add(archive, member)
+                archive.members.clear()  # type: ignore[attr-defined]  # it would remember them all
+    except tarfile.TarError as error:
+        raise Failed("workspace", f"the engine's archive cannot be read: {error}") from error
+
+
+class _Tree:
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._real: set[Path] = set()
+        """Folders below the target that are known to be no links."""
+
+    def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        place = self._place(member.name)
+        if place == self._target and not (member.isdir() or member.isreg()):
+            raise FileNotFoundError(f"{member.name} is no file and no directory")
+        if member.isdir():
+            self._make_folder(place)
+            place.chmod(member.mode & 0o777 | stat.S_IRWXU)
+        elif member.issym():
+            if place == self._target:
+                raise FileNotFoundError(f"{member.name} is a link")
+            self._make_room(place)
+            self._real.clear()
+            place.symlink_to(member.linkname)
+        elif member.islnk():
+            self._link(self._place(member.linkname), place)
+        elif member.isreg():
+            self._make_room(place)
+            _write(archive, member, place)
+
+    def _place(self, name: str) -> Path:
+        """Where a member goes: the first part of its name is that of the file or directory itself."""
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            raise Failed("workspace", f"the engine's archive has a member {name!r}, which leads out of it")
+        return self._target.joinpath(*parts[1:])
+
+    def _make_room(self, place: Path) -> None:
+        if place == self._target:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            self._make_folder(place.parent)
+        files.clear(place)
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._real:
+            return
+        if folder != self._target:
+            self._make_folder(folder.parent)
+        files.make_folder(folder)
+        self._real.add(folder)
+
+    def _link(self, source: Path, place: Path) -> None:
+        """A second name of a file that came before."""
+        self._make_folder(source.parent)
+        if source.is_symlink() or not source.is_file():
+            raise Failed("workspace", f"the engine's archive links to {source.name!r}, which is not in it")
+        if source != place:
+            self._make_room(place)
+            place.hardlink_to(source)
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+    content = archive.extractfile(member)
+    assert content is not None
+    with place.open("xb") as file:
+        shutil.copyfileobj(content, file, _BLOCK)
+        os.fchmod(file.fileno(), member.mode & 0o777 | stat.S_IRUSR | stat.S_IWUSR)

@@ -1,0 +1,230 @@
+"""The engine, through Docker's own command: it knows contexts, credentials and builders, so nothing of that is here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+
+from evalkit.containers import reference
+from evalkit.errors import EngineUnavailable
+from evalkit.images import dockerfile
+from evalkit.images.dockerfile import Syntax
+from evalkit.images.plan import Base
+from evalkit.system import scratch
+
+_ANSWER_SECONDS = 20.0
+_NAMES_AT_ONCE = 200
+_PROBE = "FROM scratch\nCOPY Dockerfile /\n"
+BuilderKind = Literal["buildx", "buildkit", "classic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    output: str
+    error: str
+
+    @property
+    def last_line(self) -> str:
+        lines = [line.strip() for line in (self.error or self.output).splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit status {self.code}"
+
+
+async def run(
+    argv: Sequence[str], *, environment: Mapping[str, str] | None = None, seconds: float = _ANSWER_SECONDS
+) -> Said:
+    with anyio.move_on_after(seconds):
+        ended = await anyio.run_process(
+            argv,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+        return Said(ended.returncode, _text(ended.stdout), _text(ended.stderr))
+    return Said(124, "", f"{' '.join(argv[:2])} did not answer within {seconds:g} s")
+
+
+def _text(output: bytes | None) -> str:
+    return (output or b"").decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalImages:
+    """The images that the engine has, at one moment."""
+
+    ids: Mapping[str, str]
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, str]]) -> LocalImages:
+        ids, digests = {}, {}
+        for row in rows:
+            name, tag, digest = row["Repository"], row["Tag"], row["Digest"]
+            tagged = f"{name}:{tag}"
+            if tag != "<none>":
+                ids[tagged] = row["ID"]
+            if digest != "<none>":
+                digests[tagged] = digest
+                ids[f"{name}@{digest}"] = row["ID"]
+        return cls(ids, digests)
+
+    def __contains__(self, name: str) -> bool:
+        return self._key(reference.parse(name)) in self.ids
+
+    def base(self, name: str) -> Base | None:
+        """The image of this name as something to start from, if it is there."""
+        wanted = reference.parse(name)
+        key = self._key(wanted)
+        if key not in self.ids:
+            return None
+        digest = wanted.digest or self.digests.get(key, "")
+        if digest:
+            return Base(name, digest, f"{wanted.familiar_name}@{digest}")
+        return Base(name, self.ids[key], name)
+
+    @staticmethod
+    def _key(wanted: reference.Reference) -> str:
+        return f"{wanted.familiar_name}{'@' + wanted.digest if wanted.digest else ':' + wanted.tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """A way to build images that works with this engine."""
+
+    program: str
+    kind: BuilderKind
+    environment: Mapping[str, str]
+
+    @property
+    def syntax(self) -> Syntax:
+        return Syntax(mounts=self.kind != "classic")
+
+    def command(self, *options: str) -> tuple[str, ...]:
+        if self.kind == "buildx":
+            return (self.program, "buildx", "build", "--load", "--progress=plain", *options)
+        if self.kind == "buildkit":
+            return (self.program, "build", "--progress=plain", *options)
+        return (self.program, "build", "--rm", "--force-rm", *options)
+
+
+@dataclass(frozen=True)
+class Docker:
+    """An engine that answers, and the commands on this machine that may talk to it: the first one does."""
+
+    programs: Sequence[str]
+    info: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def program(self) -> str:
+        return self.programs[0]
+
+    @property
+    def architecture(self) -> str:
+        """By the name that images use, not the kernel's."""
+        name = str(self.info.get("Architecture", ""))
+        return {"x86_64": "amd64", "aarch64": "arm64"}.get(name, name)
+
+    @property
+    def storage(self) -> Path | None:
+        """Where the engine keeps images, if that is on this machine."""
+        root = Path(str(self.info.get("DockerRootDir") or "/nowhere"))
+        host = os.environ.get("DOCKER_HOST", "unix://")
+        return root if host.startswith("unix://") and root.is_dir() else None
+
+    async def answers(self) -> bool:
+        return (await run([self.program, "version", "--format", "{{.Server.Version}}"])).code == 0
+
+    async def images(self, label: str | None = None) -> LocalImages:
+        chosen = ("--filter", f"label={label}") if label else ()
+        said = await run([self.program, "image", "ls", "--no-trunc", "--digests", "--format", "{{json .}}", *chosen])
+        if said.code != 0:
+            raise EngineUnavailable(f"the engine does not list its images: {said.last_line}")
+        return LocalImages.of(map(json.loads, said.output.splitlines()))
+
+    async def architectures(self, names: Sequence[str]) -> dict[str, str]:
+        """Of images that are there."""
+        found: dict[str, str] = {}
+        for some in (names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)):
+            said = await run([self.program, "image", "inspect", "--format", "{{.Architecture}}", *some])
+            if said.code == 0:
+                found.update(zip(some, said.output.split(), strict=True))
+        return found
+
+    async def pull(self, name: str, platform: str | None, seconds: float) -> Said:
+        chosen = ("--platform", platform) if platform else ()
+        return await run([self.program, "pull", "--quiet", *chosen, name], seconds=seconds)
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """Those that nothing uses; a tag that is one of several takes no image away."""
+        if names:
+            await run([self.program, "image", "rm", *names], seconds=600.0)
+
+    async def build_cache(self) -> list[Mapping[str, str]]:
+        said = await run([self.program, "system", "df", "--verbose", "--format", "{{json .BuildCache}}"], seconds=120.0)
+        return json.loads(said.output) or [] if said.code == 0 else []
+
+    async def prune_cache(self, ids: Sequence[str]) -> None:
+        if ids:
+            pattern = f"id=^({'|'.join(ids)})$"
+            await run([self.program, "builder", "prune", "--force", "--filter", pattern], seconds=600.0)
+
+    async def prune_untagged(self) -> None:
+        """Images of ours that have lost their name to a newer one."""
+        await run([self.program, "image", "prune", "--force", "--filter", f"label={dockerfile.LABEL}"], seconds=600.0)
+
+    async def builder(self) -> Builder:
+        """BuildKit through the command that has it; the classic builder where none has."""
+        context = (await run([self.program, "context", "show"])).output.strip() or "default"
+        for program in self.programs:
+            # The builder of the context is the engine's own; another might keep images to itself.
+            environment = {"BUILDX_BUILDER": context, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+            if await _can_build(found := Builder(program, "buildx", environment)):
+                return found
+        for program in self.programs:
+            if await _can_build(found := Builder(program, "buildkit", {"DOCKER_BUILDKIT": "1"})):
+                return found
+        return Builder(self.program, "classic", {"DOCKER_BUILDKIT": "0"})
+
+
+async def find() -> Docker:
+    """The engine that Docker's command on this machine talks to. Several may be installed, and not all may work."""
+    programs, reasons = _programs(), []
+    for program in programs:
+        said = await run([program, "info", "--format", "{{json .}}"])
+        info = json.loads(said.output) if said.code == 0 else {}
+        if info and not info.get("ServerErrors"):
+            return Docker([program, *(other for other in programs if other != program)], info)
+        reasons.append(info["ServerErrors"][0] if info else said.last_line)
+    if not programs:
+        raise EngineUnavailable("there is no `docker` command", hint="install Docker's, or Podman's podman-docker")
+    raise EngineUnavailable(
+        f"no engine answers: {reasons[0]}", hint="start it, or set DOCKER_HOST; see `evalkit doctor`"
+    )
+
+
+def _programs() -> list[str]:
+    found: dict[Path, str] = {}
+    for folder in os.get_exec_path():
+        path = Path(folder, "docker")
+        if path.is_file() and os.access(path, os.X_OK):
+            found.setdefault(path.resolve(), str(path))
+    return list(found.values())
+
+
+async def _can_build(builder: Builder) -> bool:
+    with scratch.folder() as folder:
+        (folder / "Dockerfile").write_text(_PROBE)
+        command = builder.command("--output", f"type=local,dest={folder}/out", str(folder))
+        environment = {**builder.environment, scratch.TOKEN_VARIABLE: folder.name}
+        said = await run(command, environment=environment, seconds=60.0)
+        return said.code == 0

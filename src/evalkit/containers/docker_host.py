@@ -1,0 +1,101 @@
+"""Finds the engine where Docker's own tools would: DOCKER_HOST and its companions."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from evalkit.containers.connection import Certificates, Endpoint
+from evalkit.errors import ConfigError, EngineUnavailable
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+_LONGEST_FOLDER = 80
+_REMOTE_SOCKET = "/var/run/docker.sock"
+_SSH_OPTIONS = ("BatchMode=yes", "ExitOnForwardFailure=yes", "ServerAliveInterval=15", "ConnectTimeout=15")
+
+
+def find_endpoint(environment: Mapping[str, str], scratch: Path) -> Endpoint:
+    """`scratch` is a folder that ends with the process, as a tunnel does that is needed to get there."""
+    host = environment.get("DOCKER_HOST") or DEFAULT_HOST
+    parts = _split(host)
+    if parts.scheme == "unix":
+        return Endpoint(host, Path(parts.netloc + parts.path))
+    if parts.scheme == "ssh":
+        socket = _shorten(scratch) / "engine.sock"
+        return Endpoint(host, socket, is_local=False, tunnel=_open_tunnel(host, parts, socket))
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return Endpoint(host, (parts.hostname, parts.port), _find_certificates(parts.scheme, environment), is_local=False)
+
+
+def _split(host: str) -> SplitResult:
+    parts = urlsplit(host)
+    try:
+        complete = parts.path if parts.scheme == "unix" else parts.hostname
+        if parts.scheme in ("tcp", "http", "https") and parts.port is None:
+            complete = None
+    except ValueError:
+        complete = None
+    if parts.scheme not in ("unix", "tcp", "http", "https", "ssh") or not complete:
+        raise ConfigError(
+            f"DOCKER_HOST={host} is no address of an engine",
+            hint="it looks like unix:///var/run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST",
+        )
+    return parts
+
+
+def _find_certificates(scheme: str, environment: Mapping[str, str]) -> Certificates | None:
+    verify = bool(environment.get("DOCKER_TLS_VERIFY"))
+    folder = environment.get("DOCKER_CERT_PATH")
+    if scheme == "http" or not (scheme == "https" or verify or folder):
+        return None
+    certificates = Certificates(Path(folder) if folder else Path.home() / ".docker", verify)
+    try:
+        certificates.context()
+    except OSError as error:
+        raise ConfigError(
+            f"DOCKER_CERT_PATH: {certificates.folder} lacks a certificate: {error}",
+            hint="it holds ca.pem, cert.pem and key.pem",
+        ) from error
+    return certificates
+
+
+def _shorten(folder: Path) -> Path:
+    """The folder by a name that leaves room for a socket, whose address takes 108 bytes, for as long as we live."""
+    if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+        return folder
+    return Path(f"/proc/{os.getpid()}/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}")
+
+
+def _open_tunnel(host: str, parts: SplitResult, socket: Path) -> subprocess.Popen[bytes]:
+    """One connection by ssh for all of this process: the engine's socket over there becomes a socket here.
+
+    The remote `cat` ends with our end of its input, and the tunnel with it: so it cannot outlive this process.
+    """
+    command = ["ssh", "-T", *(f"-o{option}" for option in _SSH_OPTIONS)]
+    command += ["-L", f"{socket}:{parts.path or _REMOTE_SOCKET}"]
+    command += ["-p", str(parts.port)] if parts.port else []
+    destination = f"{parts.username}@{parts.hostname}" if parts.username else str(parts.hostname)
+    try:
+        process = subprocess.Popen(
+            [*command, "--", destination, shlex.join(("sh", "-c", "echo ready; exec cat >/dev/null"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise EngineUnavailable(
+            f"DOCKER_HOST={host} needs ssh: {error.strerror}", hint="install an ssh client"
+        ) from error
+    assert process.stdout is not None
+    if process.stdout.readline() != b"ready\n":
+        process.wait()
+        raise EngineUnavailable(
+            f"ssh to {destination} failed with status {process.returncode}",
+            hint="it must work without a question: try `ssh " + destination + " docker version`",
+        )
+    return process

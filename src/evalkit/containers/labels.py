@@ -1,0 +1,116 @@
+"""Whose a container is: labels that name the process which opened it, and the sweep of what dead ones left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.containers.api import typed_errors
+from evalkit.containers.connection import Refused
+from evalkit.domain.records import Job
+from evalkit.system import scratch
+
+_PREFIX = "evalkit."
+HOST = _PREFIX + "host"
+_ALIVE = ("running", "paused", "restarting")
+_GONE_OR_IN_USE = (403, 404, 409)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, told apart from any other: of this machine or another, now or earlier, with the same pid or not."""
+
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        return cls(
+            host=_name_host(),
+            boot=_read("/proc/sys/kernel/random/boot_id"),
+            namespace=_name_namespace(),
+            pid=os.getpid(),
+            started=scratch.start_time(os.getpid()),
+        )
+
+    def labels(self) -> dict[str, str]:
+        fields = ("host", "boot", "namespace", "pid", "started")
+        return {_PREFIX + name: str(getattr(self, name)) for name in fields}
+
+    def knows_dead(self, labels: Mapping[str, str], *, running: bool) -> bool:
+        """Whether the process that these labels name is certainly no more. Of a living thing, no risk is taken."""
+        if labels.get(HOST) != self.host:
+            return False
+        if labels.get(_PREFIX + "boot") != self.boot:
+            return not running
+        if labels.get(_PREFIX + "namespace") != self.namespace:
+            return False
+        pid = labels.get(_PREFIX + "pid", "")
+        return not pid.isdecimal() or scratch.start_time(int(pid)) != labels.get(_PREFIX + "started")
+
+
+def labels_for(job: Job, owner: Owner) -> dict[str, str]:
+    return {
+        _PREFIX + "run": job.run_id,
+        _PREFIX + "instance": job.instance.id,
+        _PREFIX + "attempt": str(job.attempt),
+        **owner.labels(),
+    }
+
+
+def sweep(api: Any, owner: Owner, host: str) -> list[str]:
+    """Remove what evalkit processes of this machine left that are no more; returns the names."""
+    ours = {"label": f"{HOST}={owner.host}"}
+
+    def remove(name: str, function: Callable[..., None], id: str, **how: bool) -> None:
+        try:
+            with typed_errors(host):
+                function(id, **how)
+            swept.append(name)
+        except Refused as error:
+            if error.status not in _GONE_OR_IN_USE:
+                raise
+
+    swept: list[str] = []
+    with typed_errors(host):
+        containers = api.containers(all=True, filters=ours)
+        networks = api.networks(filters=ours)
+        volumes = api.volumes(filters=ours)["Volumes"] or ()
+    for each in containers:
+        if owner.knows_dead(each["Labels"], running=each["State"] in _ALIVE):
+            remove(each["Names"][0].lstrip("/"), api.remove_container, each["Id"], force=True, v=True)
+    for each in networks:
+        if owner.knows_dead(each["Labels"], running=False):
+            remove(each["Name"], api.remove_network, each["Id"])
+    for each in volumes:
+        if owner.knows_dead(each["Labels"], running=False):
+            remove(each["Name"], api.remove_volume, each["Name"])
+    return swept
+
+
+def _name_host() -> str:
+    """The machine's name, and what tells it from another of that name."""
+    machine = _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id")
+    return f"{socket.gethostname()}-{hashlib.sha256(machine.encode()).hexdigest()[:8]}"
+
+
+def _read(path: str) -> str:
+    with suppress(OSError):
+        return Path(path).read_text().strip()
+    return ""
+
+
+def _name_namespace() -> str:
+    """Where pids mean what they mean: a container has its own."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""

@@ -1,0 +1,196 @@
+"""Images on the engine: found, or pulled once, with what the registry says about those that are not there."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+
+from evalkit.containers import reference
+from evalkit.containers.api import Client
+from evalkit.containers.connection import Refused, Unsupported
+from evalkit.containers.registry import Registry, Unknown
+from evalkit.domain.failures import Failed, Kind
+from evalkit.logs import logger
+
+_PULLS_AT_ONCE = 4
+_LOOKS_AT_ONCE = 16
+_PAUSES = (1.0, 3.0)
+_LONGEST_PAUSE = 900.0
+_NOT_FOUND, _TOO_MANY = 404, 429
+_ROOT_USERS = ("", "0", "root")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a container needs to know of its image."""
+
+    id: str
+    user: str
+    work: str
+    volumes: tuple[str, ...] = ()
+    """Where its Dockerfile has VOLUME: each container gets one of its own there, without a name."""
+
+    @property
+    def runs_as_root(self) -> bool:
+        return self.user.partition(":")[0] in _ROOT_USERS
+
+
+@dataclass(slots=True)
+class Images:
+    client: Client
+    registry: Registry
+    """Asked when the engine does not pass on all that one said."""
+    unpublished: str | None = None
+    """A repository that images are built for and not pushed to: what the engine lacks of it is nowhere."""
+    _untold: list[str] = field(default_factory=list)
+    _found: dict[str, Image] = field(default_factory=dict)
+    _locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
+    _pulling: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_PULLS_AT_ONCE))
+
+    async def get(self, name: str) -> Image:
+        """The image of this name: looked for once, however many ask, and pulled if the engine lacks it."""
+        async with self._locks[name]:
+            if name not in self._found:
+                self._found[name] = await self._find(name) or await self._pull(name)
+            return self._found[name]
+
+    def forget(self, name: str) -> None:
+        self._found.pop(name, None)
+
+    async def _find(self, name: str) -> Image | None:
+        try:
+            facts = await self.client.call(self.client.api.inspect_image, name)
+        except Refused as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return None
+        config = facts.get("Config") or {}
+        volumes = tuple(config.get("Volumes") or ())
+        return Image(facts["Id"], config.get("User") or "", config.get("WorkingDir") or "", volumes)
+
+    async def _pull(self, name: str) -> Image:
+        async with self._pulling:
+            problem = await self._try_to_pull(name)
+            image = await self._find(name) if problem is None else None
+        if image is None:
+            raise await self._ask_why(name, problem or "the engine does not have it after a pull")
+        return image
+
+    async def _try_to_pull(self, name: str) -> str | None:
+        """Pull; what the engine says if that failed."""
+        query = await self.client.call(_pull_query, name)
+        headers = await self.client.call(_credentials, self.client.api, name)
+        try:
+            conversation = await self.client.follow(f"/images/create?{query}", headers)
+        except Refused as error:
+            return error.message
+        lines = bytearray()
+        problem = None
+        try:
+            while block := await conversation.receive():
+                *complete, rest = bytes(lines + block).split(b"\n")
+                problem = next(filter(None, map(_error_in, complete)), problem)
+                lines[:] = rest
+        finally:
+            await conversation.aclose()
+        return problem
+
+    async def _ask_why(self, name: str, problem: str) -> Failed:
+        """What became of a pull: the engine reports most troubles of a registry alike, but passes its answer on."""
+        if self.client.disk_is_full():
+            return Failed("disk_full", f"{name} cannot be pulled: {problem}")
+        try:
+            await self.client.call(self.client.api.inspect_distribution, name)
+        except Unsupported:
+            pass
+        except Refused as error:
+            retry_after = await self._find_wait(name, error.status)
+            reason = f"{name} cannot be pulled: {error.message}"
+            return Failed(kind_of_answer(error.status), reason, retry_after=retry_after)
+        return Failed("image_pull", f"{name} cannot be pulled: {problem}")
+
+    async def _find_wait(self, name: str, status: int) -> float | None:
+        """How long a registry wants to be left alone: in its own words, of which the engine passes on the number."""
+        if status != _TOO_MANY:
+            return None
+        answer = await self.client.call(self.registry.look_up, reference.parse(name))
+        return answer.retry_after if isinstance(answer, Unknown) else None
+
+    async def missing(self, names: Iterable[str]) -> dict[str, str]:
+        """Those that are neither here nor known to be in their registry, each with the reason."""
+        reasons: dict[str, str] = {}
+        looking = anyio.CapacityLimiter(_LOOKS_AT_ONCE)
+
+        async def look(name: str) -> None:
+            async with looking:
+                reason = await self._why_missing(name)
+            if reason is not None:
+                reasons[name] = reason
+
+        async with anyio.create_task_group() as tasks:
+            for name in names:
+                tasks.start_soon(look, name)
+        if self._untold:
+            logger.warning("%d images are not on the engine, which cannot ask registries for them", len(self._untold))
+        return dict(sorted(reasons.items()))
+
+    async def _why_missing(self, name: str) -> str | None:
+        if await self._find(name) is not None:
+            return None
+        if self.unpublished is not None and name.startswith(f"{self.unpublished}:"):
+            return "not built"
+        for pause in (*_PAUSES, None):
+            try:
+                await self.client.call(self.client.api.inspect_distribution, name)
+            except Unsupported:
+                self._untold.append(name)
+                return None
+            except Refused as error:
+                if kind_of_answer(error.status) == "image_missing":
+                    return "neither on the engine nor in its registry"
+                wait = await self._find_wait(name, error.status) or 0.0
+                if pause is None or wait > _LONGEST_PAUSE:
+                    return f"not on the engine, and its registry gives no answer: {error.message}"
+                await anyio.sleep(max(pause, wait))
+            else:
+                return None
+        raise AssertionError("the last look has no pause after it")
+
+
+def kind_of_answer(status: int) -> Kind:
+    """Only "not found" is a no; everything else says that nobody knows."""
+    if status == _NOT_FOUND:
+        return "image_missing"
+    return "rate_limited" if status == _TOO_MANY else "image_pull"
+
+
+def _pull_query(name: str) -> str:
+    from docker.utils import parse_repository_tag  # heavy, and only for those who pull
+
+    repository, tag = parse_repository_tag(name)
+    return urlencode({"fromImage": repository, "tag": tag or "latest"})
+
+
+def _credentials(api: Any, name: str) -> dict[str, str]:
+    from docker import auth
+
+    registry, _ = auth.resolve_repository_name(name)
+    header = auth.get_config_header(api, registry)
+    return {"X-Registry-Auth": header.decode() if isinstance(header, bytes) else header} if header else {}
+
+
+def _error_in(line: bytes) -> str | None:
+    """The error that a line of progress is, if it is one."""
+    if not line.strip():
+        return None
+    try:
+        progress = json.loads(line)
+    except ValueError:
+        return None
+    return progress.get("error") if isinstance(progress, dict) else None

@@ -1,0 +1,17 @@
+"""Critics that come with evalkit. An error is never accepted; that is not a critic's decision."""
+
+from __future__ import annotations
+
+from evalkit.domain.records import Result
+
+
+def accept_any(_result: Result) -> bool:
+    return True
+
+
+def accept_non_empty_patch(result: Result) -> bool:
+    return result.patch is not None and result.patch.bytes > 0
+
+
+def accept_resolved(result: Result) -> bool:
+    return result.verdict == "resolved"

@@ -1,0 +1,1 @@
+"""Runs attempts: the scheduler, one attempt, and admission."""

@@ -1,0 +1,171 @@
+"""An attempt under way: what it has to show so far, whatever happens next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import anyio
+
+from evalkit import masking
+from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
+from evalkit.domain.planning import Step
+from evalkit.domain.protocols import Observer
+from evalkit.domain.records import Answer, Failure, Grade, Instance, Limits, Meter, Result
+from evalkit.domain.rows import Outcome, timestamp
+from evalkit.logs import logger
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """The state of one attempt over all its tries. Only the engine changes it."""
+
+    instance: Instance
+    step: Step
+    limits: Limits
+    observer: Observer
+    meter: Meter = field(default_factory=Meter)
+    stage: Stage = "open"
+    stages: dict[str, float] = field(default_factory=dict)
+    queued_since: float = 0.0
+    began: float | None = None
+    try_began: float = 0.0
+    started_at: datetime | None = None
+    tries: int = 0
+    resource_factor: int = 1
+    answer: Answer | None = None
+    solved: bool = False
+    """An answer was collected from an agent that did not fail; trying again means grading again."""
+    grade: Grade | None = None
+    timed_out: bool = False
+    failure: Failure | None = None
+    retry_after: float | None = None
+
+    @property
+    def shares(self) -> int:
+        return self.resource_factor
+
+    @property
+    def memory(self) -> int:
+        return self.limits.memory * self.resource_factor
+
+    def begin_try(self) -> None:
+        now = anyio.current_time()
+        self._spend("queued", now - self.queued_since)
+        if self.began is None:
+            self.began, self.started_at = now, datetime.now(UTC)
+        self.tries += 1
+        self.try_began = now
+        if not self.solved:
+            self.answer, self.timed_out = None, False
+        self.failure = self.retry_after = None
+
+    @property
+    def is_to_be_graded(self) -> bool:
+        return self.failure is None and self.grade is None and self.answer is not None and not self.answer.empty
+
+    def plan_retry(self, retries: int) -> Retry | None:
+        if self.failure is None:
+            return None
+        return plan_retry(
+            self.failure.kind,
+            tries=self.tries,
+            retries=retries,
+            resource_factor=self.resource_factor,
+            retry_after=self.retry_after,
+        )
+
+    def queue_again(self, retry: Retry) -> None:
+        assert self.failure is not None
+        self.observer.retrying(self.instance.id, self.step.attempt, self.failure, retry.delay)
+        self.resource_factor = retry.resource_factor
+        self.queued_since = anyio.current_time()
+
+    @contextmanager
+    def within(self, stage: Stage, seconds: float) -> Iterator[anyio.CancelScope]:
+        """A stage that must end in its time, which starts now and not in the queue."""
+        self.stage = stage
+        self.observer.entered(self.instance.id, self.step.attempt, stage)
+        start = anyio.current_time()
+        try:
+            with anyio.CancelScope(deadline=start + seconds) as limit:
+                yield limit
+        finally:
+            self._spend(stage, anyio.current_time() - start)
+        if limit.cancelled_caught:
+            raise StageTimedOut(f"{stage} did not end within {seconds:g} s")
+
+    @contextmanager
+    def solving(self, seconds: float) -> Iterator[None]:
+        """The stage of the agent. Its deadline is no failure, whatever the agent makes of being cancelled."""
+        with suppress(StageTimedOut), self.within("solve", seconds) as limit, self.catching():
+            yield
+        if limit.cancel_called:
+            self.timed_out = True
+            self.failure = self.retry_after = None
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Make a failure part of the result. The first one is the cause; what follows from it is only logged."""
+        try:
+            yield
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as caught:
+            # Libraries call sys.exit, and let cancellations of their own escape: those are failures like others.
+            if not isinstance(caught, Exception) and _is_cancelled():
+                raise
+            error = unwrap(caught)
+            failure = Failure(kind=kind_of(error, self.stage), message=_describe(error), stage=self.stage)
+            logger.warning("%s in %s: %s", failure.kind, failure.stage, failure.message, exc_info=caught)
+            if self.failure is None:
+                self.failure = failure
+                self.retry_after = getattr(error, "retry_after", None)
+
+    def result(self, artifacts: str) -> Result:
+        now = anyio.current_time()
+        began = now if self.began is None else self.began
+        finished_at = datetime.now(UTC)
+        grade = self.grade if self.failure is None and self.grade else Grade(verdict="ungraded")
+        return Result(
+            instance_id=self.instance.id,
+            attempt=self.step.attempt,
+            outcome=self._outcome(),
+            verdict=grade.verdict,
+            score=grade.score,
+            metrics=grade.metrics,
+            failure=self.failure,
+            patch=self.answer.patch if self.answer else None,
+            usage=self.meter.usage,
+            started_at=timestamp(self.started_at or finished_at),
+            finished_at=timestamp(finished_at),
+            seconds=round(now - began, 3),
+            stages={stage: round(seconds, 3) for stage, seconds in self.stages.items()},
+            retries=max(0, self.tries - 1),
+            resource_factor=self.resource_factor,
+            artifacts=artifacts,
+        )
+
+    def _outcome(self) -> Outcome:
+        if self.failure is not None:
+            return "error"
+        if self.timed_out:
+            return "timeout"
+        return "empty" if self.answer is None or self.answer.empty else "submitted"
+
+    def _spend(self, stage: str, seconds: float) -> None:
+        self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+
+def _is_cancelled() -> bool:
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, Failed | StageTimedOut):
+        return masking.mask(str(error))
+    text = str(error)
+    return masking.mask(f"{type(error).__name__}: {text}" if text else type(error).__name__)

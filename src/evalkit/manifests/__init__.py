@@ -1,1 +1,0 @@
-"""Images as registries know them: their names, who may ask for them, and whether they exist."""

@@ -1,0 +1,244 @@
+"""Asks an OpenAI-compatible endpoint: one pool of connections, one pace, for all workers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import anyio
+
+from evalkit import __version__, masking
+from evalkit.config import Config, ModelConfig
+from evalkit.domain.budget import BudgetSpent
+from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import Completion, Conversation, Forwarding, Message, ModelEndpoint, Tool
+from evalkit.domain.records import Job, Meter, Usage
+from evalkit.errors import ConfigError
+from evalkit.logs import logger
+from evalkit.models import chat, responses
+from evalkit.models.call_failures import CallFailed, judge_status
+from evalkit.models.keys import VirtualKeys
+from evalkit.models.pacing import Pace, Taken, backoff
+from evalkit.models.replies import Garbled, ModelReply, as_object
+from evalkit.models.unix_server import serving
+from evalkit.models.upstream import Upstream
+from evalkit.models.usage import UNMETERED, read_usage
+
+if TYPE_CHECKING:
+    import httpx
+
+_CONNECT_SECONDS = 30.0
+# Servers commonly close what was idle for five seconds.
+_KEEP_ALIVE_SECONDS = 4.0
+_LONGEST_WAIT = 120.0
+_BYTES_PER_TOKEN = 4
+_NOTES = ".virtual-keys"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class HttpModel:
+    """A model behind an endpoint, for as long as a run goes on."""
+
+    def __init__(self, config: ModelConfig, api: ModuleType, key: str | None, notes: Path) -> None:
+        """`notes` is a folder for notes about virtual keys."""
+        assert config.name is not None
+        assert config.base_url is not None
+        self.config = config
+        self.name = config.name
+        self._api = api
+        self._key = key
+        self._notes = notes
+        self._base_url = config.base_url.rstrip("/")
+        self._http: httpx.AsyncClient | None = None
+        self._pace: Pace | None = None
+
+    @asynccontextmanager
+    async def lasting(self) -> AsyncIterator[None]:
+        import httpx  # not before a model is asked
+
+        # It logs each address, and those of a proxy's key management contain keys.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        parts = urlsplit(self._base_url)
+        async with httpx.AsyncClient(
+            timeout=httpx.Timeout(self.config.timeout, connect=_CONNECT_SECONDS, pool=None),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS
+            ),
+            headers={"User-Agent": f"evalkit/{__version__}"},
+            verify=parts.scheme == "https",
+            trust_env=parts.hostname not in _LOOPBACK,  # no proxy between a machine and itself
+        ) as self._http:
+            self._pace = Pace(self.config.max_in_flight, self.config.tokens_per_minute)
+            if (keys := self._virtual_keys()) is not None:
+                await keys.sweep()
+            yield
+        self._http = None
+
+    @asynccontextmanager
+    async def conversation(self, job: Job, meter: Meter) -> AsyncIterator[Conversation]:
+        async with self._upstream(job, meter) as upstream:
+            yield HttpConversation(self.config, self._api, upstream, meter)
+
+    @asynccontextmanager
+    async def forwarding(self, job: Job, meter: Meter, socket: Path) -> AsyncIterator[Forwarding]:
+        from evalkit.models.proxy import Proxy  # for agents in workspaces only
+
+        async with self._upstream(job, meter) as upstream:
+            forwarder = Proxy(upstream, meter)
+            async with serving(socket, forwarder.serve):
+                yield forwarder
+
+    @asynccontextmanager
+    async def _upstream(self, job: Job, meter: Meter) -> AsyncIterator[Upstream]:
+        assert self._http is not None, "asked outside of lasting()"
+        assert self._pace is not None
+        async with AsyncExitStack() as stack:
+            key = self._key
+            if (keys := self._virtual_keys()) is not None:
+                key = await stack.enter_async_context(keys.key_for(job, meter))
+            yield Upstream(self.name, self._base_url, key, self._http, self._pace, self.config.prices)
+
+    def _virtual_keys(self) -> VirtualKeys | None:
+        if not self.config.virtual_keys or self._key is None or self._http is None:
+            return None
+        return VirtualKeys(self._http, self._base_url.removesuffix("/v1"), self._key, self._notes)
+
+
+class HttpConversation:
+    """The calls of one attempt, each counted by its meter."""
+
+    def __init__(self, config: ModelConfig, api: ModuleType, upstream: Upstream, meter: Meter) -> None:
+        self._config = config
+        self._api = api
+        self._upstream = upstream
+        self._pace = upstream.pace
+        self._meter = meter
+        self._latest_tokens = 0
+        self._latest_usd = upstream.pace.opening_usd
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Completion:
+        body = json.dumps(self._api.make_body(messages, tools, self._config)).encode()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._try(body)
+            except CallFailed as failure:
+                if failure.kind == "budget":  # the proxy keeps the same limit, and knows first what a call cost
+                    raise BudgetSpent("attempt", failure.message) from failure
+                delay = backoff(tries, failure.retry_after)
+                if not failure.again or tries > self._config.retries or delay > _LONGEST_WAIT:
+                    raise
+                logger.warning("%s; again in %.1f s", failure, delay)
+                if failure.kind == "model_limit" and failure.retry_after:
+                    self._pace.hold(failure.retry_after)
+                await anyio.sleep(delay)
+
+    async def _try(self, body: bytes) -> Completion:
+        estimate = self._latest_tokens or len(body) // _BYTES_PER_TOKEN
+        async with self._pace.slot(estimate) as taken:
+            try:
+                with self._meter.budget.reserving(self._latest_usd), anyio.fail_after(self._config.timeout):
+                    return await self._call(body, taken)
+            except TimeoutError as error:
+                limit = self._config.timeout
+                raise CallFailed("model_unavailable", f"the model did not answer in {limit:g} s", again=True) from error
+
+    async def _call(self, body: bytes, taken: Taken) -> Completion:
+        """Send a request. From then on the call counts, whatever becomes of it, unless it is plainly turned away."""
+        import httpx
+
+        usage = UNMETERED
+        try:
+            async with self._send(body) as response:
+                if response.status_code != httpx.codes.OK:
+                    usage = Usage()
+                    raise judge_status(response.status_code, response.headers, await response.aread())
+                document = await self._read(response)
+                usage = read_usage(document.get("usage"), response.headers, self._config.prices)
+                answer: ModelReply = self._api.read_document(document)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            usage = Usage()
+            raise CallFailed(
+                "model_unavailable", f"the model endpoint cannot be reached: {_describe(error)}", again=True
+            ) from error
+        except httpx.RequestError as error:
+            raise CallFailed(
+                "model_unavailable", f"the connection to the model broke: {_describe(error)}", again=True
+            ) from error
+        finally:
+            self._meter.add(usage)
+            taken.used = usage.tokens
+        if not self._latest_tokens:
+            self._pace.opening_usd = usage.known_cost_usd
+        self._latest_tokens, self._latest_usd = usage.tokens, usage.known_cost_usd
+        self._require_known_cost(usage)
+        return Completion(
+            message=answer.message,
+            text=answer.text,
+            tool_uses=answer.tool_uses,
+            usage=usage,
+            finish_reason=answer.finish_reason,
+            reasoning=answer.reasoning,
+            model=answer.model,
+        )
+
+    def _require_known_cost(self, usage: Usage) -> None:
+        """A limit in money that nothing can be counted against would be no limit."""
+        if usage.cost_usd is None and self._meter.budget.left_usd is not None and not self._config.virtual_keys:
+            raise Failed(
+                "budget",
+                "a limit in USD cannot be kept: the endpoint tells no cost, and model.prices is not set",
+            )
+
+    def _send(self, body: bytes) -> AbstractAsyncContextManager[httpx.Response]:
+        headers = {**self._upstream.headers, "Content-Type": "application/json"}
+        return self._upstream.http.stream(
+            "POST", self._upstream.base_url + self._api.PATH, content=body, headers=headers
+        )
+
+    async def _read(self, response: httpx.Response) -> Mapping[str, Any]:
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            stream = self._api.Stream()
+            async for line in response.aiter_lines():
+                event = chat.read_event(line)
+                if event is not None:
+                    stream.add(event)
+            return as_object(stream.document())
+        try:
+            return as_object(json.loads(await response.aread()))
+        except ValueError:
+            raise Garbled("it is no JSON") from None
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def create_chat(config: Config) -> ModelEndpoint:
+    return _create(config, chat)
+
+
+def create_responses(config: Config) -> ModelEndpoint:
+    return _create(config, responses)
+
+
+def _create(whole: Config, api: ModuleType) -> HttpModel:
+    config = whole.model
+    for wanted, example in (("name", "my-model"), ("base_url", "http://localhost:8000/v1")):
+        if not getattr(config, wanted):
+            raise ConfigError(
+                f"the agent asks a model: model.{wanted} is missing", hint=f"--set model.{wanted}={example}"
+            )
+    if config.virtual_keys and config.api_key_env is None:
+        raise ConfigError(
+            "model.virtual_keys needs model.api_key_env", hint="name the variable that holds the proxy's master key"
+        )
+    key = masking.read_secret(config.api_key_env, "model.api_key_env") if config.api_key_env else None
+    return HttpModel(config, api, key, whole.output.dir / _NOTES)

@@ -1,0 +1,36 @@
+"""What an answer of a model says, whichever API it came through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.domain.protocols import Message, ToolUse
+from evalkit.models.call_failures import CallFailed
+
+
+class Garbled(CallFailed):
+    """What came is no answer; the next try may bring one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "model_unavailable", f"the model endpoint sent something else than an answer: {reason}", again=True
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    message: Message
+    text: str
+    tool_uses: Sequence[ToolUse]
+    counted: Mapping[str, Any] | None
+    finish_reason: str = ""
+    reasoning: str = ""
+    model: str = ""
+
+
+def as_object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Garbled("it has another shape")
+    return value

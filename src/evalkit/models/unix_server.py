@@ -1,0 +1,80 @@
+"""A socket in the file system that serves connections as long as a context lasts."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from evalkit.system.sockets import address_of
+
+_BACKLOG = 256
+_BLOCK = 1 << 16
+
+
+class SocketStream:
+    """A connection. anyio's own for such sockets stumbles when it is cancelled as the other side hangs up."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        raw.setblocking(False)
+        self._raw = raw
+
+    async def receive(self) -> bytes:
+        """What came; nothing at the end."""
+        while True:
+            try:
+                return self._raw.recv(_BLOCK)
+            except BlockingIOError:
+                await anyio.wait_readable(self._raw)
+
+    async def send(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            try:
+                rest = rest[self._raw.send(rest) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._raw)
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+@asynccontextmanager
+async def serving(path: Path, serve: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[None]:
+    """Serve each connection to this path in a task of its own."""
+
+    async def serve_one(raw: socket.socket) -> None:
+        stream = SocketStream(raw)
+        try:
+            await serve(stream)
+        except OSError:
+            pass  # the other side is gone
+        finally:
+            stream.close()
+
+    async def accept(tasks: anyio.abc.TaskGroup) -> None:
+        while True:
+            await anyio.wait_readable(listener)
+            try:
+                tasks.start_soon(serve_one, listener.accept()[0])
+            except BlockingIOError:
+                continue
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        path.unlink(missing_ok=True)
+        with address_of(path) as address:
+            listener.bind(address)
+        path.chmod(0o666)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(accept, tasks)
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Runs as commands see them: executed, resumed, graded again, summarised."""

@@ -1,0 +1,209 @@
+"""What infer and resume have in common: the parts of a run, its execution, and the document at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from evalkit import console, logs, plugins, stdout
+from evalkit.agents.plugin_options import check_options
+from evalkit.benchmarks.task_folders import BUNDLED
+from evalkit.cli.signals import until_signal
+from evalkit.config import Config
+from evalkit.domain.budget import Budgets
+from evalkit.domain.planning import Step
+from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, Observer, RunScope
+from evalkit.domain.records import Instance, Recorded
+from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
+from evalkit.engine.scheduler import Run, Scheduler
+from evalkit.errors import DatasetError, EvalkitError, UsageError
+from evalkit.runs.missing_images import require_images
+from evalkit.runs.summarize import exit_code, summarize
+from evalkit.settings import Settings
+from evalkit.store import run_directory as directories
+from evalkit.store.journal import Journal
+from evalkit.store.run_directory import RunDirectory
+from evalkit.system import memory, scratch
+from evalkit.wording import first_few
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the config names, found and created."""
+
+    config: Config
+    benchmark: Benchmark
+    agent: Agent
+    critic: Critic
+
+
+def create_parts(config: Config, *, workspaces: bool = True) -> Parts:
+    benchmark = plugins.create("benchmarks", config.benchmark.name, config)
+    check_options(config.agent.name, plugins.load("agents", config.agent.name), config.agent.options)
+    agent = plugins.create("agents", config.agent.name, config, benchmark)
+    critic = plugins.load("critics", config.run.critic)
+    if workspaces:
+        plugins.load("workspaces", config.workspace_kind)
+    return Parts(config, benchmark, agent, critic)
+
+
+def load_instances(benchmark: Benchmark, config: Config) -> dict[str, Instance]:
+    """All instances of the data set."""
+    with plugins.blamed_on(f"the data set of {config.benchmark.name} cannot be loaded", DatasetError):
+        try:
+            instances = index_by_id(benchmark.load())
+        except SelectionError as error:
+            raise DatasetError(str(error)) from error
+        except OSError as error:
+            raise DatasetError(f"the data set of {config.benchmark.name} cannot be read: {error}") from error
+    if not instances:
+        raise DatasetError(f"the data set {config.benchmark.dataset or config.benchmark.name} has no instances")
+    return instances
+
+
+def select_instances(instances: Mapping[str, Instance], config: Config) -> dict[str, Instance]:
+    """Those that the config selects. A name that is a file stands for the names in it."""
+    wanted: list[str] = []
+    for name in config.benchmark.select:
+        wanted += _read_names(Path(name)) if name not in instances and _is_file(name) else [name]
+    try:
+        chosen = select(instances, wanted, config.benchmark.limit, config.benchmark.seed)
+    except SelectionError as error:
+        raise UsageError(str(error), hint="benchmark.select takes ids, regular expressions and files of ids") from error
+    if config.benchmark.shard is None:
+        return chosen
+    number, count = map(int, config.benchmark.shard.split("/"))
+    return take_shard(chosen, number, count)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # a long regular expression is no name of a file
+        return False
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"benchmark.select: {path} cannot be read: {error}") from error
+    return [name for name in names if name and not name.startswith("#")]
+
+
+def execute(
+    directory: RunDirectory,
+    parts: Parts,
+    settings: Settings,
+    instances: Mapping[str, Instance],
+    steps: Sequence[Step],
+    *,
+    recorded: Mapping[tuple[str, int], Recorded] | None = None,
+    spent_usd: float = 0.0,
+    spent_usd_on: Mapping[str, float] | None = None,
+    quiet: bool = False,
+) -> int:
+    """Take the steps, print the document of the run, and return the exit code. The run is being written to."""
+    budgets = _budgets(settings.config, spent_usd, spent_usd_on or {})
+    problem: EvalkitError | None = None
+    with ExitStack() as stack:
+        stack.enter_context(logs.written_to(directory.path / directories.LOG))
+        scratch.sweep_leftovers()
+        logs.logger.info("attempts to make: %d, at most %d at once", len(steps), settings.config.run.workers)
+        folder = stack.enter_context(scratch.folder())
+        watch = stack.enter_context(console.watch(len(steps), quiet=quiet))
+        run = _create_run(directory, parts, settings, budgets, watch, folder)
+        awaited = dict.fromkeys(step.instance_id for step in steps)
+        require_images(run.workspaces, [instances[name] for name in awaited], settings.config)
+        try:
+            work = partial(_execute, run, Scheduler(run, instances, steps, recorded))
+            signal_number = anyio.run(until_signal, work, watch.keep_fresh)
+        except EvalkitError as error:
+            problem, signal_number = error, None
+    document = _report(directory, problem, quiet=quiet)
+    return exit_code(document) if signal_number is None else 128 + signal_number
+
+
+def _create_run(
+    directory: RunDirectory, parts: Parts, settings: Settings, budgets: Budgets, observer: Observer, folder: Path
+) -> Run:
+    config = settings.config
+    scope = RunScope(directory.manifest.run_id, folder, hidden=_hidden_folders(directory, config))
+    return Run(
+        run_id=scope.run_id,
+        benchmark=parts.benchmark,
+        agent=parts.agent,
+        workspaces=plugins.create("workspaces", config.workspace_kind, config, scope),
+        store=directory,
+        journal=Journal(directory.append),
+        critic=parts.critic,
+        observer=observer,
+        scratch=folder / "jobs",
+        limits=config.limits,
+        pinned=_pinned_limits(settings),
+        workers=config.run.workers,
+        retries=config.run.retries,
+        network=config.workspace.network,
+        budgets=budgets,
+        grader_version=parts.benchmark.grader_version,
+        held=memory.Governor(config.run.memory_share, memory.available_memory()).held,
+    )
+
+
+def _budgets(config: Config, spent_usd: float, spent_usd_on: Mapping[str, float]) -> Budgets:
+    return Budgets(
+        run_usd=config.run.max_cost_usd,
+        instance_usd=config.run.max_instance_cost_usd,
+        attempt_usd=config.agent.max_cost_usd,
+        attempt_tokens=config.agent.max_tokens,
+        spent_usd=spent_usd,
+        spent_usd_on=spent_usd_on,
+    )
+
+
+def _report(directory: RunDirectory, problem: EvalkitError | None, *, quiet: bool) -> dict[str, Any]:
+    """Print the document of the run. What ended it early is raised, and has the document printed with it."""
+    document = {"run": str(directory.path), **summarize([directory])}
+    if problem is None:
+        stdout.emit(document)
+    if not quiet:
+        console.show_summary(document)
+    if problem is not None:
+        if unfinished := [*document["ids"]["error"], *document["ids"]["incomplete"]]:
+            problem.message += f"; not done: {first_few(unfinished)}"
+        problem.document = document
+        raise problem
+    return document
+
+
+async def _execute(run: Run, engine: Scheduler) -> None:
+    async with AsyncExitStack() as stack:
+        if isinstance(run.agent, Lasting):
+            await stack.enter_async_context(run.agent.lasting())
+        await engine.execute()
+
+
+def _hidden_folders(directory: RunDirectory, config: Config) -> tuple[Path, ...]:
+    """Where answers lie on this machine: the data set, and all runs."""
+    dataset = Path(config.benchmark.dataset) if config.benchmark.dataset else BUNDLED
+    folders = (directory.path.parent, dataset if dataset.is_dir() else dataset.parent)
+    return tuple(folder.resolve() for folder in folders if folder.is_dir())
+
+
+def _pinned_limits(settings: Settings) -> frozenset[str]:
+    """What a flag says holds for all instances; other settings yield to what a task asks for."""
+    keys = (
+        "timeouts.open",
+        "timeouts.solve",
+        "timeouts.collect",
+        "timeouts.grade",
+        "workspace.memory",
+        "workspace.cpus",
+    )
+    return frozenset(key.partition(".")[2] for key in keys if settings.origin[key].startswith("flag "))

@@ -1,0 +1,106 @@
+"""What a run is called and measures: its manifest, and what may not change when it is resumed."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evalkit import __version__
+from evalkit.agents.prompts import find_prompt
+from evalkit.config import Config
+from evalkit.domain.records import Instance
+from evalkit.domain.rows import timestamp
+from evalkit.domain.selection import fingerprint
+from evalkit.errors import ConfigError
+from evalkit.settings import Settings
+from evalkit.store.manifest import Manifest
+
+# A change of any other key (workers, time-outs, an endpoint's address) leaves the meaning of the numbers as it was.
+_MEASURED = (
+    "benchmark.name",
+    "benchmark.split",
+    "benchmark.exclude",
+    "benchmark.reference",
+    "agent.name",
+    "agent.command",
+    "agent.preset",
+    "agent.options",
+    "agent.prompt",
+    "agent.max_steps",
+    "agent.max_tokens",
+    "agent.max_cost_usd",
+    "agent.command_timeout",
+    "model.name",
+    "model.api",
+    "model.temperature",
+    "model.options",
+    "workspace.image",
+    "workspace.network",
+    "images.agent_source",
+)
+_CHOOSING = ("benchmark.select", "benchmark.limit", "benchmark.seed", "benchmark.shard")
+
+
+def name_run(given: str | None, config: Config) -> str:
+    """The name of a new run, which is that of its directory."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = given or f"{moment}-{config.benchmark.name}-{config.agent.name}-{secrets.token_hex(2)}"
+    if Path(name).name != name:
+        raise ConfigError(f"--run-id {name}: a name, not a path", hint="--run-dir says where runs are kept")
+    return name
+
+
+def make_manifest(run_id: str, settings: Settings, instances: Mapping[str, Instance]) -> Manifest:
+    config = settings.config
+    field_names = sorted({name for instance in instances.values() for name in instance.fields})
+    return Manifest(
+        run_id=run_id,
+        created_at=timestamp(),
+        versions={"evalkit": __version__, "python": platform.python_version()},
+        config=config.model_dump(mode="json"),
+        origin=settings.origin,
+        given=settings.given,
+        dataset=describe_dataset(config, instances),
+        prompt_sha256=hash_prompt(config),
+        instance_ids=list(instances),
+        fields={name: [each.fields.get(name, "") for each in instances.values()] for name in field_names},
+    )
+
+
+def describe_dataset(config: Config, instances: Mapping[str, Instance]) -> dict[str, Any]:
+    return {
+        "name": config.benchmark.dataset or "bundled",
+        "split": config.benchmark.split,
+        "sources": sorted({each.source for each in instances.values()} - {""}),
+        "fingerprint": fingerprint(instances.values()),
+    }
+
+
+def hash_prompt(config: Config) -> str | None:
+    prompt = find_prompt(config)
+    return None if prompt is None else prompt.sha256
+
+
+def find_changes(manifest: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
+    """The measured keys whose value is another one now: what it was, and what it is."""
+    now = config.model_dump(mode="json")
+    changes = {key: (_look_up(manifest.config, key), _look_up(now, key)) for key in _MEASURED}
+    changes = {key: (before, after) for key, (before, after) in changes.items() if before != after}
+    if "agent.prompt" not in changes and manifest.prompt_sha256 != (digest := hash_prompt(config)):
+        changes["agent.prompt"] = (f"sha256:{manifest.prompt_sha256}", f"sha256:{digest}")
+    return changes
+
+
+def chooses_otherwise(manifest: Manifest, config: Config) -> bool:
+    """Whether the config selects other instances than it did when the run began."""
+    now = config.model_dump(mode="json")
+    return any(_look_up(manifest.config, key) != _look_up(now, key) for key in _CHOOSING)
+
+
+def _look_up(config: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    return config.get(section, {}).get(name)

@@ -1,0 +1,44 @@
+"""The images that instances run in: found or built, before the first instance starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import anyio
+
+from evalkit.config import Config
+from evalkit.domain.protocols import Workspaces
+from evalkit.domain.records import Instance
+from evalkit.errors import ImagesMissing
+from evalkit.wording import first_few
+
+
+def provide_images(
+    config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool
+) -> dict[str, Instance]:
+    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
+    builds = config.images.agent_source is not None or any(each.build for each in instances.values())
+    if config.workspace_kind != "docker" or not builds:
+        return dict(instances)
+    from evalkit.runs.provision import provide  # asks registries and starts builders
+
+    return provide(config, instances, build=build, quiet=quiet)
+
+
+def require_images(workspaces: Workspaces, instances: Sequence[Instance], config: Config) -> None:
+    """All images before the first instance: what is missing is said once, rather than found out 500 times."""
+    missing = anyio.run(workspaces.missing_images, instances)
+    if missing:
+        named = first_few([f"{image} ({reason})" for image, reason in missing.items()])
+        problem = ImagesMissing(
+            f"{len(missing)} of the images that the instances need cannot be had: {named}",
+            hint=f"{_how_to_get_images(config, instances)}, then run the same command again",
+        )
+        problem.document = {"missing_images": dict(missing)}
+        raise problem
+
+
+def _how_to_get_images(config: Config, instances: Sequence[Instance]) -> str:
+    if config.images.agent_source is None and all(each.build is None for each in instances):
+        return "build, load or push them"
+    return "add --build-missing, or run `evalkit build-images`"

@@ -1,0 +1,79 @@
+"""The summary document of runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from evalkit import console
+from evalkit.domain.planning import Attempts
+from evalkit.domain.summary import RunFacts, Tally
+from evalkit.errors import ExitCode, UsageError
+from evalkit.store.listing import list_runs
+from evalkit.store.manifest import FILE as MANIFEST
+from evalkit.store.rows import Unreadable
+from evalkit.store.run_directory import RunDirectory, find_run
+
+if TYPE_CHECKING:
+    from evalkit.store.foreign import ForeignRun
+
+AnyRun: TypeAlias = "RunDirectory | ForeignRun"
+
+_ACCEPTED = (
+    f"a run of evalkit is a folder with {MANIFEST}; of other tools, name a folder with preds.json or output.jsonl, one"
+    " of logs like logs/run_evaluation/RUN, a file of predictions, or a report"
+)
+
+
+def open_run(named: str | None, output: Path) -> AnyRun:
+    """A run of ours, or of another tool where the name is a place of one."""
+    if named is not None and os.path.exists(named) and not os.path.exists(Path(named) / MANIFEST):  # noqa: PTH110  # any name
+        from evalkit.store.foreign import open_foreign  # few runs are those of other tools
+
+        foreign = open_foreign(Path(named))
+        if foreign is not None:
+            return foreign
+        if not list_runs(Path(named)) and not (output / named / MANIFEST).is_file():
+            raise UsageError(f"{named} is no run", hint=_ACCEPTED)
+    return RunDirectory.open(find_run(named, output))
+
+
+def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str, Any]:
+    """The numbers of one or more runs. What cannot be counted is named in the document and on standard error."""
+    tally = Tally([facts_of(directory) for directory in directories])
+    unreadable: list[Unreadable] = []
+    for index, directory in enumerate(directories):
+        for batch in directory.batches():
+            rows = [row for row in batch if not isinstance(row, Unreadable)]
+            tally.add(rows, index)
+            if len(rows) < len(batch):
+                unreadable += [row for row in batch if isinstance(row, Unreadable)]
+    for each in unreadable:
+        console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
+    unknown = sorted(tally.ledger.unknown_ids)
+    for name in unknown:
+        console.say(f"evalkit: results of {name!r} are not counted: no run has this instance")
+    return tally.summary(by=by) | {
+        "unreadable": [{"file": each.file, "line": each.line, "reason": each.reason} for each in unreadable],
+        "unknown_ids": unknown,
+    }
+
+
+def exit_code(document: Mapping[str, Any]) -> ExitCode:
+    """What the summary of runs says about them as a whole."""
+    unfinished = document["buckets"]["error"] + document["buckets"]["incomplete"]
+    return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE
+
+
+def facts_of(directory: AnyRun) -> RunFacts:
+    if not isinstance(directory, RunDirectory):
+        return directory.facts
+    manifest = directory.manifest
+    return RunFacts(str(directory.path), manifest.instance_ids, attempts_of(manifest.config), manifest.fields)
+
+
+def attempts_of(config: Mapping[str, Any]) -> Attempts:
+    """What a recorded config says about attempts."""
+    return Attempts(config["run"]["attempts"], config["run"]["stop_on"])

@@ -1,0 +1,180 @@
+"""One run on disk: its manifest, its results, and one folder for each attempt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalkit.domain.planning import Ledger
+from evalkit.domain.rows import Row, RowPatch
+from evalkit.errors import EvalkitError, StoreError, UsageError
+from evalkit.store import manifest as manifests
+from evalkit.store.folders import name_folders
+from evalkit.store.listing import list_runs
+from evalkit.store.locks import exclusive
+from evalkit.store.manifest import Manifest
+from evalkit.store.rows import RowFile, Unreadable, encode_row, read_batches, read_rows
+
+if TYPE_CHECKING:
+    from evalkit.domain.records import Result
+
+RESULTS = "results.jsonl"
+LOG = "run.log"
+_LOCK = "run.lock"
+
+
+class RunDirectory:
+    """A run that can be read by anyone at any time, and written to by one process."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._folders = name_folders(manifest.instance_ids)
+        self._results: RowFile | None = None
+
+    @classmethod
+    def create(
+        cls, path: Path, manifest: Manifest, fill: Callable[[RunDirectory], None] = lambda _run: None
+    ) -> RunDirectory:
+        """Make the directory of a run. It is a run once all that `fill` puts there is there."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not _never_began(path):
+                raise UsageError(
+                    f"{path} exists already", hint=f"finish it with `evalkit resume {path}`, or name another run"
+                ) from None
+        except OSError as error:
+            raise EvalkitError(f"cannot make the run directory {path}: {error.strerror}") from error
+        run = cls(path, manifest)
+        fill(run)
+        run.save()
+        manifests.sync_folder(path.parent)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        return cls(path, Manifest.read(path))
+
+    def save(self) -> None:
+        try:
+            self.manifest.write(self.path)
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path / manifests.FILE}: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Remove a run in which nothing happened."""
+        if not (self.path / RESULTS).stat().st_size:
+            shutil.rmtree(self.path)
+
+    def adopt(self, manifest: Manifest) -> None:
+        """Go on with a manifest that has more instances or accepted changes; `save` makes it durable."""
+        self.manifest = manifest
+        self._folders = name_folders(manifest.instance_ids)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the one process that writes to this run."""
+        with exclusive(
+            self.path / _LOCK, hint="wait for it to end, or stop it; `evalkit aggregate` reads the run meanwhile"
+        ):
+            try:
+                self._results = RowFile(self.path / RESULTS)
+            except OSError as error:
+                raise StoreError(f"cannot open {self.path / RESULTS}: {error.strerror}") from error
+            manifests.sync_folder(self.path)
+            try:
+                yield
+            finally:
+                self._results.close()
+                self._results = None
+
+    def append(self, results: Sequence[Result]) -> None:
+        """Make results durable: all of them, or none."""
+        assert self._results is not None, "append outside of writing()"
+        self._results.append(b"".join(map(encode_row, results)))
+
+    def rows(self) -> Iterator[Row | Unreadable]:
+        return read_rows(self.path / RESULTS)
+
+    def batches(self) -> Iterator[Sequence[Row | Unreadable]]:
+        return read_batches(self.path / RESULTS)
+
+    def ledger(self) -> Ledger:
+        ledger = Ledger.of(self.manifest.instance_ids)
+        for row in self.rows():
+            if isinstance(row, Row):
+                ledger.record(row)
+        return ledger
+
+    def find_patch(self, patch: RowPatch) -> Path:
+        """Where the patch of a row is: where the row says, unless a later try of its attempt has moved it aside."""
+        path = self.path / patch.path
+        earlier = sorted(path.parent.parent.glob(f"{path.parent.name}.try-*"))
+        places = [path, *(folder / path.name for folder in reversed(earlier))]
+        return next((place for place in places if _is_patch(place, patch)), path) if earlier else path
+
+    def artifacts(self, instance_id: str, attempt: int) -> str:
+        """Where the files of an attempt are, as its row says: relative to the run."""
+        return f"instances/{self._folders[instance_id]}/attempt-{attempt}"
+
+    def attempt_folder(self, instance_id: str, attempt: int) -> Path:
+        return self.path / self.artifacts(instance_id, attempt)
+
+    def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path:
+        """An empty folder for a try. What an earlier try left there is kept beside it."""
+        folder = self.attempt_folder(instance_id, attempt)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number = 1
+            while (earlier := folder.with_name(f"{folder.name}.try-{number}")).exists():
+                number += 1
+            folder.rename(earlier)
+            folder.mkdir()
+        return folder
+
+
+def _is_patch(path: Path, patch: RowPatch) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == patch.sha256
+    except OSError:
+        return False
+
+
+def _never_began(path: Path) -> bool:
+    """Whether all that is there is what a crash leaves of a run that was being made."""
+    return path.is_dir() and all(entry.name.startswith(f".{manifests.FILE}.") for entry in path.iterdir())
+
+
+def find_run(named: str | None, output: Path) -> Path:
+    """The directory of a run: by its path, by its id under `output`, or the newest one there."""
+    if named is None:
+        return _newest(output, f"there is no run in {output}")
+    try:
+        return _find(named, output)
+    except OSError as error:  # such as a name longer than any file's
+        raise UsageError(f"there is no run {named}: {error.strerror}") from error
+
+
+def _find(named: str, output: Path) -> Path:
+    for candidate in (Path(named), output / named):
+        if os.path.isfile(candidate / manifests.FILE):  # noqa: PTH113  # takes names of any length
+            return candidate
+    if os.path.isdir(named):  # noqa: PTH112  # likewise
+        return _newest(Path(named), f"{named} is no run: it has no {manifests.FILE}")
+    raise UsageError(f"there is no run {named}", hint=f"runs are kept in {output}; see `ls {output}`")
+
+
+def _newest(output: Path, otherwise: str) -> Path:
+    runs = list_runs(output)
+    if not runs:
+        raise UsageError(otherwise, hint="start one with `evalkit infer`, or name a run directory")
+    return runs[-1]

@@ -1,0 +1,183 @@
+"""Temporary folders and processes that end with this process, even if it is killed.
+
+A process keeps its temporary files in one folder, named after its pid and start time. A guard, a shell that waits on a
+pipe, notices the end of the process: if that end was not orderly, it sweeps what was left. Should the guard be killed
+too, or its process before it had one, the next command sweeps.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+
+_SWEEPS = 20
+TOKEN_VARIABLE = "EVALKIT_RUN_TOKEN"  # noqa: S105  # a name, no secret
+_NAME = re.compile(r"evalkit-(\d+)-(\d+)-\w+")
+_GUARD = 'read -r word || exec "$0" -m evalkit.system.scratch "$@"'
+
+
+@contextmanager
+def folder(parent: Path | None = None) -> Iterator[Path]:
+    """A private folder that is gone afterwards. Its name is the token that processes started for it carry."""
+    prefix = f"evalkit-{os.getpid()}-{start_time(os.getpid())}-"
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    guard = _start_guard(path)
+    try:
+        yield path
+    finally:
+        remove(path)
+        if guard is not None and guard.stdin is not None:
+            with suppress(OSError):
+                guard.stdin.write(b"done\n")
+                guard.stdin.close()
+            guard.wait()
+
+
+def _start_guard(path: Path) -> subprocess.Popen[bytes] | None:
+    try:
+        return subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, sys.executable, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+    except OSError:
+        return None
+
+
+def remove(path: Path) -> None:
+    """Remove a tree although somebody made its folders read-only, or is just dying in it."""
+    for _ in range(5):
+        try:
+            shutil.rmtree(path, onerror=_make_writable)
+        except RecursionError:  # folders a thousand deep, which Python does not go down
+            subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
+        if not path.exists():
+            return
+
+
+def _make_writable(function: object, name: str, _error: object) -> None:
+    with suppress(OSError):
+        Path(name).parent.chmod(0o700)
+        if function is os.scandir or function is os.open or function is os.lstat:
+            Path(name).chmod(0o700)
+            return
+        Path(name).unlink()
+
+
+def sweep_leftovers() -> list[Path]:
+    """Remove the folders, and end the processes, of evalkit processes that are no more."""
+    usual = Path(tempfile.gettempdir())
+    parents = {usual, find_roomy_parent() or usual}
+    swept = []
+    for path in chain.from_iterable(parent.glob("evalkit-*") for parent in parents):
+        match = _NAME.fullmatch(path.name)
+        if match and _is_ours(path) and start_time(int(match[1])) != match[2]:
+            sweep(path)
+            swept.append(path)
+    return swept
+
+
+def sweep(path: Path) -> None:
+    for _ in range(_SWEEPS):  # what starts others while it is looked for is found the next time
+        found = processes_of(path)
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            break
+    remove(path)
+
+
+def processes_of(path: Path) -> list[int]:
+    """The processes that carry this folder's name as their token, and daemons that work or have files open in it.
+
+    What has dropped all of these cannot be told from other programs. Whoever looks at the folder from a terminal is
+    none of its processes.
+    """
+    return [*processes_with(f"{TOKEN_VARIABLE}={path.name}"), *_daemons_in(path)]
+
+
+def _daemons_in(path: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            links = (process / "cwd", *(process / "fd").iterdir())
+            if not _has_terminal(process) and any(_leads_into(link, path) for link in links):
+                found.append(int(process.name))
+    return found
+
+
+def _leads_into(link: Path, path: Path) -> bool:
+    try:
+        return link.readlink().is_relative_to(path)
+    except OSError:  # it was just closed
+        return False
+
+
+def _has_terminal(process: Path) -> bool:
+    return (process / "stat").read_text().rpartition(")")[2].split()[4] != "0"
+
+
+def processes_with(entry: str) -> list[int]:
+    """The processes that were started with this entry in their environment."""
+    wanted = os.fsencode(entry)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def is_in_memory(path: Path) -> bool:
+    """Whether files there take memory, as on a tmpfs."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return False
+    kinds = {os.fsdecode(_unescape(place)): kind for _, place, kind, *_ in map(str.split, mounts)}
+    place = next((str(each) for each in (path.resolve(), *path.resolve().parents) if str(each) in kinds), "/")
+    return kinds.get(place) in ("tmpfs", "ramfs")
+
+
+def _unescape(place: str) -> bytes:
+    """A path as the kernel writes it: blanks and backslashes are octal numbers."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), os.fsencode(place))
+
+
+def find_roomy_parent() -> Path | None:
+    """Where large temporary files belong: the temp directory, or another one if that is in memory, or None."""
+    candidates = (Path(tempfile.gettempdir()), Path("/var/tmp"))  # noqa: S108  # a private folder is made in it
+    usable = (each for each in candidates if os.access(each, os.W_OK | os.X_OK) and not is_in_memory(each))
+    return next(usable, None)
+
+
+def _is_ours(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid()
+    return False
+
+
+def start_time(pid: int) -> str:
+    """When a process started, in the kernel's ticks: tells it from a later one with the same pid."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "0"
+    return stat.rpartition(")")[2].split()[19]
+
+
+if __name__ == "__main__":
+    sweep(Path(sys.argv[1]))

@@ -1,0 +1,205 @@
+"""The container's door to the model: its one way out, although it has no network.
+
+A small program inside listens on the container's loopback, and hands what it hears to us through the engine, by its own
+input and output. So a remote engine serves as well as a local one; no network, port or mount has to be made, or swept;
+and whoever speaks is known by the container. When evalkit ends, so does the program's input, and with it the program.
+
+It is run by a Python of the image, the one that build-images brought, or Perl: one of these an image must have.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteStream, TaskStatus
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from evalkit.containers.connection import Exchange, Unreachable
+from evalkit.containers.output import STDERR, Frames
+from evalkit.domain.failures import Failed, unwrap
+from evalkit.logs import logger
+from evalkit.system.sockets import address_of
+
+_HEAD = struct.Struct("!II")
+_BLOCK = 1 << 16
+_LARGEST_FRAME = 1 << 20
+_MOST_WAITING = 64 << 20
+_READY_SECONDS = 60.0
+_TRIES = 20
+_PAUSE = 0.1
+_INSIDE = Path(__file__).with_name("model_port_inside.py")
+_START = """
+for python in /opt/evalkit-agent/venv/bin/python3 python3; do
+  "$python" -I -c 'from __future__ import annotations' 2>/dev/null && exec "$python" -I -c "$1" "$3"
+done
+command -v perl >/dev/null && exec perl -e "$2" "$3"
+echo 'the image has neither Python 3.7 nor Perl, and one of them has to open the door to the model' >&2
+exit 127
+"""
+_GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+
+Begin = Callable[[Sequence[str]], Awaitable[Exchange]]
+"""Starts a command in the container, with its input open."""
+
+
+class _Ended(Exception):
+    """The program inside is no more, or speaks nonsense."""
+
+
+@dataclass(slots=True)
+class ModelPort:
+    """From a container to a socket of this machine, where the model is served to one attempt."""
+
+    begin: Begin
+    socket: Path
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Mapping[str, str]]:
+        """As long as this lasts, the model can be asked; gives the variables that say where."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                port = await tasks.start(self._keep_open)
+                yield {"EVALKIT_MODEL_URL": f"http://127.0.0.1:{port}/v1"}
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise unwrap(group) from group
+
+    async def _keep_open(self, *, task_status: TaskStatus[int]) -> None:
+        """Start the program again, on the same port, should somebody inside have ended it."""
+        port = 0
+        for _ in range(_TRIES):
+            conversation = await self.begin(_command(port))
+            passage = _Passage(conversation, self.socket)
+            try:
+                opened_at = await passage.meet()
+                if not port:
+                    port = opened_at
+                    task_status.started(port)
+                if port == opened_at:
+                    await passage.serve()
+            finally:
+                await conversation.aclose()
+            if not port:
+                raise Failed("setup", f"the model cannot be reached from the container: {passage.complaint}")
+            logger.warning("the door to the model was closed from inside, and is opened again: %s", passage.complaint)
+            await anyio.sleep(_PAUSE)
+        raise Failed("agent", f"something in the container keeps the door to the model closed: {passage.complaint}")
+
+
+def _command(port: int) -> tuple[str, ...]:
+    programs = [_INSIDE.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".py", ".pl")]
+    return ("/bin/sh", "-c", _START, "sh", *programs, str(port))
+
+
+@dataclass(slots=True)
+class _Passage:
+    """What goes through one conversation with the program inside: any number of connections."""
+
+    conversation: Exchange
+    socket: Path
+    _frames: Frames = field(default_factory=Frames)
+    _received: bytearray = field(default_factory=bytearray)
+    _complaint: bytearray = field(default_factory=bytearray)
+    _speaking: anyio.Lock = field(default_factory=anyio.Lock)
+    _open: dict[int, MemoryObjectSendStream[bytes]] = field(default_factory=dict)
+    _waiting: int = 0
+
+    @property
+    def complaint(self) -> str:
+        return self._complaint.decode("utf-8", "replace").strip() or "it says nothing"
+
+    async def meet(self) -> int:
+        """The port that it listens on, which is the first thing that it says; 0 if it does not come up."""
+        with anyio.move_on_after(_READY_SECONDS), suppress(_Ended, ValueError):
+            _, payload = await self._next_frame()
+            return int(payload)
+        return 0
+
+    async def serve(self) -> None:
+        """Until the program inside ends."""
+        async with anyio.create_task_group() as tasks:
+            with suppress(_Ended):
+                while True:
+                    number, payload = await self._next_frame()
+                    if number not in self._open and payload:
+                        self._open[number], receiver = anyio.create_memory_object_stream[bytes](math.inf)
+                        tasks.start_soon(self._connect, number, receiver)
+                    self._hand_on(number, payload)
+            tasks.cancel_scope.cancel()
+
+    def _hand_on(self, number: int, payload: bytes) -> None:
+        """Never wait for one connection, since the others wait with us; what piles up too high is cut off."""
+        sender = self._open.get(number)
+        if sender is None:
+            return
+        if not payload or self._waiting + len(payload) > _MOST_WAITING:
+            sender.close()
+            return
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            sender.send_nowait(payload)
+            self._waiting += len(payload)
+
+    async def _connect(self, number: int, receiver: MemoryObjectReceiveStream[bytes]) -> None:
+        """One connection, until the model's side ends it."""
+        try:
+            with suppress(*_GONE):
+                with address_of(self.socket) as address:
+                    connected = await anyio.connect_unix(address)
+                async with connected as stream, anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._send_up, receiver, stream)
+                    await self._send_down(number, stream)
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._open.pop(number).close()
+            self._waiting -= sum(len(payload) for payload in _rest_of(receiver))
+            receiver.close()
+        with suppress(Unreachable):
+            await self._say(number, b"")
+
+    async def _send_up(self, receiver: MemoryObjectReceiveStream[bytes], stream: ByteStream) -> None:
+        with suppress(*_GONE):
+            async for payload in receiver:
+                self._waiting -= len(payload)
+                await stream.send(payload)
+            await stream.send_eof()
+
+    async def _send_down(self, number: int, stream: ByteStream) -> None:
+        with suppress(*_GONE, Unreachable):
+            while True:
+                await self._say(number, await stream.receive(_BLOCK))
+
+    async def _say(self, number: int, payload: bytes) -> None:
+        async with self._speaking:
+            await self.conversation.send(_HEAD.pack(number, len(payload)) + payload)
+
+    async def _next_frame(self) -> tuple[int, bytes]:
+        while True:
+            if len(self._received) >= _HEAD.size:
+                number, length = _HEAD.unpack_from(self._received)
+                if length > _LARGEST_FRAME:
+                    raise _Ended
+                end = _HEAD.size + length
+                if len(self._received) >= end:
+                    payload = bytes(self._received[_HEAD.size : end])
+                    del self._received[:end]
+                    return number, payload
+            data = await self.conversation.receive()
+            if not data:
+                raise _Ended
+            for stream, part in self._frames.feed(data):
+                (self._complaint if stream == STDERR else self._received).extend(part)
+                del self._complaint[:-_BLOCK]
+
+
+def _rest_of(receiver: MemoryObjectReceiveStream[bytes]) -> list[bytes]:
+    rest = []
+    with suppress(anyio.WouldBlock, anyio.EndOfStream):
+        while True:
+            rest.append(receiver.receive_nowait())
+    return rest

@@ -1,0 +1,144 @@
+"""The supervisor: the process that a container lives by, and that does inside what no call to the engine can.
+
+A shell that reads words from its input, which is a connection that we hold. When evalkit ends, however it ends, the
+kernel closes that connection, the engine closes the shell's input, the shell ends, and the container with it: without
+a heartbeat, a thread or a poll, and through a remote engine too. Should the engine not notice (it was restarted with
+its containers kept alive), the shell's own time limit is the second line.
+
+It kills all processes by one system call and without a new process, so neither a fork bomb nor a full process table
+keeps it from that, and it reads the kernel's count of processes that were killed for lack of memory. Its script comes
+by the same input and not as an argument, because an agent's `pkill -f` looks at arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import anyio
+
+from evalkit.containers.connection import Exchange, Unreachable
+from evalkit.containers.output import Frames
+
+COMMAND = ("/bin/sh",)
+_ROUNDS = 10
+_MOST = 256
+
+_SCRIPT = """
+reply() {
+  kills=
+  for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+    [ -r $file ] && while read -r key value; do [ "$key" = oom_kill ] && kills=$value; done <$file
+  done
+  echo "$1 ${kills:-0} $2"
+}
+limit() { { sleep LIFETIME && kill -KILL $$; } </dev/null >/dev/null 2>&1 & }
+end_all() { while kill -KILL -1; do wait; done; limit; }
+end_session() {
+  session=$1 rounds=ROUNDS
+  kill -KILL -$session
+  while [ $rounds -gt 0 ]; do
+    rounds=$((rounds - 1)) found=
+    set -- /proc/[0-9]*/stat
+    [ $# -gt MOST ] && break
+    for file; do
+      read -r line <$file || continue
+      set -- ${line##*) }
+      if [ "$4" = $session ] && [ "$1" != Z ]; then
+        file=${file#/proc/}
+        kill -KILL ${file%/stat}
+        found=yes
+      fi
+    done
+    [ "$found" ] || return
+  done
+  end_all
+}
+umask 022
+mkdir -p FOLDERS
+cd -P WORK
+work=$PWD
+cd /
+limit
+reply 0 "$work"
+while read -r number word argument; do
+  case $word in
+    end_all) end_all ;;
+    end_session) end_session "$argument" ;;
+  esac
+  reply "$number"
+done
+exit
+"""
+
+
+class SupervisorGone(Exception):
+    """The supervisor does not answer: its container has ended, or is about to."""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Our end of the conversation."""
+
+    _conversation: Exchange
+    _frames: Frames = field(default_factory=Frames)
+    _received: bytearray = field(default_factory=bytearray)
+    _numbers: count[int] = field(default_factory=lambda: count(1))
+    _asking: anyio.Lock = field(default_factory=anyio.Lock)
+
+    async def begin(self, *, folders: Sequence[str], work: str, lifetime: float) -> str:
+        """Bring it up, with these folders made; returns where the work folder really is."""
+        values = {
+            "ROUNDS": str(_ROUNDS),
+            "MOST": str(_MOST),
+            "LIFETIME": str(round(lifetime)),
+            "FOLDERS": shlex.join(folders),
+            "WORK": shlex.quote(work),
+        }
+        await self._send(re.sub("|".join(values), lambda name: values[name[0]], _SCRIPT))
+        _, _, place = (await self._line()).split(" ", 2)
+        return place
+
+    async def end_all(self) -> None:
+        """Kill everything else in the container; returns once it is all gone."""
+        await self._ask("end_all")
+
+    async def end_session(self, leader: int) -> None:
+        """Kill a process and all that stayed in its session; everything, if it breeds faster than it dies."""
+        await self._ask(f"end_session {leader}")
+
+    async def count_kills(self) -> int:
+        """How many processes the kernel has killed so far because memory ran out."""
+        return await self._ask("count")
+
+    async def aclose(self) -> None:
+        await self._conversation.aclose()
+
+    async def _ask(self, request: str) -> int:
+        async with self._asking:
+            number = str(next(self._numbers))
+            await self._send(f"{number} {request}\n")
+            while True:
+                answered, kills, *_ = (await self._line()).split(" ")
+                if answered == number:  # an earlier question may have been given up
+                    return int(kills)
+
+    async def _send(self, text: str) -> None:
+        try:
+            await self._conversation.send(text.encode())
+        except Unreachable as error:
+            raise SupervisorGone from error
+
+    async def _line(self) -> str:
+        while b"\n" not in self._received:
+            data = await self._conversation.receive()
+            if not data:
+                raise SupervisorGone
+            for _, payload in self._frames.feed(data):
+                self._received += payload
+        line, _, rest = bytes(self._received).partition(b"\n")
+        self._received[:] = rest
+        return line.decode("utf-8", "surrogateescape")

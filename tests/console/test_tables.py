@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+from evalkit.console.tables import render
+
+DOCUMENT: dict[str, Any] = {
+    "runs": ["runs/a b"],
+    "total": 20,
+    "buckets": {"resolved": 10, "unresolved": 6, "ungraded": 0, "empty": 0, "timeout": 1, "error": 2, "incomplete": 1},
+    "resolve_rate": {"value": 0.5, "low": 0.299, "high": 0.701, "confidence": 0.95, "method": "wilson"},
+    "pass_at": {"1": 0.5, "2": 0.61},
+    "failures": {"engine": 1, "oom": 4},
+    "groups": {},
+    "usage": {"llm_calls": 31, "input_tokens": 1_234_567, "cached_tokens": 0, "output_tokens": 890, "cost_usd": 1.5},
+    "seconds": {"total": 7300.0, "p50": 31.25, "p95": 400.0},
+    "ids": {"error": ["x", "y"], "incomplete": ["z"]},
+}
+
+
+def lines(document: dict[str, Any], columns: int = 80, *, styled: bool = False) -> list[str]:
+    text = render(document, columns=columns, styled=styled)
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_draws_the_numbers_of_a_run() -> None:
+    drawn = lines(DOCUMENT)
+    assert drawn[0].startswith("resolved 10 50.0% ###")
+    assert "total 20" in drawn
+    assert "resolve rate 50.0%, 95% interval 29.9% to 70.1%" in drawn
+    assert "pass@k 1: 50.0% 2: 61.0%" in drawn
+    assert "failures 4 oom, 1 engine" in drawn
+    assert "usage 31 calls, 1.2 M tokens in, 890 out, $1.50" in drawn
+    assert "time half within 31.2s, 95% within 6m40s, 2h01m in all" in drawn
+    assert not any(line.startswith(("ungraded", "next")) for line in drawn)
+
+
+def test_off_a_terminal_it_is_plain_ascii_that_fits() -> None:
+    text = render(DOCUMENT | {"run": "runs/a b"}, columns=80, styled=False)
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_names_what_to_type_next() -> None:
+    assert "next evalkit resume 'runs/a b'" in lines(DOCUMENT | {"run": "runs/a b"})
+    done = DOCUMENT | {"run": "runs/a", "ids": {"error": [], "incomplete": []}}
+    assert "next evalkit aggregate runs/a --format table" in lines(done)
+
+
+def test_names_the_groups_the_largest_first() -> None:
+    groups = {"repo": {"[b]": {"total": 1, "resolved": 0}, "django": {"total": 8, "resolved": 6}}}
+    drawn = lines(DOCUMENT | {"groups": groups})
+    assert drawn[-3:] == ["by repo resolved of", "django 6 8 75.0%", "[b] 0 1 0.0%"]
+
+
+def test_no_time_is_told_where_none_was_taken() -> None:
+    untimed = {**DOCUMENT, "seconds": {"total": 0.0, "p50": 0.0, "p95": 0.0}}
+    assert any(line.startswith("time half") for line in lines(DOCUMENT))
+    assert not any(line.startswith("time half") for line in lines(untimed))
+
+
+def test_a_run_of_nothing_can_be_drawn() -> None:
+    empty = DOCUMENT | {
+        "total": 0,
+        "buckets": dict.fromkeys(DOCUMENT["buckets"], 0),
+        "resolve_rate": DOCUMENT["resolve_rate"] | {"value": None},
+        "pass_at": {},
+        "failures": {},
+        "usage": {"llm_calls": 0, "input_tokens": 0, "output_tokens": 0, "cost_usd": None},
+        "seconds": {"total": 0.0, "p50": None, "p95": None},
+    }
+    assert lines(empty) == ["total 0"]

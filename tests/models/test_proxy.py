@@ -1,0 +1,206 @@
+"""The forwarder between a client that knows no key and a real endpoint, on both event loops."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from anyio.abc import ByteStream
+
+from evalkit import masking
+from evalkit.config import Config
+from evalkit.domain.budget import Budget
+from evalkit.domain.records import Instance, Job, Meter, Usage
+from evalkit.models.endpoint import create_chat
+from evalkit.models.proxy import Counter
+from evalkit.system.sockets import address_of
+from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
+from patience import eventually
+
+pytestmark = pytest.mark.anyio
+KEY = "sk-upstream-012345"
+TOKENS = Tokens(input=100, cached=40, output=20, reasoning=5)
+COUNTED = {"input_tokens": 100, "cached_tokens": 40, "output_tokens": 20, "reasoning_tokens": 5}
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@asynccontextmanager
+async def door(
+    server: ModelServer, meter: Meter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **model: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
+    monkeypatch.setenv("UPSTREAM_KEY", KEY)
+    given = {"name": "the-model", "base_url": server.base_url, "api_key_env": "UPSTREAM_KEY", **model}
+    config = Config.model_validate({"model": given})
+    endpoint = create_chat(config)
+    instance = Instance(id="one", statement="s")
+    job = Job(run_id="r", instance=instance, attempt=1, folder=tmp_path, scratch=tmp_path, limits=config.limits)
+    socket = tmp_path / "model.sock"
+    async with endpoint.lasting(), endpoint.forwarding(job, meter, socket) as forwarding:
+        transport = httpx.AsyncHTTPTransport(uds=str(socket))
+        async with httpx.AsyncClient(transport=transport, base_url="http://door/v1") as client:
+            yield client, forwarding
+    masking._known.clear()
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    return {"model": "a-dearer-one", "messages": [{"role": "user", "content": "hi"}], **changes}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses", "/messages?beta=true"])
+async def test_the_key_is_put_in_and_what_is_used_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
+) -> None:
+    meter = Meter()
+    reply = Reply("a rather long answer", [ToolCall("x", {"a": 1})], tokens=TOKENS, cost_usd=0.5)
+    with ModelServer(in_turn(reply), keys=[KEY], cost_style="openrouter") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+            for _ in range(2):
+                headers = {"Authorization": "Bearer made-up"}
+                answer = await client.post(path, json=question(stream=stream), headers=headers)
+                assert answer.status_code == 200
+                assert "rather" in answer.text.replace('"}}]}\n\ndata: ', "") or stream
+        assert {call.request.key for call in server.calls} == {KEY}
+        assert {call.request.body["model"] for call in server.calls} == {"the-model"}
+    counted = COUNTED | ({"reasoning_tokens": 0} if "messages" in path else {})  # which that API does not tell
+    assert meter.usage == Usage(llm_calls=2, cost_usd=1.0, **{name: 2 * number for name, number in counted.items()})
+
+
+async def test_only_the_model_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelServer(in_turn(Reply("x")), keys=[KEY], master_key=KEY) as server:
+        async with door(server, Meter(), tmp_path, monkeypatch) as (client, _):
+            assert (await client.get("/models")).json()["data"]
+            assert (await client.post("/../key/generate", json={})).status_code == 404
+            assert (await client.post("http://door/key/generate", json={})).status_code == 404
+            assert (await client.get("/key/info")).status_code == 404
+            assert (await client.post("/chat/completions", content=b"[")).status_code == 400
+    assert server.calls == []
+    assert server.virtual_keys.by_name == {}
+
+
+async def send_too_much(stream: ByteStream) -> None:
+    with suppress(anyio.BrokenResourceError):
+        await stream.send(b"POST /v1/responses HTTP/1.1\r\nHost: door\r\nContent-Length: 70000000\r\n\r\n")
+        for _ in range(70):
+            await stream.send(b"x" * 1_000_000)
+
+
+async def test_a_request_that_is_too_large_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelServer(in_turn(Reply("x")), keys=[KEY]) as server:
+        async with (
+            door(server, Meter(), tmp_path, monkeypatch),
+            await anyio.connect_unix(tmp_path / "model.sock") as stream,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(send_too_much, stream)
+            answer = await stream.receive()
+            tasks.cancel_scope.cancel()
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert server.calls == []
+
+
+async def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter(Budget("attempt", parent=Budget("run", 0.02)))
+    with ModelServer(in_turn(Reply("x", cost_usd=0.01)), keys=[KEY], cost_style="litellm") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+            codes = [(await client.post("/chat/completions", json=question())).status_code for _ in range(4)]
+            assert codes == [200, 200, 400, 400]
+            assert forwarding.problem.kind == "budget"
+    assert len(server.calls) == 2
+    assert meter.usage.cost_usd == 0.02
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        (Fault("unauthorized"), 401, "model_auth"),
+        (Fault("server_error"), 500, None),
+        (Fault("rate_limit", 7), 429, None),
+    ],
+)
+async def test_refusals_are_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault, status: int, kind: str | None
+) -> None:
+    meter = Meter()
+    with ModelServer(in_turn(fault), keys=[KEY]) as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+            answer = await client.post("/chat/completions", json=question())
+            assert answer.status_code == status
+            assert (forwarding.problem.kind if forwarding.problem else None) == kind
+            if fault.kind == "rate_limit":
+                assert answer.headers["retry-after"] == "7"
+    assert meter.usage == Usage()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_cut_answer_is_seen_as_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    meter = Meter()
+    with ModelServer(in_turn(Fault("cut", reply=Reply("x" * 200))), keys=[KEY]) as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+            with pytest.raises(httpx.RequestError):
+                await client.post("/chat/completions", json=question(stream=stream))
+    assert meter.usage == Usage(llm_calls=1, cost_usd=None)
+
+
+async def test_a_call_ends_when_its_caller_hangs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter(Budget("attempt", 10.0))
+    with ModelServer(in_turn(Reply("late", delay=600), Reply("x", cost_usd=1)), cost_style="openrouter") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/chat/completions", json=question(), timeout=0.5)
+            assert await anyio.to_thread.run_sync(eventually, lambda: server.in_flight == 0)
+            answer = await client.post("/chat/completions", json=question())
+            assert answer.status_code == 200
+    assert [call.outcome for call in server.calls] == ["hung_up", "reply"]
+    assert (meter.usage.llm_calls, meter.usage.cost_usd, meter.usage.known_cost_usd) == (2, None, 1.0)
+
+
+async def test_a_caller_that_has_heard_enough_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients close the connection at the last event, which is not the end of the stream."""
+    meter = Meter()
+    with ModelServer(in_turn(Reply("x", tokens=TOKENS, cost_usd=0.5)), cost_style="openrouter") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as _:
+            body = json.dumps(question(stream=True))
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: door\r\nContent-Length: {len(body)}\r\n\r\n"
+            heard = b""
+            with address_of(tmp_path / "model.sock") as address, socket.socket(socket.AF_UNIX) as caller:
+                caller.connect(address)
+                caller.sendall((head + body).encode())
+                while b"[DONE]" not in heard:
+                    heard += await anyio.to_thread.run_sync(caller.recv, 4096)
+            assert await anyio.to_thread.run_sync(eventually, lambda: meter.usage.llm_calls == 1)
+    assert meter.usage == Usage(llm_calls=1, cost_usd=0.5, **COUNTED)
+
+
+async def test_an_endpoint_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelServer(in_turn(Reply("x"))) as server:
+        pass
+    async with door(server, Meter(), tmp_path, monkeypatch) as (client, _):
+        assert (await client.post("/chat/completions", json=question())).status_code == 502
+
+
+def test_usage_of_anthropic_streams() -> None:
+    counter = Counter("text/event-stream; charset=utf-8")
+    start = {"input_tokens": 10, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 5, "output_tokens": 1}
+    events = [
+        {"type": "message_start", "message": {"usage": start}},
+        {"type": "message_delta", "usage": {"output_tokens": 30}},
+    ]
+    text = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
+    for index in range(0, len(text), 7):
+        counter.feed(text[index : index + 7])
+    counted = counter.counted()
+    assert (counted["input_tokens"], counted["output_tokens"]) == (65, 30)
+    assert counted["input_tokens_details"] == {"cached_tokens": 50}
