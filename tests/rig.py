@@ -18,7 +18,8 @@ from evalkit.domain.critics import accept_any
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.records import Limits, Result, Usage
 from evalkit.domain.rows import timestamp
-from evalkit.engine.scheduler import Run, Scheduler
+from evalkit.engine.run import Run
+from evalkit.engine.scheduler import Scheduler
 from evalkit.store.manifest import Manifest
 from evalkit.store.run_directory import RunDirectory
 from evalkit.testing import FakeAgent, FakeBenchmark, FakeWorkspaces, RecordingObserver

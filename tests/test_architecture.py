@@ -10,10 +10,43 @@ from pathlib import Path
 import pytest
 
 import evalkit
+from evalkit.cli.app import COMMANDS
 
 ROOT = Path(evalkit.__file__).parent
-ADAPTERS = ("workspaces", "agents", "benchmarks", "images", "store")
-FOUNDATION = ("domain", "errors")
+# The picture of docs/architecture.md: what each room may import besides the foundation. Nothing else, and no way back.
+FOUNDATION = {"config", "domain", "errors", "logs", "masking", "plugins", "settings", "stderr", "stdout", "system"}
+ROOMS: dict[str, set[str]] = {
+    "cli": {"agents", "benchmarks", "console", "store"},
+    "commands": {
+        *("agents", "benchmarks", "cli", "console", "containers", "images", "models", "runs"),
+        *("store", "trajectories", "workspaces"),
+    },
+    "runs": {"agents", "benchmarks", "console", "containers", "engine", "images", "store"},
+    "engine": set(),
+    "agents": {"models", "trajectories"},
+    "benchmarks": set(),
+    "workspaces": {"containers"},
+    "images": {"containers"},
+    "containers": set(),
+    "models": set(),
+    "store": set(),
+    "trajectories": set(),
+    "console": set(),
+    "testing": set(),
+}
+# The foundation has an order of its own.
+LAYERS: dict[str, set[str]] = {
+    "domain": set(),
+    "errors": set(),
+    "system": set(),
+    "stderr": set(),
+    "stdout": {"errors"},
+    "masking": {"errors"},
+    "logs": {"masking"},
+    "plugins": {"errors"},
+    "config": {"domain"},
+    "settings": {"config", "errors"},
+}
 
 
 def modules() -> dict[str, Path]:
@@ -44,30 +77,64 @@ def part_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-@pytest.mark.parametrize("module", sorted(name for name in MODULES if part_of(name) == "domain"))
-def test_the_domain_imports_nothing_outside(module: str) -> None:
-    assert {part_of(name) for name in imports_of(MODULES[module])} <= {"domain"}
+def imported_rooms(room: str) -> dict[str, str]:
+    """The other rooms that this one imports, each with one of the modules that do."""
+    return {
+        part_of(name): module
+        for module, path in MODULES.items()
+        if part_of(module) == room
+        for name in imports_of(path)
+        if part_of(name) != room
+    }
 
 
-@pytest.mark.parametrize("module", ["engine", "attempt", "admission", "observing", "logs"])
-def test_the_engine_imports_no_adapter_and_no_command(module: str) -> None:
-    imported = {part_of(name) for name in imports_of(MODULES[f"evalkit.{module}"])}
-    assert not imported & {*ADAPTERS, "commands", "cli", "models"}
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_what_the_picture_shows(room: str) -> None:
+    unexpected = {name: module for name, module in imported_rooms(room).items() if name not in ROOMS[room] | FOUNDATION}
+    assert not unexpected
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
-def test_adapters_import_no_engine_no_command_and_not_each_other(adapter: str) -> None:
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_the_foundation_rests_on_itself(layer: str) -> None:
+    unexpected = {name: module for name, module in imported_rooms(layer).items() if name not in LAYERS[layer]}
+    assert not unexpected
+
+
+def test_the_picture_shows_every_room() -> None:
+    assert {part_of(module) for module in MODULES} == {"", "__main__", *ROOMS, *LAYERS}
+
+
+@pytest.mark.parametrize("room", ["engine", "domain", "system", "containers"])
+def test_what_all_rest_on_knows_no_config(room: str) -> None:
+    assert not set(imported_rooms(room)) & {"config", "settings", "plugins"}
+
+
+def test_there_are_about_ten_files_at_the_root() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= 12
+
+
+def test_one_file_per_command() -> None:
+    assert {path.stem for path in (ROOT / "commands").glob("*.py")} == {
+        module for module, _, _ in COMMANDS.values()
+    } | {"__init__"}
+
+
+def test_no_two_modules_share_a_name() -> None:
+    """Commands are named by the user, and `testing` mirrors what it stands for."""
+    named: dict[str, list[str]] = {}
     for module, path in MODULES.items():
-        if part_of(module) == adapter:
-            imported = {part_of(name) for name in imports_of(path)}
-            assert not imported & {"engine", "attempt", "cli", "commands"}, module
-            assert not imported & ({*ADAPTERS} - {adapter}), module
+        if path.stem != "__init__" and part_of(module) not in ("commands", "testing"):
+            named.setdefault(path.stem, []).append(module)
+    assert {name: which for name, which in named.items() if len(which) > 1} == {}
 
 
-def test_only_the_command_line_imports_commands() -> None:
+def test_no_two_public_types_share_a_name() -> None:
+    named: dict[str, list[str]] = {}
     for module, path in MODULES.items():
-        if part_of(module) not in ("commands", "cli"):
-            assert "commands" not in {part_of(name) for name in imports_of(path)}, module
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                named.setdefault(node.name, []).append(module)
+    assert {name: which for name, which in named.items() if len(which) > 1} == {}
 
 
 def test_there_are_no_cycles() -> None:
@@ -105,9 +172,11 @@ def test_starting_imports_little(arguments: tuple[str, ...]) -> None:
     ours = {name for name in imported if name.startswith("evalkit.")}
     assert ours <= {
         "evalkit.__main__",
+        "evalkit.cli",
         "evalkit.cli.app",
         "evalkit.console",
         "evalkit.console.formatting",
+        "evalkit.system",
         "evalkit.system.descriptors",
         "evalkit.errors",
         "evalkit.cli.help_screen",

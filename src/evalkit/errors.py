@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import IntEnum
+from itertools import islice
 
 
 class ExitCode(IntEnum):
@@ -89,3 +91,9 @@ class InternalError(EvalkitError):
     """A defect of evalkit itself."""
 
     kind = "internal"
+
+
+def first_few(names: Collection[str], most: int = 10) -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(islice(names, most)) + more

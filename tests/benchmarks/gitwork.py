@@ -20,8 +20,9 @@ from evalkit.domain.critics import accept_any
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Agent, Benchmark, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance, Job, Limits, Meter, Recorded
-from evalkit.engine.scheduler import Run, Scheduler
-from evalkit.store.journal import Journal
+from evalkit.engine.run import Run
+from evalkit.engine.scheduler import Scheduler
+from evalkit.store.journal import BatchingJournal
 from evalkit.store.run_directory import RunDirectory
 from evalkit.testing import FakeWorkspaces, RecordingObserver
 from rig import make_manifest
@@ -183,7 +184,7 @@ def attempt(
         agent=agent,
         workspaces=workspaces,
         store=directory,
-        journal=Journal(directory.append),
+        journal=BatchingJournal(directory.append),
         critic=accept_any,
         observer=RecordingObserver(),
         scratch=root / "jobs",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gitwork import Outcome, Project, ScriptAgent, attempt, git
 
-from evalkit.agents.gold import GoldAgent
+from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.commit0 import Commit0, make_command, make_report, read_test_ids
 from evalkit.errors import DatasetError
 from places import shared

@@ -9,7 +9,7 @@ import pytest
 from gitwork import Outcome, Project, ScriptAgent, attempt
 
 from commandline import Evalkit
-from evalkit.agents.gold import GoldAgent
+from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.datasets import read_rows
 from evalkit.benchmarks.gaia import Gaia, extract_answer, is_right, to_instance
 from evalkit.errors import DatasetError

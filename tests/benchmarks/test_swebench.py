@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gitwork import Outcome, Project, ScriptAgent, attempt, make_project
 
-from evalkit.agents.gold import GoldAgent
+from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
 from evalkit.benchmarks.swebench.harness import SweBench
 from evalkit.benchmarks.swebench.instances import image_of, make_eval_script, read_tests, to_instance

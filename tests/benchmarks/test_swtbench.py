@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gitwork import BUGGY, FIXED, RUNNER, Outcome, Project, ScriptAgent, attempt, git
 
-from evalkit.agents.gold import GoldAgent
+from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.datasets import read_rows
 from evalkit.benchmarks.swebench.line_tracer import Hits, changed_lines, parse_hits
 from evalkit.benchmarks.swebench.swtbench import (

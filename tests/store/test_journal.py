@@ -12,7 +12,7 @@ import pytest
 
 from evalkit.domain.records import Result
 from evalkit.errors import StoreError
-from evalkit.store.journal import Journal
+from evalkit.store.journal import BatchingJournal
 from evalkit.store.run_directory import RunDirectory
 from rig import Loop, make_manifest, make_result, on_loop
 
@@ -53,7 +53,7 @@ async def append_all(
 def test_what_comes_together_is_written_together(tmp_path: Path, loop: Loop) -> None:
     directory = RunDirectory.create(tmp_path / "run", make_manifest(NAMES))
     disk = SlowDisk(directory.append)
-    journal = Journal(disk)
+    journal = BatchingJournal(disk)
     done: list[str] = []
 
     async def append(name: str) -> None:
@@ -75,7 +75,7 @@ def test_what_comes_together_is_written_together(tmp_path: Path, loop: Loop) -> 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_result_that_was_handed_over_outlives_its_cancelled_task(loop: Loop) -> None:
     disk = SlowDisk()
-    journal = Journal(disk)
+    journal = BatchingJournal(disk)
 
     async def cancelled() -> None:
         async with anyio.create_task_group() as tasks:
@@ -101,7 +101,7 @@ def test_each_task_hears_that_its_result_is_not_stored(loop: Loop, problem: Exce
             raise problem
 
     disk = SlowDisk(refuse)
-    journal = Journal(disk)
+    journal = BatchingJournal(disk)
 
     async def append(name: str) -> None:
         try:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evalkit.benchmarks.artifacts import set_aside
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
-from evalkit.benchmarks.memory import require_memory, require_not_killed
+from evalkit.benchmarks.grading import require_memory, require_not_killed, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.config import Config

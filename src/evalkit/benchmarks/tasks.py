@@ -13,8 +13,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from evalkit.benchmarks.artifacts import set_aside
-from evalkit.benchmarks.memory import require_memory
+from evalkit.benchmarks.grading import require_memory, set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
@@ -22,10 +21,9 @@ from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
-from evalkit.errors import DatasetError
+from evalkit.errors import DatasetError, first_few
 from evalkit.logs import logger
 from evalkit.system import files
-from evalkit.wording import first_few
 
 _LARGEST_REWARD_FILE = 1 << 20
 _MOST_NAMED = 5

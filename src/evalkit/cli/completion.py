@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.benchmarks.task_folders import BUNDLED, is_task, task_names
-from evalkit.store.listing import MANIFEST, list_runs
+from evalkit.store.folders import MANIFEST, list_runs
 
 if TYPE_CHECKING:
     from evalkit.plugins import Group

@@ -11,11 +11,11 @@ import typer
 
 from evalkit import console, plugins, stdout
 from evalkit.cli.options import IMAGE_WORKERS, Quiet, TasksArgument, configured
-from evalkit.cli.signals import until_signal
 from evalkit.console.image_progress import ImageProgress
 from evalkit.errors import EvalkitError, ExitCode
 from evalkit.runs.execute import load_instances, select_instances
 from evalkit.runs.provision import Provision, build_directory, private_folder
+from evalkit.runs.signals import until_signal
 from evalkit.settings import Settings, override
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from evalkit import console, stdout
-from evalkit.agents.recorded import NAME as RECORDED
+from evalkit.agents.builtin import RECORDED
 from evalkit.cli.options import BuildMissing, Quiet, RunArgument, configured, explain
 from evalkit.config import Config
 from evalkit.domain.planning import Step

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from evalkit import stdout
-from evalkit.agents.recorded import NAME as RECORDED
+from evalkit.agents.builtin import RECORDED
 from evalkit.cli.options import BuildMissing, Quiet, RunArgument, configured
 from evalkit.config import Config, split_list
 from evalkit.domain.failures import Kind
@@ -17,7 +17,7 @@ from evalkit.domain.planning import Ledger, Step, plan
 from evalkit.domain.records import Instance
 from evalkit.domain.rows import Outcome, timestamp
 from evalkit.domain.selection import fingerprint
-from evalkit.errors import UsageError
+from evalkit.errors import UsageError, first_few
 from evalkit.runs.execute import Parts, create_parts, execute, load_instances, select_instances
 from evalkit.runs.identity import chooses_otherwise, describe_dataset, find_changes, make_manifest
 from evalkit.runs.missing_images import provide_images
@@ -25,7 +25,6 @@ from evalkit.runs.regrade import find_answers
 from evalkit.settings import Settings, load_again, override
 from evalkit.store.manifest import Manifest
 from evalkit.store.run_directory import RunDirectory, find_run
-from evalkit.wording import first_few
 
 _DATASET = "benchmark.dataset"
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from evalkit.console.formatting import amount, duration, money, printable
 from evalkit.console.render import STYLES
-from evalkit.wording import first_few
+from evalkit.errors import first_few
 
 _WIDEST = 100
 _NARROWEST = 12  # of the first column, so that all tables begin their second one together

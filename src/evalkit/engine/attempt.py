@@ -1,22 +1,99 @@
-"""An attempt under way: what it has to show so far, whatever happens next."""
+"""One attempt: the straight path from an instance to an answer and a grade, and its state, whatever happens."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
-from evalkit import masking
+from evalkit import logs, masking
 from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import Observer
-from evalkit.domain.records import Answer, Failure, Grade, Instance, Limits, Meter, Result
+from evalkit.domain.protocols import Observer, Purpose, Workspace, WorkspaceSpec
+from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Limits, Meter, Result, checked
 from evalkit.domain.rows import Outcome, timestamp
+from evalkit.engine.run import Run
 from evalkit.logs import logger
+
+
+async def try_once(attempt: Attempt, run: Run) -> None:
+    """One try: solve, then grade what can be graded. Whatever fails becomes part of the attempt."""
+    attempt.begin_try()
+    with attempt.catching():
+        job = attempt.job_of(run)
+        logs.route_to(job.log)
+        try:
+            if not attempt.solved:
+                await _solve(attempt, job, run)
+            if attempt.solved and attempt.is_to_be_graded:
+                await _grade(attempt, job, run)
+        finally:
+            await _remove(job.scratch)
+
+
+async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
+    spec = _spec(job, "solve", network_of(job.instance, run.network))
+    async with AsyncExitStack() as stack:
+        workspace = await _open(attempt, spec, run, stack)
+        with attempt.within("prepare", job.limits.open):
+            await run.benchmark.prepare(job, workspace)
+        with attempt.solving(job.limits.solve):
+            await run.agent.solve(job, workspace, attempt.meter)
+        with attempt.within("collect", job.limits.collect):
+            if attempt.timed_out:
+                await workspace.interrupt()
+            attempt.answer = checked(Answer, await run.benchmark.collect(job, workspace))
+        if job.instance.grades_in_place:
+            await _judge(attempt, job, run, workspace)
+        else:
+            attempt.solved = attempt.failure is None
+
+
+async def _grade(attempt: Attempt, job: Job, run: Run) -> None:
+    spec = _spec(job, "grade", run.benchmark.grader_network(job.instance))
+    async with AsyncExitStack() as stack:
+        workspace = await _open(attempt, spec, run, stack)
+        await _judge(attempt, job, run, workspace)
+
+
+async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
+    if attempt.answer is not None and attempt.is_to_be_graded:
+        with attempt.within("grade", job.limits.grade):
+            attempt.grade = checked(Grade, await run.benchmark.grade(job, attempt.answer, workspace))
+
+
+async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExitStack) -> Workspace:
+    with attempt.within("open", spec.job.limits.open):
+        return await stack.enter_async_context(run.workspaces.open(spec))
+    raise AssertionError("within() raises when its time is up")
+
+
+def network_of(instance: Instance, configured: str) -> str:
+    """The network of an agent. A way to the model alone leads nowhere else."""
+    return "none" if instance.offline and configured != "model" else configured
+
+
+def _spec(job: Job, purpose: Purpose, network: str) -> WorkspaceSpec:
+    return WorkspaceSpec(
+        job=job,
+        purpose=purpose,
+        network=network,
+        memory=job.limits.memory * job.resource_factor,
+        cpus=job.limits.cpus * job.resource_factor,
+    )
+
+
+async def _remove(folder: Path) -> None:
+    if folder.exists():
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +143,15 @@ class Attempt:
     @property
     def is_to_be_graded(self) -> bool:
         return self.failure is None and self.grade is None and self.answer is not None and not self.answer.empty
+
+    def job_of(self, run: Run) -> Job:
+        return run.job(
+            self.instance,
+            self.step.attempt,
+            self.limits,
+            resource_factor=self.resource_factor,
+            fresh=not self.solved,
+        )
 
     def plan_retry(self, retries: int) -> Retry | None:
         if self.failure is None:

@@ -1,178 +1,22 @@
-"""Runs attempts: many at once, each of them to exactly one row."""
+"""The scheduler: many attempts at once, each of them to exactly one row."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import anyio
-import anyio.to_thread
 from msgspec import structs
 
-from evalkit import logs
-from evalkit.domain.budget import Budgets
 from evalkit.domain.failures import Breaker, unwrap
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import (
-    Agent,
-    Benchmark,
-    Critic,
-    Observer,
-    Purpose,
-    Workspace,
-    Workspaces,
-    WorkspaceSpec,
-)
-from evalkit.domain.records import (
-    Answer,
-    Failure,
-    Grade,
-    Instance,
-    Job,
-    Limits,
-    Meter,
-    Recorded,
-    Result,
-    checked,
-    grade_key,
-)
+from evalkit.domain.protocols import Observer
+from evalkit.domain.records import Failure, Instance, Meter, Recorded, Result, grade_key
 from evalkit.engine.admission import Admission
-from evalkit.engine.attempt import Attempt
-from evalkit.engine.observing import Guarded
+from evalkit.engine.attempt import Attempt, try_once
+from evalkit.engine.run import Run
 from evalkit.errors import CredentialsRefused, EngineUnavailable, EvalkitError
 from evalkit.logs import logger
-
-
-class Journal(Protocol):
-    """Where results become durable."""
-
-    async def append(self, result: Result) -> None: ...
-
-
-class Store(Protocol):
-    """Where an attempt keeps its files."""
-
-    def artifacts(self, instance_id: str, attempt: int) -> str: ...
-
-    def attempt_folder(self, instance_id: str, attempt: int) -> Path: ...
-
-    def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The parts of a run, wired by a command."""
-
-    run_id: str
-    benchmark: Benchmark
-    agent: Agent
-    workspaces: Workspaces
-    store: Store
-    journal: Journal
-    critic: Critic
-    observer: Observer
-    scratch: Path
-    limits: Limits
-    pinned: frozenset[str] = frozenset()
-    """Limits that no instance overrides, because the command line says so."""
-    workers: int = 1
-    retries: int = 2
-    network: str = "none"
-    budgets: Budgets = field(default_factory=Budgets)
-    grader_version: str = ""
-    held: Callable[[], str | None] = lambda: None
-    _scratch_numbers: count[int] = field(default_factory=count)
-
-    def job(self, attempt: Attempt) -> Job:
-        instance, number = attempt.instance, attempt.step.attempt
-        place = self.store.attempt_folder if attempt.solved else self.store.fresh_attempt_folder
-        return Job(
-            run_id=self.run_id,
-            instance=instance,
-            attempt=number,
-            folder=place(instance.id, number),
-            scratch=self.scratch / str(next(self._scratch_numbers)),
-            limits=attempt.limits,
-            resource_factor=attempt.resource_factor,
-        )
-
-
-async def attempt_once(attempt: Attempt, run: Run) -> None:
-    """One try: solve, then grade what can be graded. Whatever fails becomes part of the attempt."""
-    attempt.begin_try()
-    with attempt.catching():
-        job = run.job(attempt)
-        logs.route_to(job.log)
-        try:
-            if not attempt.solved:
-                await _solve(attempt, job, run)
-            if attempt.solved and attempt.is_to_be_graded:
-                await _grade(attempt, job, run)
-        finally:
-            await _remove(job.scratch)
-
-
-async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
-    spec = _spec(job, "solve", network_of(job.instance, run.network))
-    async with AsyncExitStack() as stack:
-        workspace = await _open(attempt, spec, run, stack)
-        with attempt.within("prepare", job.limits.open):
-            await run.benchmark.prepare(job, workspace)
-        with attempt.solving(job.limits.solve):
-            await run.agent.solve(job, workspace, attempt.meter)
-        with attempt.within("collect", job.limits.collect):
-            if attempt.timed_out:
-                await workspace.interrupt()
-            attempt.answer = checked(Answer, await run.benchmark.collect(job, workspace))
-        if job.instance.grades_in_place:
-            await _judge(attempt, job, run, workspace)
-        else:
-            attempt.solved = attempt.failure is None
-
-
-async def _grade(attempt: Attempt, job: Job, run: Run) -> None:
-    spec = _spec(job, "grade", run.benchmark.grader_network(job.instance))
-    async with AsyncExitStack() as stack:
-        workspace = await _open(attempt, spec, run, stack)
-        await _judge(attempt, job, run, workspace)
-
-
-async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
-    if attempt.answer is not None and attempt.is_to_be_graded:
-        with attempt.within("grade", job.limits.grade):
-            attempt.grade = checked(Grade, await run.benchmark.grade(job, attempt.answer, workspace))
-
-
-async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExitStack) -> Workspace:
-    with attempt.within("open", spec.job.limits.open):
-        return await stack.enter_async_context(run.workspaces.open(spec))
-    raise AssertionError("within() raises when its time is up")
-
-
-def network_of(instance: Instance, configured: str) -> str:
-    """The network of an agent. A way to the model alone leads nowhere else."""
-    return "none" if instance.offline and configured != "model" else configured
-
-
-def _spec(job: Job, purpose: Purpose, network: str) -> WorkspaceSpec:
-    return WorkspaceSpec(
-        job=job,
-        purpose=purpose,
-        network=network,
-        memory=job.limits.memory * job.resource_factor,
-        cpus=job.limits.cpus * job.resource_factor,
-    )
-
-
-async def _remove(folder: Path) -> None:
-    if folder.exists():
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 class Scheduler:
@@ -187,7 +31,7 @@ class Scheduler:
     ) -> None:
         """Attempts with a recorded answer, by id and number, are graded and not made again."""
         self._run = run
-        self._observer = Guarded(run.observer)
+        self._observer = GuardedObserver(run.observer)
         self._instances = instances
         self._recorded = recorded or {}
         self._admission = Admission(
@@ -216,7 +60,7 @@ class Scheduler:
         if spent is not None:
             attempt.failure = Failure(kind="budget", message=str(spent), stage="open")
         else:
-            await attempt_once(attempt, self._run)
+            await try_once(attempt, self._run)
         retry = attempt.plan_retry(self._run.retries)
         if retry is None:
             await self._finish(attempt)
@@ -279,3 +123,32 @@ class Scheduler:
             f"the environment fails every instance: {attempt.failure.message}",
             hint="see `evalkit doctor`, then finish the run with `evalkit resume`",
         )
+
+
+class GuardedObserver:
+    """Passes on what happens. An observer that fails is logged, and costs no result."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def entered(self, instance_id: str, attempt: int, stage: str) -> None:
+        _tell(self._observer.entered, instance_id, attempt, stage)
+
+    def retrying(self, instance_id: str, attempt: int, failure: Failure, delay: float) -> None:
+        _tell(self._observer.retrying, instance_id, attempt, failure, delay)
+
+    def finished(self, result: Result) -> None:
+        _tell(self._observer.finished, result)
+
+    def added(self, instance_id: str, attempt: int) -> None:
+        _tell(self._observer.added, instance_id, attempt)
+
+    def held(self, reason: str | None) -> None:
+        _tell(self._observer.held, reason)
+
+
+def _tell(listener: Callable[..., None], *what: Any) -> None:
+    try:
+        listener(*what)
+    except Exception:  # noqa: BLE001  # whatever it is, the run goes on
+        logger.warning("the observer failed", exc_info=True)

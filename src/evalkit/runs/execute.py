@@ -14,23 +14,23 @@ import anyio
 from evalkit import console, logs, plugins, stdout
 from evalkit.agents.plugin_options import check_options
 from evalkit.benchmarks.task_folders import BUNDLED
-from evalkit.cli.signals import until_signal
 from evalkit.config import Config
 from evalkit.domain.budget import Budgets
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, Observer, RunScope
 from evalkit.domain.records import Instance, Recorded
 from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
-from evalkit.engine.scheduler import Run, Scheduler
-from evalkit.errors import DatasetError, EvalkitError, UsageError
+from evalkit.engine.run import Run
+from evalkit.engine.scheduler import Scheduler
+from evalkit.errors import DatasetError, EvalkitError, UsageError, first_few
 from evalkit.runs.missing_images import require_images
+from evalkit.runs.signals import until_signal
 from evalkit.runs.summarize import exit_code, summarize
 from evalkit.settings import Settings
 from evalkit.store import run_directory as directories
-from evalkit.store.journal import Journal
+from evalkit.store.journal import BatchingJournal
 from evalkit.store.run_directory import RunDirectory
 from evalkit.system import memory, scratch
-from evalkit.wording import first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _create_run(
         agent=parts.agent,
         workspaces=plugins.create("workspaces", config.workspace_kind, config, scope),
         store=directory,
-        journal=Journal(directory.append),
+        journal=BatchingJournal(directory.append),
         critic=parts.critic,
         observer=observer,
         scratch=folder / "jobs",

@@ -9,8 +9,7 @@ import anyio
 from evalkit.config import Config
 from evalkit.domain.protocols import Workspaces
 from evalkit.domain.records import Instance
-from evalkit.errors import ImagesMissing
-from evalkit.wording import first_few
+from evalkit.errors import ImagesMissing, first_few
 
 
 def provide_images(

@@ -16,21 +16,20 @@ import anyio
 from msgspec import structs
 
 from evalkit import console
-from evalkit.cli.signals import until_signal
 from evalkit.config import Config
 from evalkit.console.image_progress import ImageProgress
 from evalkit.containers import docker_cli
 from evalkit.domain.records import Instance
-from evalkit.errors import ImagesMissing, Interrupted, Terminated
+from evalkit.errors import ImagesMissing, Interrupted, Terminated, first_few
 from evalkit.images import pool
 from evalkit.images.build import Batch, BuildObserver
 from evalkit.images.disk import Disk
 from evalkit.images.inputs import Gathering
 from evalkit.images.plan import Plan
 from evalkit.images.sdist import Packing
+from evalkit.runs.signals import until_signal
 from evalkit.store.builds import BuildDirectory
 from evalkit.system import scratch
-from evalkit.wording import first_few
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from evalkit.agents.recorded import NAME as RECORDED
+from evalkit.agents.builtin import RECORDED
 from evalkit.benchmarks.swebench.official_report import Judged, State, classify, make_report, was_cut_short
 from evalkit.config import Config
 from evalkit.domain.failures import Failed

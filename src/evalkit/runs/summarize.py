@@ -11,7 +11,7 @@ from evalkit import console
 from evalkit.domain.planning import Attempts
 from evalkit.domain.summary import RunFacts, Tally
 from evalkit.errors import ExitCode, UsageError
-from evalkit.store.listing import list_runs
+from evalkit.store.folders import list_runs
 from evalkit.store.manifest import FILE as MANIFEST
 from evalkit.store.rows import Unreadable
 from evalkit.store.run_directory import RunDirectory, find_run

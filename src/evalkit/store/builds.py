@@ -10,8 +10,7 @@ from typing import Any
 
 from evalkit.errors import StoreError
 from evalkit.store import manifest as manifests
-from evalkit.store.lines import LineFile
-from evalkit.store.locks import exclusive
+from evalkit.store.durable import LineFile, exclusive
 
 MANIFEST = "manifest.jsonl"
 _LOCK = "build.lock"

@@ -1,14 +1,23 @@
-"""Folder names for instance ids, which are arbitrary strings."""
+"""Folders of an output directory: which runs are there, and what the folders of instances are called."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+MANIFEST = "run.json"
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,119}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _READABLE_LENGTH = 60
+
+
+def list_runs(output: Path) -> list[Path]:
+    """All runs of a directory, the newest last."""
+    found = output.glob(f"*/{MANIFEST}") if output.is_dir() else ()
+    by_age = sorted((path.stat().st_mtime_ns, path.parent.name, path.parent) for path in found)
+    return [path for _, _, path in by_age]
 
 
 def name_folders(ids: Iterable[str]) -> dict[str, str]:
@@ -32,6 +41,8 @@ def _is_plain(instance_id: str) -> bool:
 
 
 def _digest_name(instance_id: str) -> str:
+    import hashlib  # completion lists runs at the keyboard, and names no folder
+
     digest = hashlib.sha256(instance_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     readable = _UNSAFE.sub("-", instance_id).strip("-.")[:_READABLE_LENGTH]
     return f"{readable}~{digest}" if readable else f"~{digest}"

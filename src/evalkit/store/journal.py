@@ -23,7 +23,7 @@ class _Batch:
     problem: Exception | None = None
 
 
-class Journal:
+class BatchingJournal:
     """Each task waits until its own result is durable; results that come at about the same time share one sync."""
 
     def __init__(self, write: Callable[[Sequence[Result]], None]) -> None:

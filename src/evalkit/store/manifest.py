@@ -12,7 +12,7 @@ import msgspec
 
 from evalkit.domain.rows import SCHEMA
 from evalkit.errors import UsageError
-from evalkit.store.listing import MANIFEST
+from evalkit.store.folders import MANIFEST
 
 FILE = MANIFEST
 # What other commands read of the config of a run, which a later evalkit may have written.

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UsageError
-from evalkit.wording import first_few
+from evalkit.errors import UsageError, first_few
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from evalkit.domain.rows import SCHEMA, Row
-from evalkit.store.lines import LineFile
+from evalkit.store.durable import LineFile
 
 if TYPE_CHECKING:
     from evalkit.domain.records import Result

@@ -14,9 +14,8 @@ from evalkit.domain.planning import Ledger
 from evalkit.domain.rows import Row, RowPatch
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
-from evalkit.store.folders import name_folders
-from evalkit.store.listing import list_runs
-from evalkit.store.locks import exclusive
+from evalkit.store.durable import exclusive
+from evalkit.store.folders import list_runs, name_folders
 from evalkit.store.manifest import Manifest
 from evalkit.store.rows import RowFile, Unreadable, encode_row, read_batches, read_rows
 

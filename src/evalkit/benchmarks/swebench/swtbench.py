@@ -20,9 +20,8 @@ from typing import Any
 import anyio.to_thread
 from msgspec import structs
 
-from evalkit.benchmarks.artifacts import set_aside
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
-from evalkit.benchmarks.memory import require_memory, require_not_killed
+from evalkit.benchmarks.grading import require_memory, require_not_killed, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.benchmarks.swebench import graders

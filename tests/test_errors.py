@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from evalkit.wording import first_few
+from evalkit.errors import first_few
 
 
 def test_a_few_names_are_all_said() -> None:

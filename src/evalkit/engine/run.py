@@ -1,0 +1,67 @@
+"""The parts of a run, as the engine sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+from evalkit.domain.budget import Budgets
+from evalkit.domain.protocols import Agent, Benchmark, Critic, Observer, Workspaces
+from evalkit.domain.records import Instance, Job, Limits, Result
+
+
+class Journal(Protocol):
+    """Where results become durable."""
+
+    async def append(self, result: Result) -> None: ...
+
+
+class Store(Protocol):
+    """Where an attempt keeps its files."""
+
+    def artifacts(self, instance_id: str, attempt: int) -> str: ...
+
+    def attempt_folder(self, instance_id: str, attempt: int) -> Path: ...
+
+    def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The parts of a run, wired by a command."""
+
+    run_id: str
+    benchmark: Benchmark
+    agent: Agent
+    workspaces: Workspaces
+    store: Store
+    journal: Journal
+    critic: Critic
+    observer: Observer
+    scratch: Path
+    limits: Limits
+    pinned: frozenset[str] = frozenset()
+    """Limits that no instance overrides, because the command line says so."""
+    workers: int = 1
+    retries: int = 2
+    network: str = "none"
+    budgets: Budgets = field(default_factory=Budgets)
+    grader_version: str = ""
+    held: Callable[[], str | None] = lambda: None
+    _scratch_numbers: count[int] = field(default_factory=count)
+
+    def job(self, instance: Instance, number: int, limits: Limits, *, resource_factor: int = 1, fresh: bool) -> Job:
+        """A try at an instance, in a folder of its own where it starts from nothing."""
+        place = self.store.fresh_attempt_folder if fresh else self.store.attempt_folder
+        return Job(
+            run_id=self.run_id,
+            instance=instance,
+            attempt=number,
+            folder=place(instance.id, number),
+            scratch=self.scratch / str(next(self._scratch_numbers)),
+            limits=limits,
+            resource_factor=resource_factor,
+        )
