@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "stderr": set(),
     "stdout": {"errors"},
     "masking": {"errors"},
-    "logs": {"masking"},
+    "logs": {"errors", "masking"},
     "plugins": {"errors"},
     "config": {"domain"},
     "settings": {"config", "errors"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+from typing import NoReturn
 
 from evalkit.system import descriptors
 
@@ -14,6 +16,8 @@ _NO_PYDANTIC_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)  # until the command line listens
     descriptors.complete()
     if _COMPLETION in os.environ:
         from evalkit.cli import completion  # somebody waits at the keyboard: nothing else is loaded
@@ -25,6 +29,10 @@ def main() -> None:
     from evalkit.cli import app  # and nothing is opened before the descriptors are complete
 
     app.main()
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from evalkit import masking
+from evalkit import __version__, masking
+from evalkit.errors import EvalkitError
 
 _attempt_log: ContextVar[Path | None] = ContextVar("attempt_log", default=None)
 _FORMAT = "%(asctime)s %(levelname)s %(evalkit_attempt)s%(name)s %(message)s"
@@ -64,6 +65,10 @@ def written_to(run_log: Path, level: int = logging.INFO) -> Iterator[None]:
     root.setLevel(level)
     try:
         yield
+    except Exception as error:
+        if not isinstance(error, EvalkitError):
+            logger.critical("evalkit %s: an internal error ends the run", __version__, exc_info=error)
+        raise
     finally:
         root.removeHandler(handler)
         root.setLevel(earlier)

@@ -7,6 +7,7 @@ import importlib
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -16,6 +17,7 @@ from evalkit import __version__, console, masking, stdout
 from evalkit.cli import help_screen
 from evalkit.errors import EvalkitError, ExitCode, InternalError, Interrupted, Terminated, UsageError
 
+_SIGNALLED: dict[type[EvalkitError], str] = {Interrupted: "interrupted", Terminated: "terminated"}
 _RUN, _READ, _SETUP = "Run", "Read results", "Set up"
 # Names, modules and summaries as data: --help and --version import no command.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -113,38 +115,73 @@ class _Terminated(BaseException):
     """SIGTERM outside of a run, where nothing needs to be cleaned up first."""
 
 
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise _Terminated
+@dataclass(slots=True)
+class _Signals:
+    """The first signal that came. Foreign code wraps or swallows what a handler raises, so it is also noted here."""
+
+    caught: type[Interrupted | Terminated] | None = None
+
+    def listen(self) -> None:
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _terminate(self, _number: int, _frame: object) -> NoReturn:
+        self.caught = self.caught or Terminated
+        raise _Terminated
+
+    def _interrupt(self, _number: int, _frame: object) -> NoReturn:
+        self.caught = self.caught or Interrupted
+        raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_run())
-
-
-def _run() -> int:
-    """The one error boundary: whatever happens ends in a document, a line and an exit code."""
-    command = typer.main.get_command(app)
+    signals = _Signals()
     try:
-        return int(command.main(prog_name="evalkit", standalone_mode=False) or 0)
+        signals.listen()
+        code = _run(signals)
+    except BaseException as error:  # a signal between two instructions of ours
+        if signals.caught is None:
+            raise
+        code = _report(_translate(error, signals))
+    sys.exit(code)
+
+
+def _run(signals: _Signals) -> int:
+    """The one error boundary: whatever happens ends in a document, a line and an exit code."""
+    try:
+        command = typer.main.get_command(app)
+        code = int(command.main(prog_name="evalkit", standalone_mode=False) or 0)
+        if code == ExitCode.INTERRUPTED and signals.caught:  # Typer makes an exit of KeyboardInterrupt
+            return _report(signals.caught(_SIGNALLED[signals.caught]))
+        return code
     except BaseException as error:  # noqa: BLE001  # nothing may pass the boundary as a traceback on its own
-        if isinstance(error, BrokenPipeError | SystemExit) and not stdout.is_claimed():
+        if isinstance(error, BrokenPipeError | SystemExit) and not stdout.is_claimed() and not signals.caught:
             return ExitCode.DONE  # the reader of a help text has seen enough
-        return _report(_translate(error))
+        return _report(_translate(error, signals))
 
 
-def _translate(error: BaseException) -> EvalkitError:
+def _translate(error: BaseException, signals: _Signals) -> EvalkitError:
+    if isinstance(error, EvalkitError):
+        return error
+    if signals.caught is not None:
+        return signals.caught(_SIGNALLED[signals.caught])
     match error:
-        case EvalkitError():
-            return error
         case typer.TyperException():
             return UsageError(error.format_message(), hint="see `evalkit --help`, or --help of the command")
         case KeyboardInterrupt() | typer.Abort():
-            return Interrupted("interrupted")
-        case _Terminated():
-            return Terminated("terminated")
+            return Interrupted(_SIGNALLED[Interrupted])
     console.say(traceback.format_exc().rstrip())
-    return InternalError(f"{type(error).__name__}: {error}", hint="this is a bug of evalkit: please report it")
+    return InternalError(f"{type(error).__name__}: {error}", hint=_ask_for_report())
+
+
+def _ask_for_report() -> str:
+    from importlib.metadata import entry_points  # only a bug asks for it
+
+    where = ""
+    for script in entry_points(group="console_scripts", name="evalkit"):
+        urls = (script.dist.metadata.get_all("Project-URL") if script.dist else None) or ()
+        where = next((f" at {url.partition(', ')[2]}" for url in urls if url.startswith("Issues,")), "")
+    return f"this is a bug of evalkit {__version__}: please report it with the traceback{where}"
 
 
 def _report(error: EvalkitError) -> int:

@@ -1,0 +1,69 @@
+"""The error boundary: signals at any moment, and bugs of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evalkit
+
+# While a module is loaded, a signal comes inside foreign code that wraps whatever its handler raises.
+_SIGNAL_WHILE_LOADING = """
+import os, signal, sys
+
+class Kill:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.{name})
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            type("Wrapping", (), {{"attribute": Kill()}})
+
+sys.meta_path.insert(0, Finder())
+"""
+
+_BREAK = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "evalkit.runs.summarize":
+            raise ZeroDivisionError("the module is broken")
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def run(folder: Path, customization: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "sitecustomize.py").write_text(customization)
+    command = [sys.executable, "-c", "from evalkit.__main__ import main; main()", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", ["typer", "evalkit.settings", "pydantic", "evalkit.agents.prompts"])
+@pytest.mark.parametrize(("name", "code", "kind"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_signal_while_modules_load_ends_in_its_exit_code(
+    tmp_path: Path, module: str, name: str, code: int, kind: str
+) -> None:
+    finished = run(tmp_path, _SIGNAL_WHILE_LOADING.format(name=name, module=module), "config")
+    assert finished.returncode == code, finished.stderr
+    assert "Traceback" not in finished.stderr
+    if finished.stdout:
+        assert json.loads(finished.stdout)["error"]["kind"] == kind
+
+
+def test_a_bug_is_reported_with_version_and_traceback(tmp_path: Path) -> None:
+    finished = run(tmp_path, _BREAK, "aggregate")
+    assert finished.returncode == 3
+    error = json.loads(finished.stdout)["error"]
+    assert error["kind"] == "internal"
+    assert f"evalkit {evalkit.__version__}" in error["hint"]
+    assert "please report it" in error["hint"]
+    assert "Traceback" in finished.stderr
