@@ -31,7 +31,12 @@ bench: ## Measure: all benches, or BENCH="overhead startup"; writes docs/perform
 	$(PYTHON) benchmarks/report.py $(RESULTS) docs; \
 	if [ -n "$$failed" ]; then echo "not within its targets:$$failed" >&2; exit 1; fi
 
+# A version manager's shim of that name may be there without the Python behind it.
+PYTHON312 = $(shell for each in python3.12 $(HOME)/.pyenv/versions/3.12*/bin/python3.12; do \
+  "$$each" -c "" 2>/dev/null && echo "$$each" && break; done)
+
 peers: ## Install what evalkit is measured beside (about 2 GB)
-	python3.12 -m venv $(PEERS)/mini-swe-agent && $(PEERS)/mini-swe-agent/bin/pip install -q 'mini-swe-agent[full]==2.4.6'
+	@test -n "$(PYTHON312)" || { echo "make peers needs Python 3.12: install it, so that 'python3.12 -V' works" >&2; exit 1; }
+	$(PYTHON312) -m venv $(PEERS)/mini-swe-agent && $(PEERS)/mini-swe-agent/bin/pip install -q 'mini-swe-agent[full]==2.4.6'
 	python3 -m venv $(PEERS)/inspect-ai && $(PEERS)/inspect-ai/bin/pip install -q 'inspect-ai==0.3.285'
-	python3.12 -m venv $(PEERS)/harbor && $(PEERS)/harbor/bin/pip install -q 'harbor==0.24.0'
+	$(PYTHON312) -m venv $(PEERS)/harbor && $(PEERS)/harbor/bin/pip install -q 'harbor==0.24.0'
