@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
 import pytest
 from gitwork import ScriptAgent, attempt, make_project
 
@@ -73,11 +75,23 @@ def test_only_referenced_images_count_in_the_order_of_the_statement() -> None:
 def test_what_cannot_be_fetched_is_reported(tmp_path: Path) -> None:
     with images() as address:
         urls = [f"{address}/{name}" for name in ("a.png", "gone.png", "page.html", "b.jpg")]
-        missing = fetch_images([*urls, "file:///etc/passwd"], tmp_path)
+        missing = anyio.run(fetch_images, [*urls, "file:///etc/passwd"], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.png", "4.jpg", "images.json"]
     assert list(missing) == [urls[1], urls[2], "file:///etc/passwd"]
     listing = json.loads((tmp_path / "images.json").read_text())
     assert [each["number"] for each in listing if each["missing"]] == [2, 3, 5]
+
+
+def test_a_fetch_that_is_cancelled_ends_at_once_and_leaves_no_thread(tmp_path: Path) -> None:
+    async def fetch() -> None:
+        with anyio.move_on_after(0.3):
+            await fetch_images([f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"], tmp_path)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        before = threading.active_count()
+        anyio.run(fetch)
+        assert threading.active_count() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_agent_finds_them_in_its_workspace(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from evalkit import __version__, plugins
@@ -34,6 +33,7 @@ from evalkit.domain.protocols import (
     Workspace,
 )
 from evalkit.domain.records import Instance, Job, Meter
+from evalkit.system.threads import in_thread
 from evalkit.trajectories import events
 from evalkit.trajectories.events import Trajectory
 
@@ -152,7 +152,7 @@ class Work:
 
     async def do(self) -> tuple[str, str]:
         """Go on until something ends the work; why it ended, and what there is to say about that."""
-        copies = await anyio.to_thread.run_sync(read_copies, self.job.folder / IMAGES)
+        copies = await in_thread(read_copies, self.job.folder / IMAGES)
         self.messages, said = self.agent.messages(self.job.instance, self.workspace.places, copies)
         for message in said:
             self.trajectory.add("message", **message)

@@ -11,11 +11,11 @@ from subprocess import DEVNULL
 from typing import IO
 
 import anyio
-import anyio.to_thread
 
 from evalkit.domain.failures import Failed
 from evalkit.domain.records import Answer, Job, Patch
 from evalkit.system import processes
+from evalkit.system.threads import in_thread
 
 _BLOCK = 1 << 20
 _NO_CONTENT = (".git", "__pycache__")
@@ -30,7 +30,7 @@ async def compare_trees(before: Path, after: Path, target: Path) -> None:
     """
     assert (before, after) == (before.with_name("a"), before.with_name("b"))
     for tree in (before, after):
-        await anyio.to_thread.run_sync(_drop_leftovers, tree)
+        await in_thread(_drop_leftovers, tree)
     arguments = ("diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix")
     code, said = await _git_into(target, *arguments, "--no-ext-diff", "--no-textconv", "a", "b", cwd=before.parent)
     if code not in (0, _DIFFERENT):
@@ -60,7 +60,7 @@ async def _git_into(target: Path, *arguments: str, cwd: Path) -> tuple[int, str]
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb") as sink:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, _save, source, target)
+            tasks.start_soon(in_thread, _save, source, target)
             try:
                 ended = await _git(*arguments, cwd=cwd, stdout=sink)
             finally:

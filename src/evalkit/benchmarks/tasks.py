@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
-
 from evalkit.benchmarks.grading import require_memory, set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
@@ -24,6 +22,7 @@ from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError, first_few
 from evalkit.logs import logger
 from evalkit.system import files
+from evalkit.system.threads import in_thread
 
 _LARGEST_REWARD_FILE = 1 << 20
 _MOST_NAMED = 5
@@ -159,7 +158,7 @@ class TaskDirectories:
         task = _task(job)
         target.mkdir(parents=True)
         if task.environment.is_dir():
-            await anyio.to_thread.run_sync(files.copy, task.environment, target)
+            await in_thread(files.copy, task.environment, target)
         for name in CONTAINER_FILES:
             (target / name).unlink(missing_ok=True)
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from evalkit import logs, masking
 from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
@@ -21,6 +20,7 @@ from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Limits
 from evalkit.domain.rows import Outcome, timestamp
 from evalkit.engine.run import Run
 from evalkit.logs import logger
+from evalkit.system.threads import in_thread
 
 
 async def try_once(attempt: Attempt, run: Run) -> None:
@@ -93,7 +93,7 @@ def _spec(job: Job, purpose: Purpose, network: str) -> WorkspaceSpec:
 async def _remove(folder: Path) -> None:
     if folder.exists():
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+            await in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @dataclass(slots=True, eq=False)

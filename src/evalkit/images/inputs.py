@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from evalkit.config import Config
 from evalkit.containers import credentials, reference
@@ -25,6 +24,7 @@ from evalkit.images.dockerfile import CA_BUNDLE, CONSTRAINTS, ENVIRONMENT, INSTA
 from evalkit.images.plan import AgentPackage, Base, Context, Inputs, Plan
 from evalkit.images.sdist import Packing
 from evalkit.system import files
+from evalkit.system.threads import in_thread
 
 
 class BaseUnknown(EvalkitError):
@@ -72,7 +72,7 @@ class Gathering:
         inputs = Inputs(
             repository=images.repository,
             default_image=self.config.workspace.image,
-            contexts=await anyio.to_thread.run_sync(self._read_contexts, plan.contexts(instances)),
+            contexts=await in_thread(self._read_contexts, plan.contexts(instances)),
             bases=self._bases,
             problems=self._problems,
             agent=agent,

@@ -65,7 +65,9 @@ async def run(
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:
     if not hasattr(os, "pidfd_open"):
-        await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(
+            process.wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+        )  # one each: it waits as long as the process runs
         return
     descriptor = os.pidfd_open(process.pid)
     try:

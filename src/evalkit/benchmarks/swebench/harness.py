@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from evalkit.benchmarks.datasets import read_rows
 from evalkit.benchmarks.grading import require_memory, require_not_killed, set_aside
@@ -24,6 +23,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.logs import logger
+from evalkit.system.threads import in_thread
 
 DATASET = "princeton-nlp/SWE-bench_Verified"
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
@@ -76,7 +76,7 @@ class SweBench:
         return grade
 
     async def _judge(self, job: Job) -> Grade:
-        return await anyio.to_thread.run_sync(self.judge_log, job.instance, job.folder)
+        return await in_thread(self.judge_log, job.instance, job.folder)
 
     def reference_patch(self, instance: Instance) -> bytes:
         return str(instance.data.get("patch") or "").encode("utf-8", "surrogatepass")
@@ -103,7 +103,7 @@ class SweBench:
             _append(log, f"Timeout error: {math.ceil(seconds)} seconds exceeded.\n{rows.TIMED_OUT}")
             return False
         require_not_killed(end)
-        if reason := await anyio.to_thread.run_sync(rows.find_forgery, script, log):
+        if reason := await in_thread(rows.find_forgery, script, log):
             logger.warning("%s: the output of the tests is not trusted: %s", job.instance.id, reason)
             _append(log, f"{rows.ERRORED}: {reason}")
         return end.lacked_memory

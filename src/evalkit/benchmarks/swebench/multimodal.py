@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
+import anyio
 from msgspec import structs
 
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
@@ -23,6 +21,9 @@ from evalkit.domain.protocols import IMAGES, Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
 from evalkit.logs import logger
+
+if TYPE_CHECKING:
+    import httpx
 
 DATASET = "princeton-nlp/SWE-bench_Multimodal"
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "image/webp": ".webp"}
@@ -51,7 +52,7 @@ class Multimodal:
         await self.swebench.prepare(job, workspace)
         urls = referenced_images(job.instance.data)
         folder = job.folder / IMAGES
-        missing = await anyio.to_thread.run_sync(fetch_images, urls, folder, abandon_on_cancel=True) if urls else {}
+        missing = await fetch_images(urls, folder) if urls else {}
         for url, reason in missing.items():
             logger.warning("%s: image %s cannot be fetched: %s", job.instance.id, url, reason)
         if folder.is_dir():
@@ -68,7 +69,7 @@ class Multimodal:
         place = workspace.places.logs / "grader" / "assets"
         if files:
             folder = job.scratch / "assets"
-            await anyio.to_thread.run_sync(fetch_files, [url for _, url in files], folder, abandon_on_cancel=True)
+            await fetch_files([url for _, url in files], folder)
             await workspace.write(folder, place)
         commands = [
             f"mkdir -p {shlex.quote(str(path.parent))} && cp {place}/{number} {shlex.quote(str(path))}"
@@ -133,19 +134,20 @@ def referenced_images(values: Mapping[str, Any]) -> list[str]:
     return sorted((url for url, place in places.items() if place >= 0), key=lambda url: places[url])
 
 
-def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
+async def fetch_images(urls: Sequence[str], folder: Path) -> dict[str, str]:
     """Put images into a folder, named after their number. Returns those that could not be had, and why."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
     missing: dict[str, str] = {}
-    for number, url in enumerate(urls, start=1):
-        try:
-            content, suffix = _fetch(url)
-        except (URLError, OSError, ValueError) as error:
-            missing[url] = str(error)
-        else:
-            files[url] = f"{number}{suffix}"
-            (folder / files[url]).write_bytes(content)
+    async with _browser() as http:
+        for number, url in enumerate(urls, start=1):
+            try:
+                content, suffix = await _fetch_image(http, url)
+            except (OSError, ValueError) as error:
+                missing[url] = str(error)
+            else:
+                files[url] = f"{number}{suffix}"
+                (folder / files[url]).write_bytes(content)
     listing = [
         {"number": number, "url": url, "file": files.get(url), "missing": missing.get(url)}
         for number, url in enumerate(urls, start=1)
@@ -154,35 +156,49 @@ def fetch_images(urls: list[str], folder: Path) -> dict[str, str]:
     return missing
 
 
-def fetch_files(urls: Sequence[str], folder: Path) -> None:
+async def fetch_files(urls: Sequence[str], folder: Path) -> None:
     """Put files into a folder, named after their number. Tests without one of them would judge nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, url in enumerate(urls):
-        try:
-            (folder / str(number)).write_bytes(_read(url)[0])
-        except (URLError, OSError, ValueError) as error:
-            raise Failed("grader", f"the tests need {url}, which cannot be fetched: {error}") from error
+    async with _browser() as http:
+        for number, url in enumerate(urls):
+            try:
+                (folder / str(number)).write_bytes((await _fetch(http, url))[0])
+            except (OSError, ValueError) as error:
+                raise Failed("grader", f"the tests need {url}, which cannot be fetched: {error}") from error
 
 
-def _fetch(url: str) -> tuple[bytes, str]:
-    content, kind = _read(url)
+def _browser() -> httpx.AsyncClient:
+    import httpx
+
+    return httpx.AsyncClient(follow_redirects=True, timeout=_SECONDS)
+
+
+async def _fetch_image(http: httpx.AsyncClient, url: str) -> tuple[bytes, str]:
+    content, kind = await _fetch(http, url)
     if kind not in _SUFFIXES:
         raise ValueError(f"{kind} is no image that models take")
     return content, _SUFFIXES[kind]
 
 
-def _read(url: str) -> tuple[bytes, str]:
+async def _fetch(http: httpx.AsyncClient, url: str) -> tuple[bytes, str]:
+    """The content of an address, and its media type. OSError where it cannot be had within the time."""
+    import httpx
+
     if not url.startswith(("http://", "https://")):
         raise ValueError("no address of the web")
+    content = bytearray()
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  # checked above
-            content = response.read(_LARGEST_IMAGE + 1)
-    except HTTPError as error:
-        error.close()  # it is a response, too
-        raise
-    if len(content) > _LARGEST_IMAGE:
-        raise ValueError(f"more than {_LARGEST_IMAGE >> 20} MB")
-    return content, response.headers.get_content_type()
+        with anyio.fail_after(_SECONDS):
+            async with http.stream("GET", url) as response:
+                if not response.is_success:
+                    raise OSError(f"HTTP status {response.status_code}")
+                async for block in response.aiter_bytes():
+                    content += block
+                    if len(content) > _LARGEST_IMAGE:
+                        raise ValueError(f"more than {_LARGEST_IMAGE >> 20} MB")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(str(error) or type(error).__name__) from error
+    return bytes(content), response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def create(config: Config) -> Multimodal:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import anyio.to_thread
 from msgspec import structs
 
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
@@ -32,6 +31,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
+from evalkit.system.threads import in_thread
 
 DATASET = "princeton-nlp/SWE-bench_Verified"
 PLACE = PurePosixPath("/testbed")
@@ -226,7 +226,7 @@ class _Grading:
         require_not_killed(end)
         require_memory(lacked=end.lacked_memory)
         hits = await tracing.read(self.job.scratch / "lines")
-        return await anyio.to_thread.run_sync(graders.read_statuses, row, log), hits
+        return await in_thread(graders.read_statuses, row, log), hits
 
 
 def _to_json(runs: Runs) -> Any:
