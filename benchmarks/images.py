@@ -18,10 +18,10 @@ from pathlib import Path
 
 import anyio
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from agent_project import make_agent
+sys.path.append(str(Path(__file__).parents[1]))
 from evalkit.containers import docker_cli
 from measure import EVALKIT, Cost, Figure, Target, describe, in_turn, ratios, report, run
+from tests.support.agents import make_agent
 
 COUNT, AT_ONCE = 100, 12
 WITH_AGENT = 20

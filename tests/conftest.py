@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from bench import Bench, open_bench
-from commandline import IMPORTABLE, Evalkit, all_processes
-from contained import is_contained
-from engines import Engine, find_engine
-from forkserver import ForkServer
-from kinds import SECRET, Place, open_place
-from patience import eventually
+from tests.support.cli import IMPORTABLE, Evalkit
+from tests.support.confinement import is_contained
+from tests.support.engine import Engine, find_engine
+from tests.support.fork_server import ForkServer
+from tests.support.images import Builds, open_builds
+from tests.support.processes import all_processes
+from tests.support.waiting import eventually
+from tests.support.workspaces import SECRET, Place, open_place
 
 # A mistake in these has cost a machine its files: they run where tests/test_abuse.py puts them, and nowhere else.
 collect_ignore = [] if is_contained() else ["abuse"]
@@ -60,10 +61,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 @pytest.fixture
-def bench(evalkit: Evalkit) -> Iterator[Bench]:
+def builds(evalkit: Evalkit) -> Iterator[Builds]:
     """An engine, a registry, and a command line whose images have a name of their own."""
-    with open_bench(evalkit) as bench:
-        yield bench
+    with open_builds(evalkit) as builds:
+        yield builds
 
 
 @pytest.fixture(params=["fake", "sandboxed", "unsandboxed", pytest.param("docker", marks=pytest.mark.engine)])

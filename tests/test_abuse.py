@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contained import ROOT, run_contained, run_tests_contained
+from tests.support.confinement import ROOT, run_contained, run_tests_contained
 
 ABUSE = ROOT / "tests" / "abuse"
 

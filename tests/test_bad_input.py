@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_task, make_tasks
+from tests.support.cli import Evalkit
+from tests.support.tasks import make_task, make_tasks
 
 LOCAL = ("--workspace", "local", "--agent", "nop")
 

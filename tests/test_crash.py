@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_task, processes_of
 from evalkit.domain.rows import Row
 from evalkit.errors import EvalkitError
 from evalkit.store.run_directory import RunDirectory
 from evalkit.system.scratch import start_time
-from rig import make_manifest, make_result
+from tests.support.cli import Evalkit
+from tests.support.processes import processes_of
+from tests.support.runs import make_manifest, make_result
+from tests.support.tasks import make_task
 
 AGENT = "(setsid sleep 300 &) ; sleep 0.0$((EVALKIT_ATTEMPT + 1)); echo $EVALKIT_INSTANCE_ID > answer"
 UNSANDBOXED = ("--set", "workspace.unsandboxed=true")
@@ -77,9 +79,9 @@ def test_a_folder_that_no_guard_has_swept_is_gone_after_the_next_run(evalkit: Ev
 DRIVER = """
 import itertools, os, sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = [{root!r}]
 from evalkit.store.directory import RunDirectory
-from rig import make_manifest, make_result
+from tests.support.runs import make_manifest, make_result
 
 def create(path):
     RunDirectory.create(path, make_manifest(["a", "b"]))
@@ -128,7 +130,7 @@ for calls in itertools.count():
 
 def die_everywhere(operation: str, folder: Path) -> list[Path]:
     """What is left of an operation that died at its first system call, at its second one, and so on."""
-    program = DRIVER.format(tests=str(Path(__file__).parent), folder=str(folder), operation=operation)
+    program = DRIVER.format(root=str(Path(__file__).parents[1]), folder=str(folder), operation=operation)
     subprocess.run([sys.executable, "-c", program], check=True)
     left = sorted(folder.glob("run-*"), key=lambda path: int(path.name[4:]))
     assert len(left) > 5

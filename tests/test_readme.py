@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, require_program
+from tests.support.cli import Evalkit
+from tests.support.requirements import require_program
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

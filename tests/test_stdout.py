@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_task, make_tasks, parse_strictly, require_program, wait_until
-from forkserver import ForkServer
+from tests.support.cli import Evalkit, parse_strictly
+from tests.support.fork_server import ForkServer
+from tests.support.requirements import require_program
+from tests.support.tasks import make_task, make_tasks
+from tests.support.waiting import wait_until
 
 CHATTY = ("--benchmark", "chatty", "--agent", "chatty", "--workspace", "local", "--set", "run.critic=chatty")
 LOCAL_COMMAND = ("--workspace", "local", "--agent", "command", "--set", "workspace.unsandboxed=true", "--set")

@@ -7,9 +7,10 @@ import shlex
 
 import pytest
 
-from commandline import Evalkit, all_processes, wait_until
-from misbehaviour import DONE, Act, hang, infer, make_acts, patch_of, row_of, run_acts
-from patience import eventually
+from tests.support.abuse import DONE, Act, hang, infer, make_acts, patch_of, row_of, run_acts
+from tests.support.cli import Evalkit
+from tests.support.processes import all_processes
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.usefixtures("contained")
 

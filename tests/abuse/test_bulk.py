@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from commandline import Evalkit, parse_strictly
-from misbehaviour import DONE, Act, infer, make_acts, patch_of, row_of, watch_memory
+from tests.support.abuse import DONE, Act, infer, make_acts, patch_of, row_of, watch_memory
+from tests.support.cli import Evalkit, parse_strictly
 
 FLAT = 160 << 10  # KB; with nothing to do, a run takes about 100 MB
 MEGABYTE = 1 << 20

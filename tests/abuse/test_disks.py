@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, Finished, make_task
-from misbehaviour import DONE, Act, infer, make_acts
+from tests.support.abuse import DONE, Act, infer, make_acts
+from tests.support.cli import Evalkit, Finished
+from tests.support.tasks import make_task
 
 pytestmark = pytest.mark.usefixtures("contained")
 

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from commandline import Evalkit
-from misbehaviour import DONE, Act, run_acts
+from tests.support.abuse import DONE, Act, run_acts
+from tests.support.cli import Evalkit
 
 pytestmark = pytest.mark.usefixtures("contained")
 

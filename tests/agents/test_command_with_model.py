@@ -11,9 +11,9 @@ import pytest
 
 from evalkit.testing.model_server import Fault, Reply, Tokens, ToolCall, by_conversation, in_turn
 from evalkit.workspaces.sandbox import find_bubblewrap
-from modelcli import KEY, Cli
+from tests.support.cli import Evalkit
+from tests.support.models import KEY, ModelCli
 
-pytest_plugins = ("modelfixtures",)
 pytestmark = pytest.mark.skipif(find_bubblewrap() is None, reason="needs bubblewrap, which does not work here")
 
 AGENT = """
@@ -37,20 +37,20 @@ REPLY = Reply("echo yes > answer.txt", tokens=Tokens(100, 40, 20, 5), cost_usd=0
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path, agent="command")
+def cli(evalkit: Evalkit) -> ModelCli:
+    return ModelCli(evalkit, agent="command")
 
 
 def settings(*values: str) -> list[str]:
     return [word for value in ("workspace.network=model", *values) for word in ("--set", value)]
 
 
-def run_agent(cli: Cli, server: Any, task: Path, *values: str) -> dict[str, Any]:
+def run_agent(cli: ModelCli, server: Any, task: Path, *values: str) -> dict[str, Any]:
     argv = json.dumps(["python3", "-c", AGENT, server.root_url.rpartition(":")[2]])
     return cli.infer(server, str(task), *settings(f"agent.command={argv}", *values))
 
 
-def test_it_reaches_the_model_and_nothing_else_and_is_counted(cli: Cli, serve: Any, task: Path) -> None:
+def test_it_reaches_the_model_and_nothing_else_and_is_counted(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(in_turn(REPLY), cost_style="openrouter")
     document = run_agent(cli, server, task)
     assert document["buckets"]["resolved"] == 1, cli.said
@@ -61,7 +61,7 @@ def test_it_reaches_the_model_and_nothing_else_and_is_counted(cli: Cli, serve: A
     assert KEY not in "".join(path.read_text() for path in (cli.folder / "runs").rglob("*") if path.is_file())
 
 
-def test_it_is_stopped_at_its_limit_with_what_it_has(cli: Cli, serve: Any, task: Path) -> None:
+def test_it_is_stopped_at_its_limit_with_what_it_has(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(in_turn(REPLY), cost_style="openrouter")
     run_agent(cli, server, task, "agent.max_cost_usd=0.01")
     assert len(server.calls) == 1
@@ -69,7 +69,7 @@ def test_it_is_stopped_at_its_limit_with_what_it_has(cli: Cli, serve: Any, task:
     assert (row["outcome"], row["failure"], row["usage"]["cost_usd"]) == ("empty", None, 0.01)
 
 
-def test_refused_credentials_are_no_fault_of_the_agent(cli: Cli, serve: Any, task: Path) -> None:
+def test_refused_credentials_are_no_fault_of_the_agent(cli: ModelCli, serve: Any, task: Path) -> None:
     document = run_agent(cli, serve(in_turn(Fault("unauthorized"))), task)
     assert document["error"]["kind"] == "credentials"
     assert cli.row()["failure"]["kind"] == "model_auth"
@@ -77,7 +77,7 @@ def test_refused_credentials_are_no_fault_of_the_agent(cli: Cli, serve: Any, tas
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mini") is None, reason="mini-swe-agent is not installed: pip install mini-swe-agent")
-def test_mini_swe_agent(cli: Cli, serve: Any, task: Path) -> None:
+def test_mini_swe_agent(cli: ModelCli, serve: Any, task: Path) -> None:
     def bash(command: str) -> Reply:
         return Reply("THOUGHT: so be it", [ToolCall("bash", {"command": command})], tokens=Tokens(100, 40, 20, 5))
 

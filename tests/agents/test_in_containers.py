@@ -16,8 +16,6 @@ from typing import Any
 import docker
 import pytest
 
-from commandline import Evalkit, make_tasks, wait_until
-from engines import Engine, wait_for
 from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.testing.model_server import (
     Fault,
@@ -30,11 +28,12 @@ from evalkit.testing.model_server import (
     in_turn,
     with_faults,
 )
-from forkserver import Running
-from modelcli import KEY
-from solver import COSTS, TOTAL, solve_from, unpack
+from tests.support.cli import Evalkit, Process
+from tests.support.engine import Engine
+from tests.support.models import COSTS, KEY, TOTAL, solve_from, unpack
+from tests.support.tasks import make_tasks
+from tests.support.waiting import eventually, wait_until
 
-pytest_plugins = ("modelfixtures",)
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
 ASK_TWICE = """
@@ -111,7 +110,7 @@ def agent_in_container(program: str) -> dict[str, object]:
     return {"agent__command": in_python(program), "workspace__network": "model"}
 
 
-def start_and_stall(run: Scripted) -> Running:
+def start_and_stall(run: Scripted) -> Process:
     """evalkit, once its first attempt is done and its second has asked the model, which will not answer."""
     given = agent_in_container(ASK_TWICE) | {"model__virtual_keys": True, "run__workers": 1}
     process = run.evalkit.start("infer", "tasks", "--agent", "command", "--run-id", "run", *run.settings(**given))
@@ -131,8 +130,8 @@ def test_neither_keys_nor_connections_survive_a_killed_run(scripted: Any, evalki
     (left,) = run.server.live_keys
     process.kill()
     process.communicate()
-    wait_for(lambda: run.server.open_connections == 0)
-    wait_for(lambda: all(each["State"] != "running" for each in containers_of(engine, evalkit)))
+    assert eventually(lambda: run.server.open_connections == 0)
+    assert eventually(lambda: all(each["State"] != "running" for each in containers_of(engine, evalkit)))
     assert run.server.live_keys == [left]
     (row,) = run.rows()
     assert usage_of(row) == (2, 200, 80, 40, 0.02)
@@ -154,7 +153,7 @@ def test_an_interrupted_run_ends_its_calls_and_its_keys(
     process.communicate(timeout=120)
     assert process.returncode == 128 + signal.Signals[name]
     assert run.server.live_keys == []
-    wait_for(lambda: run.server.open_connections == 0)
+    assert eventually(lambda: run.server.open_connections == 0)
     assert containers_of(engine, evalkit) == []
     assert [usage_of(row) for row in run.rows()] == [(2, 200, 80, 40, 0.02)]
 
@@ -172,7 +171,7 @@ def test_a_timed_out_attempt_tells_what_it_spent(scripted: Any, evalkit: Evalkit
     usage = row["usage"]
     assert (usage["llm_calls"], usage["input_tokens"], usage["output_tokens"]) == (2, 100, 20)
     assert (usage["cost_usd"], usage["known_cost_usd"]) == (None, 0.01)
-    wait_for(lambda: run.server.open_connections == 0)
+    assert eventually(lambda: run.server.open_connections == 0)
 
 
 def test_the_key_is_written_nowhere(scripted: Any, evalkit: Evalkit, engine: Engine) -> None:

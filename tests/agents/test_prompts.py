@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit
 from evalkit.agents.prompts import Prompt, find_prompt
 from evalkit.config import Config
 from evalkit.errors import ConfigError
+from tests.support.cli import Evalkit
 
 VARIABLES = {
     "statement": " fix {{ this }} ",

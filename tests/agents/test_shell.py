@@ -24,11 +24,9 @@ from evalkit.testing.model_server import (
     with_faults,
 )
 from evalkit.workspaces.sandbox import find_bubblewrap
-from modelcli import KEY, Cli
-from solver import COSTS, TOKENS, TOTAL, solve_from
+from tests.support.models import COSTS, KEY, TOKENS, TOTAL, ModelCli, solve_from
 
 needs_sandbox = pytest.mark.skipif(find_bubblewrap() is None, reason="the shell agent runs in bubblewrap, not here")
-pytest_plugins = ("modelfixtures",)
 pytestmark = needs_sandbox
 
 
@@ -39,7 +37,7 @@ def shell(command: str) -> ToolCall:
 FINISH = Reply("done", [ToolCall("finish", {"answer": "forty-two"})])
 
 
-def test_bundled_tasks_are_solved_by_thirty_workers_under_faults(cli: Cli, serve: Any) -> None:
+def test_bundled_tasks_are_solved_by_thirty_workers_under_faults(cli: ModelCli, serve: Any) -> None:
     longer = Reply("this answer is cut off", tokens=Tokens(7, 0, 7, 0))
     faults = [Fault("rate_limit", 0.05), Fault("server_error"), Fault("garbage"), Fault("cut", reply=longer)]
     server = serve(with_faults(solve_from(BUNDLED, delay=0.2), 0.1, faults, seed=1), cost_style="litellm")
@@ -67,7 +65,7 @@ def test_bundled_tasks_are_solved_by_thirty_workers_under_faults(cli: Cli, serve
         assert row["usage"]["known_cost_usd"] == pytest.approx(sum(COSTS))
 
 
-def test_the_key_is_written_nowhere(cli: Cli, serve: Any, task: Path) -> None:
+def test_the_key_is_written_nowhere(cli: ModelCli, serve: Any, task: Path) -> None:
     def script(request: ModelRequest) -> Reply | Fault:
         if request.number == 1:
             return Fault("server_error")
@@ -75,6 +73,7 @@ def test_the_key_is_written_nowhere(cli: Cli, serve: Any, task: Path) -> None:
         return [Reply(f"I say {KEY}", [shell(echo)]), FINISH][request.replies_before]
 
     server = serve(script, keys=[KEY])
+    cli.evalkit.forks = False  # what /proc shows of a forked process is not its own environment
     cli.infer(server, str(task))
     assert cli.row()["outcome"] == "empty"
     assert [call.request.key for call in server.calls] == [KEY] * 3
@@ -88,7 +87,7 @@ def test_the_key_is_written_nowhere(cli: Cli, serve: Any, task: Path) -> None:
     assert KEY not in json.dumps(document) + cli.said
 
 
-def test_a_statement_is_no_template_and_the_model_sees_the_results(cli: Cli, serve: Any, task: Path) -> None:
+def test_a_statement_is_no_template_and_the_model_sees_the_results(cli: ModelCli, serve: Any, task: Path) -> None:
     seen: list[ModelRequest] = []
 
     def script(request: ModelRequest) -> Reply:
@@ -107,7 +106,7 @@ def test_a_statement_is_no_template_and_the_model_sees_the_results(cli: Cli, ser
     ]
 
 
-def test_long_output_is_cut_in_the_middle(cli: Cli, serve: Any, task: Path) -> None:
+def test_long_output_is_cut_in_the_middle(cli: ModelCli, serve: Any, task: Path) -> None:
     command = "echo begin; head -c 5000000 /dev/zero | tr '\\0' x; echo; echo end"
     cli.infer(serve(by_conversation(Reply("", [shell(command)]), FINISH)), str(task))
     (text,) = cli.results()
@@ -117,7 +116,7 @@ def test_long_output_is_cut_in_the_middle(cli: Cli, serve: Any, task: Path) -> N
     assert len(text) < 13_000
 
 
-def test_a_command_that_hangs_is_stopped_and_the_rest_goes_on(cli: Cli, serve: Any, task: Path) -> None:
+def test_a_command_that_hangs_is_stopped_and_the_rest_goes_on(cli: ModelCli, serve: Any, task: Path) -> None:
     steps = (Reply("", [shell("echo before; sleep 1000 & sleep 1000")]), Reply("", [shell("pgrep sleep")]), FINISH)
     cli.infer(serve(by_conversation(*steps)), str(task), "--set", "agent.command_timeout=0.5")
     first, second = cli.results()
@@ -125,7 +124,7 @@ def test_a_command_that_hangs_is_stopped_and_the_rest_goes_on(cli: Cli, serve: A
     assert second == "[exit status 1]"
 
 
-def test_a_command_longer_than_an_argument_may_be(cli: Cli, serve: Any, task: Path) -> None:
+def test_a_command_longer_than_an_argument_may_be(cli: ModelCli, serve: Any, task: Path) -> None:
     text = "yes" * 100_000
     script = by_conversation(Reply("", [shell(f"cat > answer.txt <<'END'\n{text}\nEND")]), FINISH)
     assert cli.infer(serve(script), str(task))["buckets"]["resolved"] == 1
@@ -140,14 +139,16 @@ def test_a_command_longer_than_an_argument_may_be(cli: Cli, serve: Any, task: Pa
         (ToolCall("shell", {"command": "echo \0"}), "NUL"),
     ],
 )
-def test_a_call_that_is_wrong_is_explained(cli: Cli, serve: Any, task: Path, call: ToolCall, complaint: str) -> None:
+def test_a_call_that_is_wrong_is_explained(
+    cli: ModelCli, serve: Any, task: Path, call: ToolCall, complaint: str
+) -> None:
     cli.infer(serve(by_conversation(Reply("", [call]), FINISH)), str(task))
     (text,) = cli.results()
     assert text.startswith(complaint) or complaint in text
     assert cli.ending() == "finish"
 
 
-def test_a_model_that_only_talks_is_reminded_and_then_left(cli: Cli, serve: Any, task: Path) -> None:
+def test_a_model_that_only_talks_is_reminded_and_then_left(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(in_turn(Reply("let me think")))
     cli.infer(server, str(task))
     assert len(server.calls) == 4
@@ -164,7 +165,7 @@ LIMITS = [
 
 @pytest.mark.parametrize(("limit", "ending", "calls"), LIMITS, ids=[limit[1] for limit in LIMITS])
 def test_an_attempt_ends_at_its_limit_with_what_it_has(
-    cli: Cli, serve: Any, task: Path, limit: Sequence[str], ending: str, calls: int
+    cli: ModelCli, serve: Any, task: Path, limit: Sequence[str], ending: str, calls: int
 ) -> None:
     server = serve(in_turn(YES), cost_style="litellm")
     document = cli.infer(server, str(task), *(word for each in limit for word in ("--set", each)))
@@ -173,7 +174,7 @@ def test_an_attempt_ends_at_its_limit_with_what_it_has(
     assert len(server.calls) == calls
 
 
-def test_time_is_up_in_the_middle_of_a_call(cli: Cli, serve: Any, task: Path) -> None:
+def test_time_is_up_in_the_middle_of_a_call(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(by_conversation(YES, Reply(delay=60)), cost_style="litellm")
     document = cli.infer(server, str(task), "--timeout", "3")
     row = cli.row()
@@ -193,7 +194,7 @@ def many(task: Path, number: int) -> Path:
     return root
 
 
-def test_the_run_stops_at_its_limit(cli: Cli, serve: Any, task: Path) -> None:
+def test_the_run_stops_at_its_limit(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(in_turn(YES), cost_style="litellm")
     cli.infer(server, str(many(task, 5)), "--workers", "1", "--set", "run.max_cost_usd=0.035")
     assert len(server.calls) == 3
@@ -202,7 +203,7 @@ def test_the_run_stops_at_its_limit(cli: Cli, serve: Any, task: Path) -> None:
     assert "the run's budget of $0.035 is spent ($0.03)" in rows[0]["failure"]["message"]
 
 
-def test_all_attempts_at_an_instance_share_its_limit(cli: Cli, serve: Any, task: Path) -> None:
+def test_all_attempts_at_an_instance_share_its_limit(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(in_turn(YES), cost_style="litellm")
     limits = ("run.max_instance_cost_usd=0.05", "agent.max_cost_usd=0.03", "run.stop_on=never")
     cli.infer(
@@ -213,7 +214,7 @@ def test_all_attempts_at_an_instance_share_its_limit(cli: Cli, serve: Any, task:
     assert kinds.count("budget") >= 2
 
 
-def test_a_limit_in_money_needs_a_cost(cli: Cli, serve: Any, task: Path) -> None:
+def test_a_limit_in_money_needs_a_cost(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(in_turn(YES), cost_style="none")
     cli.infer(server, str(task), "--set", "agent.max_cost_usd=1")
     failure = cli.row()["failure"]
@@ -224,7 +225,7 @@ def test_a_limit_in_money_needs_a_cost(cli: Cli, serve: Any, task: Path) -> None
     assert document["usage"]["cost_usd"] == pytest.approx(0.02)
 
 
-def test_refused_credentials_end_the_run(cli: Cli, serve: Any, task: Path) -> None:
+def test_refused_credentials_end_the_run(cli: ModelCli, serve: Any, task: Path) -> None:
     server = serve(in_turn(YES), keys=["sk-another-key"])
     document = cli.infer(server, str(many(task, 8)), "--workers", "2")
     assert document["error"]["kind"] == "credentials"
@@ -233,7 +234,7 @@ def test_refused_credentials_end_the_run(cli: Cli, serve: Any, task: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_connection_and_no_key(
-    cli: Cli, serve: Any, task: Path, number: signal.Signals
+    cli: ModelCli, serve: Any, task: Path, number: signal.Signals
 ) -> None:
     def script(request: ModelRequest) -> Reply:
         return YES if request.replies_before == 0 else Reply(delay=60)

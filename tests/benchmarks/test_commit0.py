@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from gitwork import Outcome, Project, ScriptAgent, attempt, git
 
 from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.commit0 import Commit0, make_command, make_report, read_test_ids
 from evalkit.errors import DatasetError
-from places import shared
+from tests.support.repositories import Project, git
+from tests.support.requirements import shared
+from tests.support.runs import Outcome, ScriptAgent, attempt
 
 STUB = "def double(x):\n    raise NotImplementedError\n"
 TESTS = """import pytest

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from gitwork import Outcome, Project, ScriptAgent, attempt
 
-from commandline import Evalkit
 from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.datasets import read_rows
 from evalkit.benchmarks.gaia import Gaia, extract_answer, is_right, to_instance
 from evalkit.errors import DatasetError
+from tests.support.cli import Evalkit
+from tests.support.repositories import Project
+from tests.support.runs import Outcome, ScriptAgent, attempt
 
 # Made up: the rows of GAIA may not be published.
 QUESTION = {"task_id": "t-1", "Question": "How many?", "Level": 1, "Final answer": "1,234 apples", "file_name": "a.txt"}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gitwork import git
-from testbeds import Recipe, diff_of, eval_script, make_repository, shelf, write_rows
 
-from commandline import Evalkit
-from engines import find_engine
+from tests.support.cli import Evalkit
+from tests.support.engine import find_engine
+from tests.support.repositories import diff_of, git, make_repository
+from tests.support.swebench import Recipe, eval_script, shelf, write_rows
 
 pytest.importorskip("swebench", reason="swebench is not installed")
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("engine")]

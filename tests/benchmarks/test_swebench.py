@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gitwork import Outcome, Project, ScriptAgent, attempt, make_project
 
 from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
@@ -19,7 +18,9 @@ from evalkit.benchmarks.swebench.harness import SweBench
 from evalkit.benchmarks.swebench.instances import image_of, make_eval_script, read_tests, to_instance
 from evalkit.domain.records import Answer, Patch, Recorded
 from evalkit.errors import DatasetError
-from places import shared
+from tests.support.repositories import Project, make_project
+from tests.support.requirements import shared
+from tests.support.runs import Outcome, ScriptAgent, attempt
 
 FIX = "sed -i 's/a - b/a + b/' calc.py"
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testbeds import write_rows
-from wordlist import ALL, CODE, P2P, Library
 
-from commandline import Evalkit, Finished
-from forkserver import ForkServer
+from tests.support.cli import Evalkit, Finished
+from tests.support.fork_server import ForkServer
+from tests.support.library import ALL, CODE, P2P, Library
+from tests.support.swebench import write_rows
 
 pytest.importorskip("swebench", reason="swebench is not installed")
-pytest_plugins = ("wordlistfixtures",)
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 

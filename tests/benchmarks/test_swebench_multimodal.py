@@ -15,7 +15,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from gitwork import ScriptAgent, attempt, make_project
 
 from evalkit.agents.shell import ShellAgent, create
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
@@ -32,7 +31,9 @@ from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Job, Meter
 from evalkit.errors import DatasetError
 from evalkit.testing.model_server import ModelRequest, ModelServer, Reply, ToolCall
-from places import shared
+from tests.support.repositories import make_project
+from tests.support.requirements import shared
+from tests.support.runs import ScriptAgent, attempt
 
 
 class Images(BaseHTTPRequestHandler):

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gitwork import git
-from testbeds import Recipe, shelf, write_rows
 
-from commandline import Evalkit, Finished
-from engines import find_engine
 from evalkit.benchmarks.datasets import read_rows
-from places import shared
+from tests.support.cli import Evalkit, Finished
+from tests.support.engine import find_engine
+from tests.support.repositories import git
+from tests.support.requirements import shared
+from tests.support.swebench import Recipe, shelf, write_rows
 
 pytest.importorskip("swebench", reason="swebench is not installed")
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")

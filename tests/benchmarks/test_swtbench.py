@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gitwork import BUGGY, FIXED, RUNNER, Outcome, Project, ScriptAgent, attempt, git
 
 from evalkit.agents.builtin import GoldAgent
 from evalkit.benchmarks.datasets import read_rows
@@ -23,7 +22,9 @@ from evalkit.benchmarks.swebench.swtbench import (
     measure_coverage,
     read_excluded,
 )
-from places import shared
+from tests.support.repositories import BUGGY, FIXED, RUNNER, Project, git
+from tests.support.requirements import shared
+from tests.support.runs import Outcome, ScriptAgent, attempt
 
 BASE = Runs({"old": "PASSED", "broken": "FAILED"}, {"old": "PASSED", "broken": "FAILED"})
 

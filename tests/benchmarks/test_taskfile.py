@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_task
 from evalkit.benchmarks.taskfile import TaskFile, read_task, resolve, unknown_fields
 from evalkit.benchmarks.tasks import TaskDirectories, notes_on
 from evalkit.domain.records import Instance
 from evalkit.errors import DatasetError
+from tests.support.cli import Evalkit
+from tests.support.tasks import make_task
 
 LOCAL = ("--workspace", "local", "--set", "workspace.unsandboxed=true")
 EVERYTHING = """

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from testbeds import Recipe, diff_of, make_repository, shelf, write_rows
-from wordlist import CODE, SETUP, TESTS, Library
 
-from commandline import Evalkit, Finished
-from engines import find_engine
+from tests.support.cli import Evalkit, Finished
+from tests.support.engine import find_engine
+from tests.support.library import CODE, SETUP, TESTS, Library
+from tests.support.repositories import diff_of, make_repository
+from tests.support.swebench import Recipe, shelf, write_rows
 
 pytest.importorskip("swebench", reason="swebench is not installed")
-pytest_plugins = ("wordlistfixtures",)
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 NEW_TEST = "printf 'from wordlist import split\\n\\ndef test_new():\\n    assert {}\\n' > tests/test_new.py"

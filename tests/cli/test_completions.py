@@ -13,8 +13,8 @@ import pytest
 from evalkit.cli.completion import WORDS
 from evalkit.plugins import names
 from evalkit.store.run_directory import RunDirectory
-from rig import make_manifest
-from shells import COMPLETIONS, ask_fish, environment, session
+from tests.support.runs import make_manifest
+from tests.support.shells import COMPLETIONS, ask_fish, environment, session
 
 SHELLS = ("bash", "zsh", "fish")
 TASKS = ("plain-one", "plain-two", "with space", "with:colon", "it's")

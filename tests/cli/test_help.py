@@ -7,7 +7,7 @@ import pytest
 from evalkit.cli.app import COMMANDS
 from evalkit.cli.options import FLAGS
 from evalkit.config import variable_of
-from shells import environment
+from tests.support.shells import environment
 
 
 def run_help(*words: str, columns: int = 80) -> list[str]:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from commandline import Evalkit, make_task, make_tasks, wait_until
 from evalkit.config import Config
 from evalkit.store.rows import encode_row
 from evalkit.store.run_directory import RunDirectory
-from rig import make_manifest, make_result
+from tests.support.cli import Evalkit
+from tests.support.runs import make_manifest, make_result
+from tests.support.tasks import make_task, make_tasks
+from tests.support.waiting import wait_until
 
 BUCKETS = {"resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"}
 ROW = {

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-import registry_faults
-from agent_project import break_agent, make_agent, make_sdist
-from bench import Bench, by_instance, counts, docker, running
-from commandline import make_task, processes_of, wait_until
-from patience import all_end, eventually
-from registry_faults import NO, Reply
+from tests.support.agents import break_agent, make_agent, make_sdist
+from tests.support.images import Builds, by_instance, counts, docker
+from tests.support.processes import all_end, processes_of, running
+from tests.support.registry import NO, Reply, fake_registry
+from tests.support.tasks import make_task
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -28,33 +28,33 @@ pytestmark = pytest.mark.engine
 # --- plans ---
 
 
-def test_the_plan_is_shown_and_nothing_is_built(bench: Bench) -> None:
+def test_the_plan_is_shown_and_nothing_is_built(builds: Builds) -> None:
     for name in ("one", "two"):
-        bench.task(name, f"ENV NAME={name}")
-    make_task(bench.tasks / "plain")
-    finished = bench.build("--dry-run", agent_source=make_sdist(bench.evalkit.folder / "agent"))
+        builds.task(name, f"ENV NAME={name}")
+    make_task(builds.tasks / "plain")
+    finished = builds.build("--dry-run", agent_source=make_sdist(builds.evalkit.folder / "agent"))
     assert finished.code == 0, finished.stderr
     assert finished.document["planned"] == 3
     assert [image["instances"] for image in finished.document["images"]] == [["one"], ["plain"], ["two"]]
-    assert finished.document["agent"].startswith(f"{bench.repository}:agent-")
-    assert bench.tags() == set()
-    bench.assert_nothing_left()
+    assert finished.document["agent"].startswith(f"{builds.repository}:agent-")
+    assert builds.tags() == set()
+    builds.assert_nothing_left()
 
 
-def test_one_file_of_the_agent_changes_all_tags_and_one_dockerfile_changes_one(bench: Bench) -> None:
-    agent = make_agent(bench.evalkit.folder / "agent")
+def test_one_file_of_the_agent_changes_all_tags_and_one_dockerfile_changes_one(builds: Builds) -> None:
+    agent = make_agent(builds.evalkit.folder / "agent")
     for name in ("one", "two"):
-        bench.task(name, f"ENV NAME={name}")
-    make_task(bench.tasks / "plain")
+        builds.task(name, f"ENV NAME={name}")
+    make_task(builds.tasks / "plain")
 
     def tags() -> dict[str, str]:
-        finished = bench.build("--dry-run", agent_source=agent)
+        finished = builds.build("--dry-run", agent_source=agent)
         assert finished.document["sdist"]["builds"] == 1
         return {name: row["tag"] for name, row in by_instance(finished).items()}
 
     first = tags()
     assert tags() == first, "packing the same agent again changes nothing"
-    bench.task("one", "ENV NAME=changed")
+    builds.task("one", "ENV NAME=changed")
     second = tags()
     assert {name for name in first if first[name] != second[name]} == {"one"}
     (agent / "toy_agent.py").write_text("changed = True\n")
@@ -65,30 +65,30 @@ def test_one_file_of_the_agent_changes_all_tags_and_one_dockerfile_changes_one(b
 # --- images ---
 
 
-def test_the_agent_is_installed_once_and_runs_where_there_is_neither_python_nor_glibc(bench: Bench) -> None:
-    bench.task("bare", "RUN mkdir /theirs; echo broken >/theirs/ssl.py", "ENV PYTHONPATH=/theirs")
-    bench.task("theirs", "USER nobody", 'ENTRYPOINT ["/usr/bin/env"]', base=bench.python)
-    make_task(bench.tasks / "plain")
-    finished = bench.build(agent_source=make_sdist(bench.evalkit.folder / "agent"))
+def test_the_agent_is_installed_once_and_runs_where_there_is_neither_python_nor_glibc(builds: Builds) -> None:
+    builds.task("bare", "RUN mkdir /theirs; echo broken >/theirs/ssl.py", "ENV PYTHONPATH=/theirs")
+    builds.task("theirs", "USER nobody", 'ENTRYPOINT ["/usr/bin/env"]', base=builds.python)
+    make_task(builds.tasks / "plain")
+    finished = builds.build(agent_source=make_sdist(builds.evalkit.folder / "agent"))
     assert counts(finished) == (3, 3, 0, 0), finished.stderr
     assert finished.document["agent"]["status"] == "built"
     for name, row in by_instance(finished).items():
-        assert "install_agent" not in Path(bench.evalkit.folder, row["log"]).read_text(), "no image but one installs"
-        said = bench.run(row["tag"], "toy-agent")
+        assert "install_agent" not in Path(builds.evalkit.folder, row["log"]).read_text(), "no image but one installs"
+        said = builds.run(row["tag"], "toy-agent")
         assert said == "toy agent 1.0 /opt/evalkit-agent/venv child", name
     theirs = by_instance(finished)["theirs"]["tag"]
-    assert bench.run(theirs, "sh", "-c", "id -un; command -v python3; command -v pip3") == (
+    assert builds.run(theirs, "sh", "-c", "id -un; command -v python3; command -v pip3") == (
         "nobody\n/usr/bin/python3\n/usr/bin/pip3"
     ), "the image keeps its user, and its own Python stands first"
-    bench.assert_nothing_left()
+    builds.assert_nothing_left()
 
 
-def test_an_agent_can_be_installed_in_each_image(bench: Bench) -> None:
-    bench.task("theirs", "USER nobody", base=bench.python)
-    finished = bench.build(agent_source=make_sdist(bench.evalkit.folder / "agent"), strategy="install")
+def test_an_agent_can_be_installed_in_each_image(builds: Builds) -> None:
+    builds.task("theirs", "USER nobody", base=builds.python)
+    finished = builds.build(agent_source=make_sdist(builds.evalkit.folder / "agent"), strategy="install")
     assert counts(finished) == (1, 1, 0, 0), finished.stderr
     tag = by_instance(finished)["theirs"]["tag"]
-    assert bench.run(tag, "sh", "-c", "toy-agent; id -un; ls -d /evalkit-context /run/secrets/*; true").splitlines()[
+    assert builds.run(tag, "sh", "-c", "toy-agent; id -un; ls -d /evalkit-context /run/secrets/*; true").splitlines()[
         :2
     ] == [
         "toy agent 1.0 /opt/evalkit-agent/venv child",
@@ -96,9 +96,9 @@ def test_an_agent_can_be_installed_in_each_image(bench: Bench) -> None:
     ]
 
 
-def test_what_the_install_was_given_is_in_no_image(bench: Bench) -> None:
-    bench.task("one")
-    folder = bench.evalkit.folder
+def test_what_the_install_was_given_is_in_no_image(builds: Builds) -> None:
+    builds.task("one")
+    folder = builds.evalkit.folder
     agent = make_agent(folder / "agent")
     backend = agent / "backend.py"
     backend.write_text(
@@ -108,9 +108,9 @@ def test_what_the_install_was_given_is_in_no_image(bench: Bench) -> None:
         "    assert 'from-the-file' in open(os.environ['PIP_CONFIG_FILE']).read()\n" + backend.read_text()
     )
     (folder / "pip.conf").write_text("# from-the-file\n")
-    bench.evalkit.variables["INDEX_PASSWORD"] = "hunter-2"
+    builds.evalkit.variables["INDEX_PASSWORD"] = "hunter-2"
     given: dict[str, object] = {"install_env": "INDEX_PASSWORD", "pip_conf": folder / "pip.conf"}
-    finished = bench.build(agent_source=agent, **given)
+    finished = builds.build(agent_source=agent, **given)
     assert counts(finished) == (1, 1, 0, 0), finished.stderr
     shown = docker("image", "history", "--no-trunc", by_instance(finished)["one"]["tag"])
     shown += docker("image", "history", "--no-trunc", finished.document["agent"]["tag"])
@@ -118,153 +118,153 @@ def test_what_the_install_was_given_is_in_no_image(bench: Bench) -> None:
     assert "hunter-2" not in shown
     found = subprocess.run(["grep", "-rl", "hunter-2", folder / "builds"], capture_output=True, text=True, check=False)
     assert found.stdout == ""
-    missing = bench.build(agent_source=agent, install_env="NOT_SET_ANYWHERE")
+    missing = builds.build(agent_source=agent, install_env="NOT_SET_ANYWHERE")
     missing.refused(2, "config", "NOT_SET_ANYWHERE")
 
 
-def test_what_exists_is_skipped_unless_it_is_forced(bench: Bench) -> None:
+def test_what_exists_is_skipped_unless_it_is_forced(builds: Builds) -> None:
     for name in ("one", "two"):
-        bench.task(name, f"RUN echo {name} >/name")
-    assert counts(bench.build()) == (2, 2, 0, 0)
-    assert counts(bench.build()) == (2, 0, 2, 0)
-    bench.task("three", "RUN echo three >/name")
-    assert counts(bench.build()) == (3, 1, 2, 0)
-    forced = bench.build("--force", "--select", "two,three")
+        builds.task(name, f"RUN echo {name} >/name")
+    assert counts(builds.build()) == (2, 2, 0, 0)
+    assert counts(builds.build()) == (2, 0, 2, 0)
+    builds.task("three", "RUN echo three >/name")
+    assert counts(builds.build()) == (3, 1, 2, 0)
+    forced = builds.build("--force", "--select", "two,three")
     assert counts(forced) == (2, 2, 0, 0)
-    assert [row["status"] for row in bench.manifest()] == [
-        row["status"] for row in bench.manifest() if row["tag"] and row["finished_at"]
+    assert [row["status"] for row in builds.manifest()] == [
+        row["status"] for row in builds.manifest() if row["tag"] and row["finished_at"]
     ]
-    assert Counter(row["status"] for row in bench.manifest()) == {"built": 5, "skipped": 4}
-    bench.assert_nothing_left()
+    assert Counter(row["status"] for row in builds.manifest()) == {"built": 5, "skipped": 4}
+    builds.assert_nothing_left()
 
 
-def test_what_fails_does_not_hinder_the_rest(bench: Bench) -> None:
-    bench.task("fine")
-    bench.task("broken", "RUN echo the reason; exit 3")
-    bench.task("homeless", base=f"{bench.registry}/not-there:1")
-    bench.task("unreadable", "NONSENSE")
-    finished = bench.build(retries=1)
+def test_what_fails_does_not_hinder_the_rest(builds: Builds) -> None:
+    builds.task("fine")
+    builds.task("broken", "RUN echo the reason; exit 3")
+    builds.task("homeless", base=f"{builds.registry}/not-there:1")
+    builds.task("unreadable", "NONSENSE")
+    finished = builds.build(retries=1)
     assert finished.code == 1
     assert counts(finished) == (4, 1, 0, 3), finished.stderr
     rows = by_instance(finished)
     assert "the reason" in rows["broken"]["error"]
     assert rows["broken"]["attempts"] == 2
-    assert "the reason" in Path(bench.evalkit.folder, rows["broken"]["log"]).read_text()
+    assert "the reason" in Path(builds.evalkit.folder, rows["broken"]["log"]).read_text()
     assert "there is no image" in rows["homeless"]["error"]
     assert "NONSENSE" in rows["unreadable"]["error"]
-    assert {row["tag"] for row in bench.manifest()} == {row["tag"] for row in rows.values()}
-    again = bench.build(retries=0)
+    assert {row["tag"] for row in builds.manifest()} == {row["tag"] for row in rows.values()}
+    again = builds.build(retries=0)
     assert counts(again) == (4, 0, 1, 3), "what failed is tried again, what is there is not"
 
 
-def test_an_agent_that_cannot_be_packed_ends_the_command_at_once(bench: Bench) -> None:
-    bench.task("one")
-    agent = make_agent(bench.evalkit.folder / "agent")
+def test_an_agent_that_cannot_be_packed_ends_the_command_at_once(builds: Builds) -> None:
+    builds.task("one")
+    agent = make_agent(builds.evalkit.folder / "agent")
     break_agent(agent)
-    finished = bench.build(agent_source=agent)
+    finished = builds.build(agent_source=agent)
     finished.refused(3, "sdist")
     assert "the frobnicator is missing" in finished.document["error"]["message"]
     assert finished.document["sdist"]["builds"] == 1
     assert finished.document["images"] == []
-    bench.assert_nothing_left()
+    builds.assert_nothing_left()
 
 
-def test_an_agent_that_cannot_be_installed_ends_the_command(bench: Bench) -> None:
-    bench.task("one")
-    bench.task("two", "ENV A=1")
-    agent = make_agent(bench.evalkit.folder / "agent")
+def test_an_agent_that_cannot_be_installed_ends_the_command(builds: Builds) -> None:
+    builds.task("one")
+    builds.task("two", "ENV A=1")
+    agent = make_agent(builds.evalkit.folder / "agent")
     backend = agent / "backend.py"
     backend.write_text(backend.read_text().replace("def build_wheel", "def build_nothing"))
-    finished = bench.build(agent_source=agent, retries=0)
+    finished = builds.build(agent_source=agent, retries=0)
     finished.refused(3, "agent_image")
     assert "build_wheel" in finished.document["error"]["message"]
-    assert bench.tags() == set()
+    assert builds.tags() == set()
 
 
 @pytest.mark.slow
-def test_the_classic_builder_is_the_last_resort(bench: Bench) -> None:
+def test_the_classic_builder_is_the_last_resort(builds: Builds) -> None:
     real = shutil.which("docker")
-    programs = bench.evalkit.folder / "programs"
+    programs = builds.evalkit.folder / "programs"
     programs.mkdir()
     shim = programs / "docker"
     refusal = 'if [ "$1" = buildx ] || [ "$DOCKER_BUILDKIT" = 1 ]; then echo no BuildKit here >&2; exit 1; fi'
     shim.write_text(f'#!/bin/sh\n{refusal}\nexec {real} "$@"\n')
     shim.chmod(0o755)
     others = [folder for folder in os.environ["PATH"].split(":") if not Path(folder, "docker").exists()]
-    bench.evalkit.variables["PATH"] = ":".join([str(programs), *others])
-    bench.task("one")
-    finished = bench.build(agent_source=make_sdist(bench.evalkit.folder / "agent"))
+    builds.evalkit.variables["PATH"] = ":".join([str(programs), *others])
+    builds.task("one")
+    finished = builds.build(agent_source=make_sdist(builds.evalkit.folder / "agent"))
     assert counts(finished) == (1, 1, 0, 0), finished.stderr
     row = by_instance(finished)["one"]
-    assert "Step 1/" in Path(bench.evalkit.folder, row["log"]).read_text()
-    assert bench.run(row["tag"], "toy-agent").startswith("toy agent 1.0")
+    assert "Step 1/" in Path(builds.evalkit.folder, row["log"]).read_text()
+    assert builds.run(row["tag"], "toy-agent").startswith("toy agent 1.0")
 
 
 # --- trouble ---
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_all_of_it(bench: Bench, number: int, code: int) -> None:
-    bench.task("done")
+def test_a_signal_ends_all_of_it(builds: Builds, number: int, code: int) -> None:
+    builds.task("done")
     for name in range(4):
-        bench.task(f"slow-{name}", f"RUN echo {bench.repository}-{name}; sleep 601")
-    process = bench.start("--workers", 5)
-    wait_until(lambda: len(bench.manifest()) == 1 and len(running("sleep 601")) == 4, process)
+        builds.task(f"slow-{name}", f"RUN echo {builds.repository}-{name}; sleep 601")
+    process = builds.start("--workers", 5)
+    wait_until(lambda: len(builds.manifest()) == 1 and len(running("sleep 601")) == 4, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert b"Traceback" not in err
     document = json.loads(out)
     assert (document["planned"], document["built"], document["failed"]) == (5, 1, 0)
-    assert all_end(bench.evalkit.folder)
+    assert all_end(builds.evalkit.folder)
     assert eventually(lambda: not running("sleep 601")), "nor does the engine go on"
-    bench.assert_nothing_left()
+    builds.assert_nothing_left()
 
 
-def test_packing_is_ended_by_a_signal_too(bench: Bench) -> None:
-    bench.task("one")
-    agent = make_agent(bench.evalkit.folder / "agent")
+def test_packing_is_ended_by_a_signal_too(builds: Builds) -> None:
+    builds.task("one")
+    agent = make_agent(builds.evalkit.folder / "agent")
     (agent / "backend.py").write_text(
         "import time\ndef build_sdist(*_):\n    open('begun', 'w').close(); time.sleep(602)\n"
     )
-    process = bench.start(agent_source=agent)
+    process = builds.start(agent_source=agent)
     wait_until((agent / "begun").exists, process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert json.loads(out)["images"] == []
-    bench.assert_nothing_left()
+    builds.assert_nothing_left()
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_still_builds_everything_once(bench: Bench) -> None:
+def test_killed_again_and_again_it_still_builds_everything_once(builds: Builds) -> None:
     for number in range(10):
-        bench.task(f"task-{number}", f"RUN echo {bench.repository}; sleep 0.5; echo {number} >/name")
+        builds.task(f"task-{number}", f"RUN echo {builds.repository}; sleep 0.5; echo {number} >/name")
     for moment in (0.9, 1.8, 2.6, 3.5):
-        process = bench.start("--workers", 3)
+        process = builds.start("--workers", 3)
         time.sleep(moment * random.uniform(0.7, 1.3))
         process.kill()
         process.communicate()
-    finished = bench.build("--workers", 3)
+    finished = builds.build("--workers", 3)
     planned, built, skipped, failed = counts(finished)
     assert (planned, built + skipped, failed) == (10, 10, 0), finished.stderr
-    assert len(bench.tags()) == 10
-    most = Counter(row["tag"] for row in bench.manifest() if row["status"] == "built")
+    assert len(builds.tags()) == 10
+    most = Counter(row["tag"] for row in builds.manifest() if row["status"] == "built")
     assert max(most.values(), default=1) == 1, "nothing was built twice"
     for name, row in by_instance(finished).items():
-        assert bench.run(row["tag"], "cat", "/name") == name.removeprefix("task-")
+        assert builds.run(row["tag"], "cat", "/name") == name.removeprefix("task-")
     assert not running("sleep 0.5")
-    bench.assert_nothing_left()
+    builds.assert_nothing_left()
 
 
-def test_a_killed_worker_costs_one_more_try_of_one_image(bench: Bench) -> None:
+def test_a_killed_worker_costs_one_more_try_of_one_image(builds: Builds) -> None:
     for name in ("one", "two"):
-        bench.task(name, f"RUN echo {bench.repository}; sleep 3; echo {name} >/name")
-    process = bench.start("--workers", 2)
+        builds.task(name, f"RUN echo {builds.repository}; sleep 3; echo {name} >/name")
+    process = builds.start("--workers", 2)
     workers: list[int] = []
 
     def both_build() -> bool:
-        found = processes_of(bench.evalkit.folder)
+        found = processes_of(builds.evalkit.folder)
         workers[:] = [pid for pid, command in found.items() if "spawn_main" in command]
         return (
             len(workers) == 2
@@ -278,12 +278,12 @@ def test_a_killed_worker_costs_one_more_try_of_one_image(bench: Bench) -> None:
     document = json.loads(out)
     assert document["built"] == 2
     assert sorted(row["attempts"] for row in document["images"]) == [1, 2]
-    bench.assert_nothing_left()
+    builds.assert_nothing_left()
 
 
-def test_a_build_that_takes_too_long_is_given_up(bench: Bench) -> None:
-    bench.task("endless", f"RUN echo {bench.repository}; sleep 603")
-    finished = bench.build("--set", "timeouts.build=3s")
+def test_a_build_that_takes_too_long_is_given_up(builds: Builds) -> None:
+    builds.task("endless", f"RUN echo {builds.repository}; sleep 603")
+    finished = builds.build("--set", "timeouts.build=3s")
     assert counts(finished) == (1, 0, 0, 1)
     row = by_instance(finished)["endless"]
     assert "was not done after 3 s" in row["error"]
@@ -291,26 +291,26 @@ def test_a_build_that_takes_too_long_is_given_up(bench: Bench) -> None:
     assert eventually(lambda: not running("sleep 603"))
 
 
-def test_a_build_that_says_nothing_is_tried_again(bench: Bench) -> None:
-    bench.task("stuck", f"RUN echo {bench.repository}; sleep 604")
-    finished = bench.build(stall="2s", retries=1)
+def test_a_build_that_says_nothing_is_tried_again(builds: Builds) -> None:
+    builds.task("stuck", f"RUN echo {builds.repository}; sleep 604")
+    finished = builds.build(stall="2s", retries=1)
     row = by_instance(finished)["stuck"]
     assert "stalled" in row["error"]
     assert row["attempts"] == 2
     assert eventually(lambda: not running("sleep 604"))
 
 
-def test_without_an_engine_it_says_so(bench: Bench) -> None:
-    bench.task("one")
-    bench.evalkit.variables["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
-    bench.build().refused(3, "engine", "/nowhere/docker.sock")
+def test_without_an_engine_it_says_so(builds: Builds) -> None:
+    builds.task("one")
+    builds.evalkit.variables["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
+    builds.build().refused(3, "engine", "/nowhere/docker.sock")
 
 
-def test_two_commands_do_not_write_to_one_build_folder(bench: Bench) -> None:
-    bench.task("slow", "RUN sleep 605")
-    process = bench.start()
+def test_two_commands_do_not_write_to_one_build_folder(builds: Builds) -> None:
+    builds.task("slow", "RUN sleep 605")
+    process = builds.start()
     wait_until(lambda: len(running("sleep 605")) > 0, process)
-    bench.build().refused(3, "locked", str(process.pid))
+    builds.build().refused(3, "locked", str(process.pid))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
 
@@ -325,11 +325,11 @@ def test_two_commands_do_not_write_to_one_build_folder(bench: Bench) -> None:
         ({"disk_floor": "lots"}, ["images.disk_floor"]),
     ],
 )
-def test_mistakes_in_the_config_are_named(bench: Bench, keys: dict[str, str], words: list[str]) -> None:
-    bench.task("one")
-    agent = make_sdist(bench.evalkit.folder / "agent")
+def test_mistakes_in_the_config_are_named(builds: Builds, keys: dict[str, str], words: list[str]) -> None:
+    builds.task("one")
+    agent = make_sdist(builds.evalkit.folder / "agent")
     given = {key: value.format(agent=agent) for key, value in keys.items()}
-    finished = bench.build(**given)
+    finished = builds.build(**given)
     assert finished.code == 2, finished.stderr
     for word in words:
         assert word in finished.complaint
@@ -338,22 +338,22 @@ def test_mistakes_in_the_config_are_named(bench: Bench, keys: dict[str, str], wo
 # --- disk and registry ---
 
 
-def test_pushed_images_can_be_dropped_and_are_not_built_again(bench: Bench) -> None:
+def test_pushed_images_can_be_dropped_and_are_not_built_again(builds: Builds) -> None:
     for name in ("one", "two"):
-        bench.task(name, f"RUN echo {bench.repository} {name} >/name")
+        builds.task(name, f"RUN echo {builds.repository} {name} >/name")
     before = len(build_cache())
-    first = bench.build("--push", "--drop-after-push")
+    first = builds.build("--push", "--drop-after-push")
     assert counts(first) == (2, 2, 0, 0), first.stderr
     assert first.document["pushed"] == 2
-    assert bench.tags() == set()
-    assert not [each for each in build_cache() if bench.repository in each], "nor does the cache keep its layers"
+    assert builds.tags() == set()
+    assert not [each for each in build_cache() if builds.repository in each], "nor does the cache keep its layers"
     assert len(build_cache()) - before <= 6
-    again = bench.build("--push", "--drop-after-push")
+    again = builds.build("--push", "--drop-after-push")
     assert counts(again) == (2, 0, 2, 0)
     assert again.document["pushed"] == 0
     for name, row in by_instance(again).items():
         docker("pull", "--quiet", row["tag"])
-        assert bench.run(row["tag"], "cat", "/name") == f"{bench.repository} {name}"
+        assert builds.run(row["tag"], "cat", "/name") == f"{builds.repository} {name}"
 
 
 def build_cache() -> list[str]:
@@ -361,78 +361,78 @@ def build_cache() -> list[str]:
     return [each["Description"] for each in records if each["CacheType"] == "regular"]
 
 
-def test_what_is_built_but_not_pushed_is_only_pushed(bench: Bench) -> None:
-    bench.task("one")
-    assert counts(bench.build()) == (1, 1, 0, 0)
-    finished = bench.build("--push")
+def test_what_is_built_but_not_pushed_is_only_pushed(builds: Builds) -> None:
+    builds.task("one")
+    assert counts(builds.build()) == (1, 1, 0, 0)
+    finished = builds.build("--push")
     assert counts(finished) == (1, 0, 1, 0)
     assert finished.document["pushed"] == 1
-    assert bench.build("--push").document["pushed"] == 0
+    assert builds.build("--push").document["pushed"] == 0
 
 
-def test_who_does_not_know_whether_an_image_exists_does_not_build_it(bench: Bench) -> None:
-    bench.task("one")
-    with registry_faults.running() as registry:
-        bench.repository = f"{registry.host}/evals"
-        (planned,) = bench.build("--dry-run").document["images"]
+def test_who_does_not_know_whether_an_image_exists_does_not_build_it(builds: Builds) -> None:
+    builds.task("one")
+    with fake_registry() as registry:
+        builds.repository = f"{registry.host}/evals"
+        (planned,) = builds.build("--dry-run").document["images"]
         image = planned["tag"].removeprefix(f"{registry.host}/")
         registry.says(image, Reply(503))
-        finished = bench.build(retries=1)
+        finished = builds.build(retries=1)
         assert counts(finished) == (1, 0, 0, 1)
         assert "503" in by_instance(finished)["one"]["error"]
         assert len(registry.times(image)) == 2
         registry.says(image, Reply(429, (("Retry-After", "1"),)), NO)
-        assert counts(bench.build(retries=1)) == (1, 1, 0, 0)
+        assert counts(builds.build(retries=1)) == (1, 1, 0, 0)
         docker("image", "rm", planned["tag"])
 
 
-def test_bases_are_pulled_once_a_few_at_a_time_and_again_when_the_registry_says(bench: Bench) -> None:
+def test_bases_are_pulled_once_a_few_at_a_time_and_again_when_the_registry_says(builds: Builds) -> None:
     names = [f"base-{secrets.token_hex(4)}" for _ in range(4)]
     for name in names:
-        docker("tag", bench.busybox, f"{bench.registry}/{name}:1")
-        docker("push", "--quiet", f"{bench.registry}/{name}:1")
-        docker("image", "rm", f"{bench.registry}/{name}:1")
-    with registry_faults.running() as registry:
-        registry.upstream, registry.slowness = bench.registry, 0.1
+        docker("tag", builds.busybox, f"{builds.registry}/{name}:1")
+        docker("push", "--quiet", f"{builds.registry}/{name}:1")
+        docker("image", "rm", f"{builds.registry}/{name}:1")
+    with fake_registry() as registry:
+        registry.upstream, registry.slowness = builds.registry, 0.1
         bases = [f"{registry.host}/{name}:1" for name in names]
         registry.says(f"{names[0]}:1", *[Reply(429, (("Retry-After", "1"),))] * 3)
         for number, base in enumerate(bases):
             for copy in range(2):
-                bench.task(f"task-{number}-{copy}", f"ENV COPY={copy}", base=base)
-        finished = bench.build(pulls=2, retries=2)
+                builds.task(f"task-{number}-{copy}", f"ENV COPY={copy}", base=base)
+        finished = builds.build(pulls=2, retries=2)
         assert counts(finished) == (8, 8, 0, 0), finished.document
         assert 1 <= registry.most_in_transit <= 2
         docker("image", "rm", *bases)
 
 
 @pytest.mark.slow
-def test_fifty_images_from_one_sdist_are_built_pushed_removed_and_pulled_by_a_run(bench: Bench) -> None:
+def test_fifty_images_from_one_sdist_are_built_pushed_removed_and_pulled_by_a_run(builds: Builds) -> None:
     for number in range(50):
         has_both = f'[ "$(toy-agent)" = "toy agent 50 /opt/evalkit-agent/venv child" ] && [ $NUMBER = {number} ]'
-        bench.task(f"task-{number:02}", f"ENV NUMBER={number}", tests=has_both)
-    agent = make_agent(bench.evalkit.folder / "agent", version="50")
-    finished = bench.build("--push", agent_source=agent)
+        builds.task(f"task-{number:02}", f"ENV NUMBER={number}", tests=has_both)
+    agent = make_agent(builds.evalkit.folder / "agent", version="50")
+    finished = builds.build("--push", agent_source=agent)
     assert counts(finished) == (50, 50, 0, 0), finished.stderr[-2000:]
     assert finished.document["pushed"] == 50
     assert finished.document["sdist"]["builds"] == 1
-    logs = list((bench.evalkit.folder / "builds").rglob("*.log"))
+    logs = list((builds.evalkit.folder / "builds").rglob("*.log"))
     assert len([log for log in logs if "install_agent.py" in log.read_text()]) == 1, "one install for all"
     tags = {name: row["tag"] for name, row in by_instance(finished).items()}
     docker("image", "rm", *tags.values())
-    again = bench.build("--push", agent_source=agent)
+    again = builds.build("--push", agent_source=agent)
     assert counts(again) == (50, 0, 50, 0)
-    assert bench.tags() == set()
-    run = bench.infer("--agent", "command", "--set", "agent.command=toy-agent", "--workers", 8, agent_source=agent)
+    assert builds.tags() == set()
+    run = builds.infer("--agent", "command", "--set", "agent.command=toy-agent", "--workers", 8, agent_source=agent)
     assert run.code == 0, run.stderr[-2000:]
     assert run.document["buckets"]["resolved"] == 50
-    assert bench.tags() == set(tags.values()), "pulled, and not built"
-    bench.assert_nothing_left()
+    assert builds.tags() == set(tags.values()), "pulled, and not built"
+    builds.assert_nothing_left()
 
 
 @pytest.mark.slow
-def test_a_real_agent_of_the_package_index_runs_in_an_image_that_has_nothing(bench: Bench) -> None:
+def test_a_real_agent_of_the_package_index_runs_in_an_image_that_has_nothing(builds: Builds) -> None:
     """mini-swe-agent depends on packages that are compiled: pydantic-core, tokenizers, numpy and more."""
-    downloads = bench.evalkit.folder / "downloads"
+    downloads = builds.evalkit.folder / "downloads"
     pip = (
         "pip",
         "download",
@@ -447,22 +447,22 @@ def test_a_real_agent_of_the_package_index_runs_in_an_image_that_has_nothing(ben
     subprocess.run(["python3", "-m", *pip], check=True, capture_output=True)
     (sdist,) = downloads.glob("mini_swe_agent-*.tar.gz")
     version = sdist.name.removeprefix("mini_swe_agent-").removesuffix(".tar.gz")
-    bench.task("bare")
-    finished = bench.build(agent_source=sdist)
+    builds.task("bare")
+    finished = builds.build(agent_source=sdist)
     assert counts(finished) == (1, 1, 0, 0), finished.stderr[-2000:]
     tag = by_instance(finished)["bare"]["tag"]
-    assert f"mini-swe-agent version {version}" in bench.run(tag, "mini-swe-agent", "--help")
+    assert f"mini-swe-agent version {version}" in builds.run(tag, "mini-swe-agent", "--help")
     imported = "import pydantic_core, tokenizers, numpy; print(numpy.ones(3) @ numpy.ones(3))"
-    assert bench.run(tag, "/opt/evalkit-agent/venv/bin/python3", "-c", imported).endswith("3.0")
+    assert builds.run(tag, "/opt/evalkit-agent/venv/bin/python3", "-c", imported).endswith("3.0")
 
 
-def test_below_the_floor_nothing_is_started_and_what_was_built_stays_known(bench: Bench) -> None:
-    bench.task("one")
-    assert counts(bench.build()) == (1, 1, 0, 0)
-    bench.task("two", "ENV A=1")
-    finished = bench.build(disk_floor="900t")
+def test_below_the_floor_nothing_is_started_and_what_was_built_stays_known(builds: Builds) -> None:
+    builds.task("one")
+    assert counts(builds.build()) == (1, 1, 0, 0)
+    builds.task("two", "ENV A=1")
+    finished = builds.build(disk_floor="900t")
     finished.refused(3, "disk_floor", "images.disk_floor")
     assert finished.document["planned"] == 2
     assert [row["status"] for row in finished.document["images"]] == ["skipped"]
-    assert len(bench.tags()) == 1
-    assert counts(bench.build(disk_floor=0)) == (2, 1, 1, 0)
+    assert len(builds.tags()) == 1
+    assert counts(builds.build(disk_floor=0)) == (2, 1, 1, 0)

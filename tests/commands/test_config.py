@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from commandline import Evalkit
+from tests.support.cli import Evalkit
 
 
 def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(evalkit: Evalkit) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from commandline import Evalkit, Finished
-from engines import Engine
 from evalkit.containers.labels import Owner
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
+from tests.support.cli import Evalkit, Finished
+from tests.support.engine import Engine
 
 
 def checks_of(finished: Finished) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit
-from places import shared
+from tests.support.cli import Evalkit
+from tests.support.requirements import shared
 
 pytest.importorskip("swebench", reason="swebench is not installed")
 

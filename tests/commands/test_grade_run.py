@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commandline import Evalkit, make_task
+from tests.support.cli import Evalkit
+from tests.support.tasks import make_task
 
 LOCAL = ("--workspace", "local", "--set", "workspace.unsandboxed=true")
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from commandline import PLUGINS, Evalkit, make_task, wait_until
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
+from tests.support.cli import PLUGINS, Evalkit
+from tests.support.tasks import make_task
+from tests.support.waiting import wait_until
 
 THOUSAND = 1000
 ODD_NAMES = PLUGINS / "evalkit_trial" / "odd_names.json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import Bench
-from commandline import make_task
+from tests.support.images import Builds
+from tests.support.tasks import make_task
 
 pytestmark = pytest.mark.engine
 
@@ -51,47 +51,47 @@ storage_mb = 10240
 """
 
 
-def test_a_task_directory_of_other_tools_runs_unchanged_with_its_dockerfile(bench: Bench) -> None:
-    """As Harbor and Terminal-Bench have it: its scripts are no shell scripts of ours, and know only fixed paths."""
+def test_a_task_directory_of_other_tools_runs_unchanged_with_its_dockerfile(builds: Builds) -> None:
+    """As Harbor and Terminal-Builds have it: its scripts are no shell scripts of ours, and know only fixed paths."""
     task = make_task(
-        bench.tasks / "largest-number",
-        files={"Dockerfile": _DOCKERFILE.format(base=bench.python), "data/numbers.txt": "# few\n7\n40\n3\n"},
+        builds.tasks / "largest-number",
+        files={"Dockerfile": _DOCKERFILE.format(base=builds.python), "data/numbers.txt": "# few\n7\n40\n3\n"},
         toml=_TOML,
     )
     for place, text in (("solution/solve.sh", _SOLVE), ("tests/test.sh", _TEST), ("tests/test_outputs.py", _OUTPUTS)):
         (task / place).parent.mkdir(exist_ok=True)
         (task / place).write_text(text)
 
-    missing = bench.infer()
+    missing = builds.infer()
     missing.refused(3, "image_missing", "largest-number", "--build-missing")
     assert len(missing.document["missing_images"]) == 1
-    assert not bench.evalkit.runs.exists() or list(bench.evalkit.runs.iterdir()) == [], "nothing has begun"
+    assert not builds.evalkit.runs.exists() or list(builds.evalkit.runs.iterdir()) == [], "nothing has begun"
 
-    gold = bench.infer("--build-missing", "--run-id", "gold")
+    gold = builds.infer("--build-missing", "--run-id", "gold")
     assert gold.code == 0, gold.stderr
     assert gold.document["buckets"]["resolved"] == 1, gold.stderr
-    assert len(bench.tags()) == 1
-    nop = bench.infer("--agent", "nop", "--run-id", "nop")
+    assert len(builds.tags()) == 1
+    nop = builds.infer("--agent", "nop", "--run-id", "nop")
     assert nop.document["buckets"]["unresolved"] == 1, nop.stderr
-    reward = bench.evalkit.runs / "nop" / "instances" / "largest-number" / "attempt-1" / "verifier" / "reward.txt"
+    reward = builds.evalkit.runs / "nop" / "instances" / "largest-number" / "attempt-1" / "verifier" / "reward.txt"
     assert reward.read_text() == "0\n"
 
 
-def test_all_missing_images_are_named_and_those_of_no_registry_are_not_asked_for(bench: Bench) -> None:
+def test_all_missing_images_are_named_and_those_of_no_registry_are_not_asked_for(builds: Builds) -> None:
     for name in ("one", "two", "three"):
-        bench.task(name, f"ENV NAME={name}")
-    make_task(bench.tasks / "ready", toml=f'[environment]\ndocker_image = "{bench.busybox}"')
-    nowhere = bench.repository.partition("/")[2]
-    finished = bench.infer(repository=nowhere)
+        builds.task(name, f"ENV NAME={name}")
+    make_task(builds.tasks / "ready", toml=f'[environment]\ndocker_image = "{builds.busybox}"')
+    nowhere = builds.repository.partition("/")[2]
+    finished = builds.infer(repository=nowhere)
     finished.refused(3, "image_missing", "3 of the images", "--build-missing", "build-images")
     missing = finished.document["missing_images"]
     assert all(name.startswith(f"{nowhere}:") for name in missing)
     assert set(missing.values()) == {"not built"}
 
 
-def test_an_image_that_cannot_be_built_is_named_before_anything_starts(bench: Bench) -> None:
-    bench.task("fine")
-    bench.task("broken", "RUN echo the reason; exit 3")
-    finished = bench.infer("--build-missing", retries=0)
+def test_an_image_that_cannot_be_built_is_named_before_anything_starts(builds: Builds) -> None:
+    builds.task("fine")
+    builds.task("broken", "RUN echo the reason; exit 3")
+    finished = builds.infer("--build-missing", retries=0)
     finished.refused(3, "image_missing", "the reason", "1 of 2")
-    assert not bench.evalkit.runs.exists()
+    assert not builds.evalkit.runs.exists()

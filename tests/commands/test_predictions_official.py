@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from commandline import Evalkit, make_task
+from tests.support.cli import Evalkit
+from tests.support.tasks import make_task
 
 pytest.importorskip("swebench", reason="swebench is not installed")
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from commandline import Evalkit, make_task, make_tasks, wait_until
+from tests.support.cli import Evalkit
+from tests.support.tasks import make_task, make_tasks
+from tests.support.waiting import wait_until
 
 # What an agent does is in a file that a test can change between a run and its resumption.
 AGENT = 'sh "$HOME_OF_TEST/act.sh"'

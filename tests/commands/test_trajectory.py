@@ -12,7 +12,7 @@ import pytest
 
 from evalkit.store.run_directory import RunDirectory
 from evalkit.trajectories.events import FILE, Trajectory
-from rig import make_manifest
+from tests.support.runs import make_manifest
 
 
 @pytest.fixture

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from bench import Bench
-from commandline import parse_strictly
-from terminals import Terminal
+from tests.support.cli import parse_strictly
+from tests.support.images import Builds
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.engine
 
 
-def test_a_build_as_a_person_sees_it(bench: Bench) -> None:
-    bench.task("quick", f"RUN echo {bench.repository}")
-    bench.task("broken", f"RUN echo {bench.repository}; exit 3")
+def test_a_build_as_a_person_sees_it(builds: Builds) -> None:
+    builds.task("quick", f"RUN echo {builds.repository}")
+    builds.task("broken", f"RUN echo {builds.repository}; exit 3")
     for name in ("one", "two"):  # fewer than workers: whichever begin first, the others have their turn
-        bench.task(f"slow-{name}", f"RUN echo {bench.repository}-{name}; sleep 1000")
-    evalkit = bench.evalkit
-    arguments = ("build-images", bench.tasks, "--workers", "3", *bench.settings(retries=0))
+        builds.task(f"slow-{name}", f"RUN echo {builds.repository}-{name}; sleep 1000")
+    evalkit = builds.evalkit
+    arguments = ("build-images", builds.tasks, "--workers", "3", *builds.settings(retries=0))
     terminal = Terminal(evalkit.argv(*arguments), evalkit.folder, evalkit.environment(), 140, 30)
     try:
         parts = ("2/4 images", "built 1", "skipped 0", "failed 1", "2 running", "slowest: ", "about ", "last error: ")
@@ -29,4 +29,4 @@ def test_a_build_as_a_person_sees_it(bench: Bench) -> None:
         terminal.process.wait()
     document = parse_strictly(terminal.stdout)
     assert (document["planned"], document["built"], document["failed"]) == (4, 1, 1)
-    bench.assert_nothing_left()
+    builds.assert_nothing_left()

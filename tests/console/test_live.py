@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from commandline import Evalkit, make_tasks, parse_strictly
-from terminals import Terminal
+from tests.support.cli import Evalkit, parse_strictly
+from tests.support.tasks import make_tasks
+from tests.support.terminal import Terminal
 
 SLEEPING = ("--agent", "command", "--set", "agent.command=sleep 1000", "--set", "workspace.unsandboxed=true")
 

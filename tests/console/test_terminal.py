@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evalkit.console.terminal import StyledLine, Terminal
-from terminals import Screen
+from tests.support.terminal import Screen
 
 
 @pytest.fixture

@@ -16,19 +16,18 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import registry_faults
 from evalkit.containers import credentials, existence
 from evalkit.containers.existence import Existence
 from evalkit.containers.reference import parse
 from evalkit.containers.registry import Answer, Found, Missing, Registry, Unknown
 from evalkit.errors import ConfigError
-from patience import eventually
-from registry_faults import CUT, DIGEST, NO, YES, FakeRegistry, Reply
+from tests.support.registry import CUT, DIGEST, NO, YES, FakeRegistry, Reply, fake_registry
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
-    with registry_faults.running() as running:
+    with fake_registry() as running:
         yield running
 
 

@@ -12,14 +12,14 @@ import anyio
 import pytest
 from msgspec import structs
 
-from commandline import require
-from engines import Engine
 from evalkit.containers.pull import kind_of_answer
 from evalkit.domain.failures import Failed, Kind
 from evalkit.domain.records import Instance
 from evalkit.workspaces.docker.workspaces import DockerWorkspaces
-from kinds import Place
-from registries import CUT, faulty_registry
+from tests.support.engine import Engine
+from tests.support.registry import CUT, Reply, fake_registry
+from tests.support.requirements import require
+from tests.support.workspaces import Place
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
@@ -62,23 +62,24 @@ def test_an_image_is_pulled_once_however_many_want_it(docker: Place, engine: Eng
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("reply", "kind"),
     [
-        (404, "image_missing"),
-        (401, "image_pull"),
-        (403, "image_pull"),
-        (429, "rate_limited"),
-        (500, "image_pull"),
-        (503, "image_pull"),
+        (Reply(404), "image_missing"),
+        (Reply(401), "image_pull"),
+        (Reply(403), "image_pull"),
+        (Reply(429, (("Retry-After", "7"),)), "rate_limited"),
+        (Reply(500), "image_pull"),
+        (Reply(503), "image_pull"),
         (CUT, "image_pull"),
     ],
+    ids=lambda given: ("cut" if given.cut else str(given.status)) if isinstance(given, Reply) else given,
 )
-def test_what_the_registry_answers_decides(docker: Place, status: int, kind: Kind) -> None:
-    with faulty_registry(status) as registry, pytest.raises(Failed) as caught:
-        anyio.run(workspaces(docker).images.get, f"{registry.address}/some/image:tag")
+def test_what_the_registry_answers_decides(docker: Place, reply: Reply, kind: Kind) -> None:
+    with fake_registry(otherwise=reply) as registry, pytest.raises(Failed) as caught:
+        anyio.run(workspaces(docker).images.get, f"{registry.host}/some/image:tag")
     assert caught.value.kind == kind, caught.value
-    assert f"{registry.address}/some/image:tag" in caught.value.message
-    assert caught.value.retry_after == (7 if status == 429 else None), "which the engine keeps to itself"
+    assert f"{registry.host}/some/image:tag" in caught.value.message
+    assert caught.value.retry_after == (7 if reply.status == 429 else None), "which the engine keeps to itself"
     assert registry.asked
 
 
@@ -87,13 +88,13 @@ def test_only_not_found_is_a_no() -> None:
 
 
 def test_missing_images_are_listed_with_what_is_known(docker: Place, engine: Engine, pushed: str) -> None:
-    with faulty_registry(500) as broken, faulty_registry(404) as empty:
-        images = [engine.busybox, pushed, f"{broken.address}/x/y", f"{empty.address}/x/y", None]
+    with fake_registry(otherwise=Reply(500)) as broken, fake_registry() as empty:
+        images = [engine.busybox, pushed, f"{broken.host}/x/y", f"{empty.host}/x/y", None]
         instances = [Instance(id=str(number), statement="", image=image) for number, image in enumerate(images)]
         missing = anyio.run(workspaces(docker).missing_images, instances)
-    assert list(missing) == sorted([f"{broken.address}/x/y", f"{empty.address}/x/y"])
-    assert "gives no answer" in missing[f"{broken.address}/x/y"]
-    assert "neither" in missing[f"{empty.address}/x/y"]
+    assert list(missing) == sorted([f"{broken.host}/x/y", f"{empty.host}/x/y"])
+    assert "gives no answer" in missing[f"{broken.host}/x/y"]
+    assert "neither" in missing[f"{empty.host}/x/y"]
     assert engine.api.images(pushed) == []
 
 

@@ -36,7 +36,7 @@ from evalkit.testing import (
     sleep,
     spend,
 )
-from rig import GIGABYTE, HOUR, Loop, Rig, on_loop
+from tests.support.runs import GIGABYTE, HOUR, Loop, Rig, on_loop
 
 ONE = "fake-0000"
 

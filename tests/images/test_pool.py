@@ -20,7 +20,8 @@ from evalkit.images import pool
 from evalkit.images.pool import Pool, Worker, WorkerDied
 from evalkit.images.worker import BuildCommand, BuildReport, Order
 from evalkit.system import scratch
-from patience import all_end, eventually
+from tests.support.processes import all_end
+from tests.support.waiting import eventually
 
 _MEGABYTES_PER_WORKER = 40
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agent_project import break_agent, make_agent, make_sdist
 from evalkit.errors import UsageError
 from evalkit.images.sdist import Packing, SdistFailed, hash_content
+from tests.support.agents import break_agent, make_agent, make_sdist
 
 
 @pytest.fixture(params=["uv", "build"])

@@ -7,7 +7,7 @@ import pytest
 
 from evalkit.images import worker
 from evalkit.images.worker import BuildCommand, Order
-from patience import all_end
+from tests.support.processes import all_end
 
 
 def order(folder: Path, *scripts: str, seconds: float = 60.0, silence: float = 60.0) -> Order:

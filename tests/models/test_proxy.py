@@ -23,7 +23,7 @@ from evalkit.models.endpoint import create_chat
 from evalkit.models.proxy import Counter
 from evalkit.system.sockets import address_of
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
-from patience import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-upstream-012345"

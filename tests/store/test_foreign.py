@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from commandline import Evalkit
 from evalkit.domain.rows import Row
 from evalkit.store.foreign import ForeignRun, open_foreign
 from evalkit.store.rows import Unreadable
-from places import shared
+from tests.support.cli import Evalkit
+from tests.support.requirements import shared
 
 
 def opened(path: Path) -> ForeignRun:

@@ -14,7 +14,7 @@ from evalkit.domain.records import Result
 from evalkit.errors import StoreError
 from evalkit.store.journal import BatchingJournal
 from evalkit.store.run_directory import RunDirectory
-from rig import Loop, make_manifest, make_result, on_loop
+from tests.support.runs import Loop, make_manifest, make_result, on_loop
 
 Write = Callable[[Sequence[Result]], None]
 LOOPS: list[Loop] = ["asyncio", "trio"]

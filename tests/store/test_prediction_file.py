@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.errors import UsageError
 from evalkit.store.prediction_file import read_predictions
-from places import shared
+from tests.support.requirements import shared
 
 ENTRY = {"instance_id": "one", "model_name_or_path": "me", "model_patch": "diff\n", "exit_status": "kept out"}
 

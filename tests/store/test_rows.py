@@ -13,7 +13,7 @@ from evalkit.domain.planning import Ledger
 from evalkit.domain.records import Failure, Patch, Usage
 from evalkit.domain.rows import Row
 from evalkit.store.rows import RowFile, Unreadable, encode_row, parse_row, read_rows
-from rig import make_result
+from tests.support.runs import make_result
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20).filter(
     lambda text: json.loads(json.dumps(text)) == text  # a split pair of surrogates is one character to JSON

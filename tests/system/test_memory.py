@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_tasks
 from evalkit.system import memory
+from tests.support.cli import Evalkit
+from tests.support.tasks import make_tasks
 
 MEGABYTE = 1 << 20
 

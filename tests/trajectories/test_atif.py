@@ -26,7 +26,7 @@ from evalkit.domain.records import Meter
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
 from evalkit.trajectories.atif import to_atif
 from evalkit.trajectories.events import FILE, read_events
-from kinds import open_place
+from tests.support.workspaces import open_place
 
 HARBOR = os.environ.get("EVALKIT_TEST_HARBOR")
 

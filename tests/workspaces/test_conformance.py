@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from evalkit.domain.protocols import Workspace
-from kinds import SECRET, Place
+from tests.support.workspaces import SECRET, Place
 
 pytestmark = pytest.mark.usefixtures("place")
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from commandline import Evalkit, make_task
-from engines import Engine
+from tests.support.cli import Evalkit
+from tests.support.engine import Engine
+from tests.support.tasks import make_task
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from commandline import Evalkit, make_task, make_tasks, wait_until
-from engines import PrivateEngine, find_engine, require_root, wait_for
+from tests.support.cli import Evalkit
+from tests.support.engine import PrivateEngine, find_engine, require_root
+from tests.support.tasks import make_task, make_tasks
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -133,6 +135,6 @@ def test_an_engine_that_hangs_does_not_keep_evalkit_from_ending(evalkit: Evalkit
         private.proceed()
     assert process.returncode == 143
     # Nobody could tell the engine to remove them, but their supervisors went with evalkit.
-    wait_for(lambda: running(private) == 0)
+    assert eventually(lambda: running(private) == 0)
     assert evalkit("doctor", "--sweep").code == 0
     assert private.engine.containers() == []

@@ -14,7 +14,6 @@ from typing import Any
 import anyio
 import pytest
 
-from engines import Engine, own_containers
 from evalkit import masking
 from evalkit.config import Config
 from evalkit.domain.failures import Failed, unwrap
@@ -22,7 +21,8 @@ from evalkit.domain.protocols import MODEL_SOCKET, Workspace, WorkspaceSpec
 from evalkit.domain.records import Meter
 from evalkit.models.endpoint import create_chat
 from evalkit.testing.model_server import ModelServer, Reply, Tokens, in_turn
-from kinds import Place, open_place
+from tests.support.engine import Engine, own_containers
+from tests.support.workspaces import Place, open_place
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 

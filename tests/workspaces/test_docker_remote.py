@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_tasks, require, require_program, wait_until
-from engines import PrivateEngine, find_engine, require_root, wait_for
+from tests.support.cli import Evalkit
+from tests.support.engine import PrivateEngine, find_engine, require_root
+from tests.support.requirements import require, require_program
+from tests.support.tasks import make_tasks
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -130,7 +133,7 @@ def ssh_server(folder: Path) -> Iterator[tuple[int, Path]]:
             ["setpriv", "--pdeathsig", "KILL", "--", _SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=log
         )
     try:
-        wait_for(lambda: listens(port))
+        assert eventually(lambda: listens(port))
         yield port, programs
     finally:
         server.terminate()
@@ -166,7 +169,7 @@ def test_the_same_code_reaches_an_engine_elsewhere(evalkit: Evalkit, request: py
     wait_until(lambda: remote.running() == 3, process)
     process.kill()
     process.communicate()
-    wait_for(lambda: remote.running() == 0)
+    assert eventually(lambda: remote.running() == 0)
 
 
 def test_who_shows_no_certificate_is_told_so(evalkit: Evalkit, by_tls: Remote) -> None:

@@ -14,16 +14,17 @@ from typing import Any
 import anyio
 import pytest
 
-from commandline import Evalkit, make_task, make_tasks, wait_until
-from engines import Engine, derived, own_containers, wait_for
 from evalkit.containers.labels import Owner
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Job, Limits, Meter
 from evalkit.system import scratch
 from evalkit.testing import FakeAgent, FakeBenchmark
-from forkserver import Running
-from kinds import MEGABYTE, Place
-from rig import Rig
+from tests.support.cli import Evalkit, Process
+from tests.support.engine import Engine, derived, own_containers
+from tests.support.runs import Rig
+from tests.support.tasks import make_task, make_tasks
+from tests.support.waiting import eventually, wait_until
+from tests.support.workspaces import MEGABYTE, Place
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
@@ -113,7 +114,7 @@ def test_a_hundred_hanging_agents_leave_a_hundred_rows_and_nothing_else(docker: 
     rows = rig.execute()
     assert Counter(row["outcome"] for row in rows) == {"timeout": 100}
     assert own_containers(engine) == []
-    wait_for(lambda: set(threading.enumerate()) <= threads)
+    assert eventually(lambda: set(threading.enumerate()) <= threads)
 
 
 def test_a_timed_out_agent_hands_in_what_it_did(evalkit: Evalkit, engine: Engine) -> None:
@@ -203,7 +204,7 @@ def test_containers_end_by_themselves_when_evalkit_is_killed(evalkit: Evalkit, e
     with derived(engine, ["VOLUME /data"], "killed-with-volume") as image:
         arguments = ("infer", "tasks", *in_containers(engine, *as_agent(_HANG)), "--set", f"workspace.image={image}")
 
-        def start(run: str) -> Running:
+        def start(run: str) -> Process:
             process = evalkit.start(*arguments, "--workers", "3", "--run-id", run)
             wait_until(lambda: running(engine, run) == 3, process)
             return process
@@ -212,7 +213,7 @@ def test_containers_end_by_themselves_when_evalkit_is_killed(evalkit: Evalkit, e
         try:
             killed.kill()
             killed.communicate()
-            wait_for(lambda: running(engine, "killed") == 0)
+            assert eventually(lambda: running(engine, "killed") == 0)
             # What is left only takes room on the disk. One lost its container to somebody, and not its volume.
             first, *rest = engine.containers(run="killed")
             api.remove_container(first["Id"], force=True)

@@ -15,12 +15,12 @@ import anyio
 import pytest
 from msgspec import structs
 
-from engines import Engine, derived, imported, own_containers
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
 from evalkit.workspaces.docker import container as containers
 from evalkit.workspaces.docker.workspace import DockerWorkspace
-from kinds import MEGABYTE, SECRET, Place
+from tests.support.engine import Engine, derived, imported, own_containers
+from tests.support.workspaces import MEGABYTE, SECRET, Place
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from commandline import require
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import WorkspaceSpec
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
-from kinds import make_job
+from tests.support.requirements import require
+from tests.support.workspaces import make_job
 
 
 def test_a_sandbox_that_cannot_be_set_up_is_no_failure_of_the_command(tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gitwork import git
-
-from engines import Engine
+from tests.support.engine import Engine
 
 CONDA = """\
 conda() {
@@ -124,32 +122,6 @@ def _copy_packages(names: Sequence[str], target: Path) -> None:
                 place = target / file
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(str(file.locate()), place)
-
-
-def make_repository(folder: Path, files: Mapping[str, str]) -> str:
-    """A repository of these files, with one commit. Returns its name."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    git("init", "-q", "-b", "main", cwd=folder)
-    git("add", "-A", cwd=folder)
-    git("commit", "-qm", "Base", cwd=folder)
-    return git("rev-parse", "HEAD", cwd=folder)
-
-
-def diff_of(folder: Path, changes: Mapping[str, str]) -> str:
-    """The patch that makes these files of a repository have this content; the repository stays as it is."""
-    for name, content in changes.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    git("add", "-A", "-N", cwd=folder)
-    patch = git("diff", cwd=folder) + "\n"
-    git("reset", "-q", cwd=folder)
-    git("checkout", "-q", ".", cwd=folder)
-    git("clean", "-qfd", cwd=folder)
-    return patch
 
 
 def eval_script(base: str, test_patch: str, command: str, files: Sequence[str], install: str) -> str:

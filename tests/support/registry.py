@@ -16,6 +16,14 @@ from urllib.parse import parse_qs, urlsplit
 
 MANIFEST = "application/vnd.oci.image.index.v1+json"
 DIGEST = "sha256:" + "ab" * 32
+_ERRORS = {
+    401: "UNAUTHORIZED",
+    403: "DENIED",
+    404: "MANIFEST_UNKNOWN",
+    429: "TOOMANYREQUESTS",
+    500: "UNKNOWN",
+    503: "UNAVAILABLE",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class FakeRegistry:
     """Each image has a script of replies; the last one is repeated."""
 
     host: str = ""
+    otherwise: Reply = NO
+    """What is said of an image that has no script."""
     scripts: dict[str, list[Reply]] = field(default_factory=dict)
     asked: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """When each image was asked for."""
@@ -82,7 +92,7 @@ class FakeRegistry:
     def next_reply(self, path: str) -> Reply:
         with self.lock:
             self.asked[path].append(time.monotonic())
-            script = self.scripts.get(path, [NO])
+            script = self.scripts.get(path, [self.otherwise])
             return script.pop(0) if len(script) > 1 or self.upstream else script[0]
 
 
@@ -98,6 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.registry.passes_on(self.path):
             self._pass_on()
             return
+        if self.path == "/v2/":
+            self._answer(200)
+            return
         reply = self.registry.next_reply(self.path)
         time.sleep(reply.delay)
         if reply.after is not None:
@@ -106,7 +119,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 O")
             self.close_connection = True
             return
-        self._answer(reply.status, (("Content-Type", reply.kind), *reply.headers))
+        kind, body = reply.kind, b""
+        if reply.status in _ERRORS:
+            kind, body = "application/json", b'{"errors": [{"code": "%s"}]}' % _ERRORS[reply.status].encode()
+        self._answer(reply.status, (("Content-Type", kind), *reply.headers), body)
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
@@ -168,8 +184,8 @@ def _basic(login: tuple[str, str] | None) -> str | None:
 
 
 @contextmanager
-def running() -> Iterator[FakeRegistry]:
-    registry = FakeRegistry()
+def fake_registry(otherwise: Reply = NO) -> Iterator[FakeRegistry]:
+    registry = FakeRegistry(otherwise=otherwise)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
     registry.host = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

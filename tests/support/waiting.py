@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from commandline import processes_of
+from tests.support.fork_server import Running
 
 _LONGEST = 60.0
 
@@ -20,6 +20,8 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def all_end(folder: Path, containing: str = "") -> bool:
-    """The processes that know of this folder end; one that was killed may take a moment to be gone."""
-    return eventually(lambda: not [each for each in processes_of(folder).values() if containing in each])
+def wait_until(condition: Callable[[], bool], process: Running | subprocess.Popen[bytes]) -> None:
+    """Look until it is so, as long as the process lives."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)

@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-import pytest
-
 import evalkit
 from evalkit.workspaces.sandbox import find_bubblewrap
-from forkserver import ForkServer, Order, Running
+from tests.support.fork_server import ForkServer, Order, Running
+from tests.support.processes import processes_of
+from tests.support.requirements import require
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 IMPORTABLE = os.pathsep.join((str(PLUGINS), str(Path(evalkit.__file__).parents[1])))
 """For child processes: the evalkit that is tested, also where another checkout is the one that is installed."""
-REQUIRED = os.environ.get("EVALKIT_TEST_REQUIRE", "").split(",")
-
-
-def require(what: str, present: object, reason: str) -> None:
-    """Skip where the machine lacks something, but fail where it was promised."""
-    if not present:
-        assert what not in REQUIRED, f"EVALKIT_TEST_REQUIRE says there is {what}, but: {reason}"
-        pytest.skip(reason)
-
-
-def require_program(name: str) -> str:
-    found = shutil.which(name)
-    require(name, found, f"there is no {name}")
-    assert found is not None
-    return found
 
 
 def parse_strictly(text: bytes) -> Any:
@@ -81,12 +63,20 @@ class Finished:
             assert word in self.complaint, (word, self.complaint)
 
 
+Process = Running | subprocess.Popen[bytes]
+
+
 @dataclass
 class Evalkit:
+    """The command line, in a folder of its own."""
+
     folder: Path
     server: ForkServer
     variables: dict[str, str] = field(default_factory=dict)
     powerless: bool = False
+    """Whether it obeys the modes of files where the tests are root."""
+    forks: bool = True
+    """Whether it is forked from a process that has imported it, which is quicker, or starts as a user starts it."""
 
     def __post_init__(self) -> None:
         self.temporary.mkdir(exist_ok=True)
@@ -114,8 +104,11 @@ class Evalkit:
         stdout: IO[bytes] | int = subprocess.PIPE,
         stderr: IO[bytes] | int = subprocess.PIPE,
         variables: Mapping[str, str] | None = None,
-    ) -> Running:
+    ) -> Process:
         environment = self.environment() | dict(variables or {})
+        if not self.forks:
+            argv = self.argv(*arguments)
+            return subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=stdout, stderr=stderr)
         order = Order([str(each) for each in arguments], str(self.folder), environment, self.powerless)
         return self.server.start(order, stdout, stderr)
 
@@ -133,8 +126,8 @@ class Evalkit:
         (only,) = self.runs.iterdir()
         return only
 
-    def rows(self) -> list[dict[str, Any]]:
-        path = self.run_directory() / "results.jsonl"
+    def rows(self, run: str = "") -> list[dict[str, Any]]:
+        path = (self.runs / run if run else self.run_directory()) / "results.jsonl"
         return [parse_strictly(line) for line in path.read_bytes().splitlines()]
 
     def rows_so_far(self) -> list[bytes]:
@@ -158,61 +151,3 @@ class Evalkit:
         """No process that was started from here, and no temporary file."""
         assert processes_of(self.folder) == {}
         assert list(self.temporary.iterdir()) == []
-
-
-def wait_until(condition: Callable[[], bool], process: Running | subprocess.Popen[bytes]) -> None:
-    """Look until it is so, as long as the process lives."""
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
-def processes_of(folder: Path) -> dict[int, str]:
-    """The command lines of processes that know of a folder, by their arguments or their environment."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            command = (entry / "cmdline").read_bytes()
-            if int(entry.name) != os.getpid() and os.fsencode(folder) in command + (entry / "environ").read_bytes():
-                found[int(entry.name)] = command.replace(b"\0", b" ").decode("utf-8", "replace")
-    return found
-
-
-def all_processes() -> dict[int, str]:
-    """All processes there are, zombies included, with their names."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it may just have ended
-            found[int(entry.name)] = (entry / "comm").read_text().strip()
-    return found
-
-
-def make_task(
-    folder: Path,
-    *,
-    tests: str = "exit 0",
-    solution: str | None = None,
-    files: Mapping[str, str | bytes] | None = None,
-    toml: str = "",
-) -> Path:
-    """A task directory. Its tests are a shell script that starts in the work folder."""
-    _write(folder / "instruction.md", f"Do {folder.name}.\n")
-    _write(folder / "tests" / "test.sh", f"#!/bin/sh\n{tests}\n")
-    if solution is not None:
-        _write(folder / "solution" / "solve.sh", f"#!/bin/sh\n{solution}\n")
-    if toml:
-        _write(folder / "task.toml", toml)
-    for name, content in (files or {}).items():
-        _write(folder / "environment" / name, content)
-    return folder
-
-
-def make_tasks(folder: Path, count: int, make: Callable[..., Path] = make_task, **contents: Any) -> Path:
-    for number in range(count):
-        make(folder / f"task-{number:03}", **contents)
-    return folder
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -10,8 +10,6 @@ from typing import Any
 
 import anyio
 
-from commandline import require
-from engines import Engine
 from evalkit.config import Config
 from evalkit.domain.protocols import Purpose, RunScope, Workspace, Workspaces, WorkspaceSpec
 from evalkit.domain.records import Instance, Job, Limits
@@ -19,6 +17,8 @@ from evalkit.system import processes, scratch
 from evalkit.testing import FakeWorkspaces
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
+from tests.support.engine import Engine
+from tests.support.requirements import require
 
 MEGABYTE = 1 << 20
 SECRET = {"EVALKIT_TEST_SECRET": "only-for-agents"}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from commandline import Evalkit, Finished, make_task
-from contained import is_contained
-from forkserver import Running
+from tests.support.cli import Evalkit, Finished, Process
+from tests.support.confinement import is_contained
+from tests.support.tasks import make_task
 
 assert is_contained(), "these agents run where tests/test_abuse.py puts them, and nowhere else"
 
@@ -71,7 +71,7 @@ def patch_of(evalkit: Evalkit, name: str) -> bytes:
     return (evalkit.run_directory() / path).read_bytes()
 
 
-def watch_memory(process: Running) -> int:
+def watch_memory(process: Process) -> int:
     """Wait for the end of a process that writes to files; the most memory in KB that it itself ever had."""
     peak = 0
     while process.poll() is None:

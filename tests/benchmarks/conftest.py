@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from wordlist import Library, make_library
 
-from engines import find_engine
+from tests.support.engine import find_engine
+from tests.support.library import Library, make_library
 
 
 @pytest.fixture(scope="session")

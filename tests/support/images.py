@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from commandline import Evalkit, Finished, make_task, require
-from forkserver import Running
-from patience import all_end, eventually
+from tests.support.cli import Evalkit, Finished, Process
+from tests.support.processes import all_end
+from tests.support.requirements import require
+from tests.support.tasks import make_task
+from tests.support.waiting import eventually
 
 
 @dataclass
-class Bench:
+class Builds:
     """An engine, a registry, and a command line whose images have a name of their own."""
 
     evalkit: Evalkit
@@ -52,7 +54,7 @@ class Bench:
         small = ("--set", "workspace.memory=128m", "--workspace", "docker")
         return self.evalkit("infer", self.tasks, *arguments, *small, *self.settings(**keys), timeout=1800)
 
-    def start(self, *arguments: object, **keys: object) -> Running:
+    def start(self, *arguments: object, **keys: object) -> Process:
         return self.evalkit.start("build-images", self.tasks, *arguments, *self.settings(**keys))
 
     def tags(self) -> set[str]:
@@ -88,12 +90,12 @@ def docker(*arguments: str) -> str:
 
 
 @contextmanager
-def open_bench(evalkit: Evalkit) -> Iterator[Bench]:
+def open_builds(evalkit: Evalkit) -> Iterator[Builds]:
     """What is built with it goes with it."""
     known = [os.environ.get(f"EVALKIT_TEST_{name}") for name in ("REGISTRY", "BUSYBOX_IMAGE", "PYTHON_IMAGE")]
     require("engine", os.environ.get("DOCKER_HOST") and all(known), 'no engine for tests: eval "$(.ci/services start)"')
     registry, busybox, python = map(str, known)
-    made = Bench(evalkit, f"{registry}/test-{secrets.token_hex(4)}", registry, busybox, python)
+    made = Builds(evalkit, f"{registry}/test-{secrets.token_hex(4)}", registry, busybox, python)
     yield made
     ids = docker("image", "ls", "--quiet", made.repository).split()
     if ids:
@@ -107,9 +109,3 @@ def by_instance(finished: Finished) -> dict[str, dict[str, Any]]:
 def counts(finished: Finished) -> tuple[int, int, int, int]:
     document = finished.document
     return document["planned"], document["built"], document["skipped"], document["failed"]
-
-
-def running(command: str) -> list[str]:
-    """Processes of containers and builds are processes of this machine too."""
-    listed = subprocess.run(["pgrep", "-fx", command], capture_output=True, text=True, check=False)
-    return listed.stdout.split()

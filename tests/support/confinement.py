@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from commandline import require, require_program
+from tests.support.requirements import require, require_program
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # bwrap covers parts of /proc, and where they are covered, no sandbox can be made inside.
 _UNCOVER = "sed -n 's|^[^ ]* \\(/proc/[^ ]*\\) .*|\\1|p' /proc/self/mounts | xargs -r umount; exec \"$@\""
@@ -43,7 +43,8 @@ def run_contained(folder: Path, argv: Sequence[str], *, timeout: float = 600) ->
 def run_tests_contained(folder: Path, *arguments: str, timeout: float = 600) -> None:
     """Run tests of tests/abuse there, and fail as they do."""
     pytest = [sys.executable, "-m", "pytest", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
-    done = run_contained(folder, [*pytest, "--basetemp", str(folder / "t"), "-v", *arguments], timeout=timeout)
+    options = ["--basetemp", str(folder / "t"), "-p", "no:cacheprovider", "-v"]
+    done = run_contained(folder, [*pytest, *options, *arguments], timeout=timeout)
     assert done.returncode == 0, f"{done.returncode}\n{done.stdout}"
 
 

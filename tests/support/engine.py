@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,8 +19,10 @@ from typing import Any
 import docker
 import requests
 
-from commandline import processes_of, require
 from evalkit.containers.labels import Owner
+from tests.support.processes import processes_of
+from tests.support.requirements import require
+from tests.support.waiting import eventually
 
 _SECONDS = 60.0
 _FILES = {"config-file": "config.json", "data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}
@@ -123,7 +124,7 @@ class PrivateEngine:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_for(lambda: _answers(self.engine))
+        assert eventually(lambda: _answers(self.engine))
 
     def stop(self) -> None:
         """As an operator does; one that does not end is killed, and what it left behind goes too."""
@@ -188,13 +189,6 @@ def make_busybox(binary: Path) -> bytes:
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"
                 tar.addfile(link)
     return buffer.getvalue()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = _SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited for too long"
-        time.sleep(0.05)
 
 
 def own_containers(engine: Engine) -> list[dict[str, Any]]:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from evalkit.testing.model_server import ModelServer, Script
-from modelcli import KEY, Cli
+from tests.support.cli import Evalkit
+from tests.support.models import KEY, ModelCli
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
+def cli(evalkit: Evalkit) -> ModelCli:
+    return ModelCli(evalkit)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbeds import Recipe, Shelf, diff_of, eval_script, make_repository, shelf
-
-from engines import Engine
+from tests.support.engine import Engine
+from tests.support.repositories import diff_of, make_repository
+from tests.support.swebench import Recipe, Shelf, eval_script, shelf
 
 SETUP = """\
 from setuptools import setup

@@ -1,9 +1,11 @@
-"""A run of fake parts in a real run directory, driven by the real engine."""
+"""Runs in a real run directory, driven by the real engine: of fake parts, or of one attempt at a small repository."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +18,16 @@ from evalkit.config import Config
 from evalkit.domain.budget import Budgets
 from evalkit.domain.critics import accept_any
 from evalkit.domain.planning import Attempts, Step, plan
-from evalkit.domain.records import Limits, Result, Usage
+from evalkit.domain.protocols import Agent, Benchmark, Workspace, WorkspaceSpec
+from evalkit.domain.records import Instance, Job, Limits, Meter, Recorded, Result, Usage
 from evalkit.domain.rows import timestamp
 from evalkit.engine.run import Run
 from evalkit.engine.scheduler import Scheduler
+from evalkit.store.journal import BatchingJournal
 from evalkit.store.manifest import Manifest
 from evalkit.store.run_directory import RunDirectory
 from evalkit.testing import FakeAgent, FakeBenchmark, FakeWorkspaces, RecordingObserver
+from tests.support.repositories import Project
 
 Loop = Literal["asyncio", "trio", "virtual"]
 
@@ -137,3 +142,86 @@ class Rig:
     def rows(self) -> list[dict[str, Any]]:
         path = self.directory.path / "results.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class ProjectWorkspaces(FakeWorkspaces):
+    """Each workspace begins with a copy of the project, history and all."""
+
+    def __init__(self, parent: Path, project: Path) -> None:
+        super().__init__(parent)
+        self._project = project
+
+    @asynccontextmanager
+    async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
+        async with super().open(spec) as workspace:
+            shutil.copytree(self._project, Path(workspace.places.work), symlinks=True)
+            yield workspace
+
+
+@dataclass(frozen=True)
+class ScriptAgent:
+    """Works by a shell script. What it prints is in agent.log."""
+
+    script: str
+
+    async def solve(self, job: Job, workspace: Workspace, meter: Meter) -> None:
+        await workspace.exec(("/bin/sh", "-ec", self.script), stdout=job.log, stderr=job.log)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    row: dict[str, Any]
+    folder: Path
+    workspaces: ProjectWorkspaces
+
+    @property
+    def patch(self) -> bytes:
+        return (self.folder / "patch.diff").read_bytes()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "agent.log").read_text()
+
+    @property
+    def report(self) -> Any:
+        return json.loads((self.folder / "report.json").read_text())
+
+
+def attempt(
+    root: Path,
+    project: Project,
+    benchmark: Benchmark,
+    agent: Agent,
+    *,
+    recorded: Recorded | None = None,
+    answer: bytes = b"",
+    grade_seconds: float = 60.0,
+) -> Outcome:
+    """One attempt at the first instance, through the real engine and into a real run directory."""
+    instances: Mapping[str, Instance] = {each.id: each for each in benchmark.load()}
+    (name,) = instances
+    workspaces = ProjectWorkspaces(root / "workspaces", project.folder)
+    directory = RunDirectory.create(root / "run", make_manifest([name]))
+    folder = directory.attempt_folder(name, 1)
+    if recorded is not None:
+        folder.mkdir(parents=True)
+        (folder / "patch.diff").write_bytes(answer)
+    run = Run(
+        run_id="run",
+        benchmark=benchmark,
+        agent=agent,
+        workspaces=workspaces,
+        store=directory,
+        journal=BatchingJournal(directory.append),
+        critic=accept_any,
+        observer=RecordingObserver(),
+        scratch=root / "jobs",
+        limits=Limits(open=60, solve=60, collect=60, grade=grade_seconds, memory=1 << 30, cpus=1),
+        retries=0,
+        grader_version=benchmark.grader_version,
+    )
+    answers = {(name, 1): recorded} if recorded else None
+    with directory.writing(), logs.written_to(directory.path / "run.log"):
+        anyio.run(Scheduler(run, instances, [Step(name, 1)], answers).execute)
+    (line,) = (directory.path / "results.jsonl").read_text().splitlines()
+    return Outcome(json.loads(line), folder, workspaces)

@@ -1,0 +1,1 @@
+"""What tests share. docs/testing.md says which part to use for what."""
