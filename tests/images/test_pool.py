@@ -120,9 +120,7 @@ def test_a_killed_worker_costs_its_own_build_and_no_other(token: Path) -> None:
     assert survived.problem is None
 
 
-def test_workers_are_replaced_after_some_builds(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_TASKS_PER_WORKER", 3)
-
+def test_workers_are_replaced_after_some_builds(token: Path) -> None:
     async def run(workers: Pool) -> list[int]:
         pids = []
         for _ in range(7):
@@ -130,7 +128,7 @@ def test_workers_are_replaced_after_some_builds(token: Path, monkeypatch: pytest
                 pids.append(await evaluate(worker, "__import__('os').getpid()"))
         return pids
 
-    with pool.opened(1, token) as workers:
+    with pool.opened(1, token, builds_per_worker=3) as workers:
         pids = anyio.run(run, workers)
     assert len(set(pids)) == 3
 

@@ -19,9 +19,9 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Completion, Conversation, Tool
 from evalkit.domain.records import Instance, Job, Meter, Usage
 from evalkit.errors import ConfigError, CredentialsRefused
-from evalkit.models import pacing
 from evalkit.models.call_failures import ContentRefused
 from evalkit.models.endpoint import create_chat, create_responses
+from evalkit.models.pacing import Delays
 from evalkit.testing.model_server import (
     Fault,
     FaultKind,
@@ -40,17 +40,14 @@ SHELL = Tool("shell", "runs", {"type": "object", "properties": {"command": {"typ
 TOKENS = Tokens(input=100, cached=40, output=20, reasoning=5)
 HELLO = Reply("hello", tokens=TOKENS)
 ASK = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"})
+IMPATIENT = Delays(first=0.02)
+GIVES_UP = Delays(polls=(0.0, 0.01))
 COUNTED = {"input_tokens": 100, "cached_tokens": 40, "output_tokens": 20, "reasoning_tokens": 5}
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing, "_FIRST_DELAY", 0.02)
 
 
 @pytest.fixture(params=["chat", "responses"])
@@ -84,11 +81,11 @@ def make_job(folder: Path, instance_id: str = "one") -> Job:
 
 @asynccontextmanager
 async def talk(
-    server: ModelServer, meter: Meter, tmp_path: Path, api: str = "chat", **model: Any
+    server: ModelServer, meter: Meter, tmp_path: Path, api: str = "chat", delays: Delays = IMPATIENT, **model: Any
 ) -> AsyncIterator[Conversation]:
     known = {"model": {"name": "m", "base_url": server.base_url, **model}, "output": {"dir": tmp_path / "runs"}}
     config = Config.model_validate(known)
-    endpoint = (create_chat if api == "chat" else create_responses)(config)
+    endpoint = (create_chat if api == "chat" else create_responses)(config, delays)
     async with endpoint.lasting(), endpoint.conversation(make_job(tmp_path), meter) as conversation:
         yield conversation
 
@@ -322,10 +319,11 @@ async def test_a_virtual_key_does_not_survive_a_cancelled_attempt(
         anyio.CancelScope() as work,
     ):
         async with (
-            talk(server, Meter(), tmp_path, api_key_env="PROXY_KEY", virtual_keys=True) as conversation,
+            talk(
+                server, Meter(), tmp_path, delays=GIVES_UP, api_key_env="PROXY_KEY", virtual_keys=True
+            ) as conversation,
             anyio.create_task_group() as tasks,
         ):
-            monkeypatch.setattr("evalkit.models.keys._POLLS", (0.0, 0.01))
             tasks.start_soon(conversation.complete, ASK, ())
             await anyio.to_thread.run_sync(server.asked.wait)
             assert len(server.live_keys) == 1
@@ -338,9 +336,8 @@ async def test_keys_that_a_dead_evalkit_left_are_deleted_and_those_of_a_living_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROXY_KEY", "sk-master-123456")
-    monkeypatch.setattr("evalkit.models.keys._POLLS", (0.0, 0.01))
     notes = tmp_path / "runs/.virtual-keys"
-    given: dict[str, Any] = {"api_key_env": "PROXY_KEY", "virtual_keys": True}
+    given: dict[str, Any] = {"delays": GIVES_UP, "api_key_env": "PROXY_KEY", "virtual_keys": True}
     with ModelServer(in_turn(Reply("x")), master_key="sk-master-123456") as server:
         left = VirtualKey(None, None, alias="left")
         server.virtual_keys.by_name |= {"sk-left": left, "sk-other": VirtualKey(None, None, alias="other")}

@@ -23,9 +23,9 @@ _LONGEST_WAIT = 900.0
 T = TypeVar("T")
 
 
-def backoff(tries: int) -> float:
+def backoff(tries: int, first: float = _FIRST_DELAY) -> float:
     """Seconds to wait after so many failed tries: more each time, and not the same for everybody."""
-    longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (tries - 1))
+    longest = min(_LONGEST_DELAY, first * 2.0 ** (tries - 1))
     return random.uniform(0.5, 1.0) * longest  # noqa: S311  # jitter, no secret
 
 
@@ -33,6 +33,7 @@ def backoff(tries: int) -> float:
 class Existence:
     registry: Registry
     retries: int
+    first_delay: float = _FIRST_DELAY
     _limit: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_QUESTIONS_AT_ONCE))
     _not_before: dict[str, float] = field(default_factory=dict)
 
@@ -50,7 +51,7 @@ class Existence:
                 if answer.retry_after > _LONGEST_WAIT:
                     return answer
                 self._not_before[image.host] = anyio.current_time() + answer.retry_after
-            await anyio.sleep(backoff(tries))
+            await anyio.sleep(backoff(tries, self.first_delay))
 
     async def _wait_for_turn(self, host: str) -> None:
         """A registry that said when to come back is left alone until then, by all."""

@@ -23,7 +23,7 @@ from evalkit.images.spawn import WorkerContext
 from evalkit.images.worker import BuildReport, Order
 from evalkit.system import scratch
 
-_TASKS_PER_WORKER = 50
+_BUILDS_PER_WORKER = 50
 
 
 class WorkerDied(Exception):
@@ -51,6 +51,7 @@ class Pool:
     """As many workers as there is work for, up to a number."""
 
     size: int
+    builds_per_worker: int
     _slots: anyio.Semaphore = field(init=False)
     _idle: list[ProcessPoolExecutor] = field(default_factory=list)
     _all: set[ProcessPoolExecutor] = field(default_factory=set)
@@ -71,7 +72,7 @@ class Pool:
 
     def _start(self) -> ProcessPoolExecutor:
         executor = ProcessPoolExecutor(
-            1, mp_context=WorkerContext(), initializer=worker.prepare, max_tasks_per_child=_TASKS_PER_WORKER
+            1, mp_context=WorkerContext(), initializer=worker.prepare, max_tasks_per_child=self.builds_per_worker
         )
         self._all.add(executor)
         return executor
@@ -86,13 +87,13 @@ class Pool:
 
 
 @contextmanager
-def opened(size: int, token: Path) -> Iterator[Pool]:
+def opened(size: int, token: Path, builds_per_worker: int = _BUILDS_PER_WORKER) -> Iterator[Pool]:
     """A pool whose workers, and all that these start, carry a token by which they are found. None outlives it."""
     resource_tracker.ensure_running()  # it belongs to this process, and not to the pool
     mark = f"{scratch.TOKEN_VARIABLE}={token.name}"
     earlier = os.environ.get(scratch.TOKEN_VARIABLE)
     os.environ[scratch.TOKEN_VARIABLE] = token.name
-    pool = Pool(size)
+    pool = Pool(size, builds_per_worker)
     try:
         yield pool
     finally:

@@ -24,7 +24,7 @@ from evalkit.logs import logger
 from evalkit.models import chat, responses
 from evalkit.models.call_failures import CallFailed, judge_status
 from evalkit.models.keys import VirtualKeys
-from evalkit.models.pacing import Pace, Taken, backoff
+from evalkit.models.pacing import DELAYS, Delays, Pace, Taken, backoff
 from evalkit.models.replies import Garbled, ModelReply, as_object
 from evalkit.models.unix_server import serving
 from evalkit.models.upstream import Upstream
@@ -45,7 +45,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class HttpModel:
     """A model behind an endpoint, for as long as a run goes on."""
 
-    def __init__(self, config: ModelConfig, api: ModuleType, key: str | None, notes: Path) -> None:
+    def __init__(self, config: ModelConfig, api: ModuleType, key: str | None, notes: Path, delays: Delays) -> None:
         """`notes` is a folder for notes about virtual keys."""
         assert config.name is not None
         assert config.base_url is not None
@@ -54,6 +54,7 @@ class HttpModel:
         self._api = api
         self._key = key
         self._notes = notes
+        self._delays = delays
         self._base_url = config.base_url.rstrip("/")
         self._http: httpx.AsyncClient | None = None
         self._pace: Pace | None = None
@@ -83,7 +84,7 @@ class HttpModel:
     @asynccontextmanager
     async def conversation(self, job: Job, meter: Meter) -> AsyncIterator[Conversation]:
         async with self._upstream(job, meter) as upstream:
-            yield HttpConversation(self.config, self._api, upstream, meter)
+            yield HttpConversation(self.config, self._api, upstream, meter, self._delays)
 
     @asynccontextmanager
     async def forwarding(self, job: Job, meter: Meter, socket: Path) -> AsyncIterator[Forwarding]:
@@ -107,18 +108,22 @@ class HttpModel:
     def _virtual_keys(self) -> VirtualKeys | None:
         if not self.config.virtual_keys or self._key is None or self._http is None:
             return None
-        return VirtualKeys(self._http, self._base_url.removesuffix("/v1"), self._key, self._notes)
+        root = self._base_url.removesuffix("/v1")
+        return VirtualKeys(self._http, root, self._key, self._notes, self._delays.polls)
 
 
 class HttpConversation:
     """The calls of one attempt, each counted by its meter."""
 
-    def __init__(self, config: ModelConfig, api: ModuleType, upstream: Upstream, meter: Meter) -> None:
+    def __init__(
+        self, config: ModelConfig, api: ModuleType, upstream: Upstream, meter: Meter, delays: Delays = DELAYS
+    ) -> None:
         self._config = config
         self._api = api
         self._upstream = upstream
         self._pace = upstream.pace
         self._meter = meter
+        self._delays = delays
         self._latest_tokens = 0
         self._latest_usd = upstream.pace.opening_usd
 
@@ -132,7 +137,7 @@ class HttpConversation:
             except CallFailed as failure:
                 if failure.kind == "budget":  # the proxy keeps the same limit, and knows first what a call cost
                     raise BudgetSpent("attempt", failure.message) from failure
-                delay = backoff(tries, failure.retry_after)
+                delay = backoff(tries, failure.retry_after, self._delays)
                 if not failure.again or tries > self._config.retries or delay > _LONGEST_WAIT:
                     raise
                 logger.warning("%s; again in %.1f s", failure, delay)
@@ -221,15 +226,15 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def create_chat(config: Config) -> ModelEndpoint:
-    return _create(config, chat)
+def create_chat(config: Config, delays: Delays = DELAYS) -> ModelEndpoint:
+    return _create(config, chat, delays)
 
 
-def create_responses(config: Config) -> ModelEndpoint:
-    return _create(config, responses)
+def create_responses(config: Config, delays: Delays = DELAYS) -> ModelEndpoint:
+    return _create(config, responses, delays)
 
 
-def _create(whole: Config, api: ModuleType) -> HttpModel:
+def _create(whole: Config, api: ModuleType, delays: Delays) -> HttpModel:
     config = whole.model
     for wanted, example in (("name", "my-model"), ("base_url", "http://localhost:8000/v1")):
         if not getattr(config, wanted):
@@ -241,4 +246,4 @@ def _create(whole: Config, api: ModuleType) -> HttpModel:
             "model.virtual_keys needs model.api_key_env", hint="name the variable that holds the proxy's master key"
         )
     key = masking.read_secret(config.api_key_env, "model.api_key_env") if config.api_key_env else None
-    return HttpModel(config, api, key, whole.output.dir / _NOTES)
+    return HttpModel(config, api, key, whole.output.dir / _NOTES, delays)

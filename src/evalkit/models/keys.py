@@ -19,12 +19,11 @@ from evalkit.domain.records import Job, Meter, Usage
 from evalkit.logs import logger
 from evalkit.models import key_notes
 from evalkit.models.call_failures import CallFailed, judge_status
+from evalkit.models.pacing import DELAYS
 
 if TYPE_CHECKING:
     import httpx
 
-# The proxy writes what a call cost a while after it answered.
-_POLLS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 _POLLS_FOR_NOTHING = 4
 _SPARE_SECONDS = 900.0
 _CLEAN_UP_SECONDS = 60.0
@@ -40,6 +39,8 @@ class VirtualKeys:
     master_key: str
     notes: Path
     """A folder for notes about keys that are in use."""
+    polls: tuple[float, ...] = DELAYS.polls
+    """Pauses before questions for the spend: the proxy writes what a call cost a while after it answered."""
 
     async def sweep(self) -> None:
         """Delete the keys of evalkit processes that are no more."""
@@ -88,7 +89,7 @@ class VirtualKeys:
         told = meter.usage.known_cost_usd - since.known_cost_usd
         spend, earlier = 0.0, -1.0
         # Calls that were all broken off may never be charged: nobody is kept waiting for that.
-        for pause in _POLLS if told else _POLLS[:_POLLS_FOR_NOTHING]:
+        for pause in self.polls if told else self.polls[:_POLLS_FOR_NOTHING]:
             await anyio.sleep(pause)
             try:
                 info = await self._call("GET", "/key/info", params={"key": key})

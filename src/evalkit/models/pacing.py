@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 import anyio
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 60.0
-
 
 @dataclass(slots=True)
 class TokenRate:
@@ -86,8 +84,20 @@ class Taken:
     used: int = 0
 
 
-def backoff(tries: int, retry_after: float | None) -> float:
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Seconds between the tries of a call, and between questions for what a proxy charged."""
+
+    first: float = 0.5
+    longest: float = 60.0
+    polls: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+DELAYS = Delays()
+
+
+def backoff(tries: int, retry_after: float | None, delays: Delays = DELAYS) -> float:
     """Seconds before another try: doubling with jitter, and never less than the endpoint asked for."""
-    ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * float(2 ** (tries - 1)))
+    ceiling = min(delays.longest, delays.first * float(2 ** (tries - 1)))
     jitter = ceiling * (0.5 + random.random() / 2)  # noqa: S311  # spreads load, protects nothing
     return jitter if retry_after is None else retry_after + jitter * 0.1
