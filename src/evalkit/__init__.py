@@ -1,3 +1,123 @@
-"""Evaluate coding agents on containerised benchmarks."""
+"""Evaluate coding agents on containerised benchmarks.
+
+What packages with agents, benchmarks, workspaces or critics of their own need is here by name; docs/api.md says what of
+it may change.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would take longer than all else here
+if TYPE_CHECKING:
+    from typing import Any
+
+    from evalkit.config import Config
+    from evalkit.domain.failures import Failed, Kind, Stage
+    from evalkit.domain.protocols import (
+        Agent,
+        Benchmark,
+        Completion,
+        Conversation,
+        Critic,
+        Exit,
+        Lasting,
+        LogJudge,
+        Message,
+        ModelEndpoint,
+        Observer,
+        Places,
+        ReferencePatches,
+        RunScope,
+        Tool,
+        ToolUse,
+        Workspace,
+        Workspaces,
+        WorkspaceSpec,
+    )
+    from evalkit.domain.records import (
+        Answer,
+        Failure,
+        Grade,
+        Instance,
+        Job,
+        Limits,
+        Meter,
+        Overrides,
+        Patch,
+        Result,
+        Usage,
+    )
+    from evalkit.domain.rows import Outcome, Verdict
+    from evalkit.errors import ConfigError, DatasetError, EvalkitError, UsageError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "Answer",
+    "Benchmark",
+    "Completion",
+    "Config",
+    "ConfigError",
+    "Conversation",
+    "Critic",
+    "DatasetError",
+    "EvalkitError",
+    "Exit",
+    "Failed",
+    "Failure",
+    "Grade",
+    "Instance",
+    "Job",
+    "Kind",
+    "Lasting",
+    "Limits",
+    "LogJudge",
+    "Message",
+    "Meter",
+    "ModelEndpoint",
+    "Observer",
+    "Outcome",
+    "Overrides",
+    "Patch",
+    "Places",
+    "ReferencePatches",
+    "Result",
+    "RunScope",
+    "Stage",
+    "Tool",
+    "ToolUse",
+    "Usage",
+    "UsageError",
+    "Verdict",
+    "Workspace",
+    "WorkspaceSpec",
+    "Workspaces",
+    "__version__",
+]
+
+_HOMES = (
+    "evalkit.errors",
+    "evalkit.domain.failures",
+    "evalkit.domain.rows",
+    "evalkit.domain.records",
+    "evalkit.domain.protocols",
+    "evalkit.config",
+)
+
+
+if not TYPE_CHECKING:  # with it, a checker would take any name for one that is here
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first asked for, so that `import evalkit` itself stays light."""
+        if name in __all__:
+            for home in map(import_module, _HOMES):
+                if name in vars(home):
+                    globals()[name] = vars(home)[name]
+                    return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
