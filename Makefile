@@ -4,7 +4,7 @@ BENCH ?= overhead memory scale aggregate startup containers images disk
 PEERS := $(or $(BENCH_PEERS),$(HOME)/.cache/evalkit-bench)
 RESULTS := build/bench
 
-.PHONY: help check test test-slow completions bench peers
+.PHONY: help check test test-slow completions release bench peers
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,6 +22,9 @@ test-slow: ## The tests that take more than about 20 s each, with an engine: hal
 
 completions: ## Write completions/ anew, after commands or options have changed
 	$(PYTHON) completions/generate.py
+
+release: ## Cut a release: make release VERSION=0.2.0 dates the changelog, commits and tags
+	$(PYTHON) tools/release.py "$(VERSION)"
 
 bench: ## Measure: all benches, or BENCH="overhead startup"; writes docs/performance.md
 	mkdir -p $(RESULTS)
