@@ -1,4 +1,10 @@
-"""The seams of evalkit: what a workspace, an agent, a benchmark and a critic can do."""
+"""The seams of evalkit: what a workspace, an agent, a benchmark, a model, a critic and an observer can do.
+
+These are protocols: a part has the members, and inherits from nothing. Parts of other packages are found by entry point
+and keep to the same ones. What is raised decides what follows: `Failed` has a kind, and the table in `failures` says
+for each kind whether it is tried again and whose fault it is; any other exception gets the kind of its stage. A
+cancellation is never caught, or is raised again: it is how deadlines and ^C arrive.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +23,16 @@ class Places:
     """Where things are inside a workspace; scripts find them in EVALKIT_WORK and so on."""
 
     work: PurePosixPath
+    """Where the agent works. What it changes there is its answer."""
     tests: PurePosixPath
+    """Where hidden tests are put once the agent has ended."""
     logs: PurePosixPath
+    """For what is to be looked at later: `agent/` for the agent, `verifier/` for the grader."""
     solution: PurePosixPath
+    """Where the reference solution is put for the `gold` agent."""
 
     def environment(self) -> dict[str, str]:
+        """The same for scripts, as variables."""
         return {
             "EVALKIT_WORK": str(self.work),
             "EVALKIT_TESTS": str(self.tests),
@@ -32,19 +43,27 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a command ended. `tail` is the end of what it wrote, for messages; the whole goes to a file."""
+    """How a command ended."""
 
     code: int
+    """Its status; above 128, the number of the signal that ended it plus 128."""
     tail: str = ""
+    """The end of what it wrote, for messages. The whole is in the files that were given to exec."""
     lacked_memory: bool = False
     """Some process was killed for lack of memory. Where the command failed too, exec raises Failed("oom") instead."""
 
 
 class Workspace(Protocol):
-    """A place of its own for one instance. Paths are absolute, inside the workspace."""
+    """A place of its own for one instance. Paths are absolute, inside the workspace.
+
+    What is in there was written by an agent: nothing in it is trusted, followed as a link, or read without a limit.
+    Trouble with the place itself is Failed("workspace") or Failed("engine"); it is tried again in a fresh one.
+    """
 
     @property
-    def places(self) -> Places: ...
+    def places(self) -> Places:
+        """Where the work folder and the others are. They exist when the workspace is opened."""
+        ...
 
     async def exec(
         self,
@@ -58,6 +77,8 @@ class Workspace(Protocol):
     ) -> Exit:
         """Run a command to its end.
 
+        It starts in `cwd`, which is the work folder unless given, without a terminal. `env` is added to the variables
+        that the workspace has; `stdin` is a file of the host, and nothing unless given.
         `stdout` and `stderr` are files of the host to append to, as the output comes; the same path for both keeps
         their order. What has no file is kept only as the tail. A status above 128 is a signal's number plus 128.
         When exec is cancelled, the command is killed, with all that stayed in its session. What daemons it left,
@@ -78,11 +99,12 @@ class Workspace(Protocol):
         ...
 
     async def interrupt(self) -> None:
-        """Kill everything that runs in the workspace; its files stay."""
+        """Kill everything that runs in the workspace; its files stay, and commands can be run again."""
         ...
 
 
 Purpose = Literal["solve", "grade"]
+"""Whom a workspace is for. Variables that the user passes on to the agent are not for the grader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +112,14 @@ class WorkspaceSpec:
     """What is asked of a workspace that is to be opened."""
 
     job: Job
+    """The attempt. Its instance names the image, and its limits say how long the workspace may be needed."""
     purpose: Purpose
     network: str = "none"
+    """`none`, `model` for a way to the model and nothing else, or a network that this kind of workspace knows."""
     memory: int = 0
+    """The limit in bytes, 0 for none. What was killed for lack of it is told as such: see Exit."""
     cpus: float = 0.0
+    """How many at most, 0 for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +127,7 @@ class RunScope:
     """What the workspaces of a run need to know of it."""
 
     run_id: str
+    """The name of the run, to mark what is made for it."""
     scratch: Path
     """A temporary folder that ends with the process."""
     hidden: Sequence[Path] = ()
@@ -118,16 +145,33 @@ class Workspaces(Protocol):
         """Bytes that all open workspaces together may ask for; None where nothing enforces a limit."""
         ...
 
-    def open(self, spec: WorkspaceSpec) -> AbstractAsyncContextManager[Workspace]: ...
+    def open(self, spec: WorkspaceSpec) -> AbstractAsyncContextManager[Workspace]:
+        """Make a fresh workspace, and take it away at the end, also after a failure or a cancellation.
+
+        Many are open at once. Entering takes place within `timeouts.open`; leaving is never waited for long.
+        """
+        ...
 
     async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
-        """Images that these instances need and that cannot be had, each with the reason; asked before any starts."""
+        """Images that these instances need and that cannot be had, each with the reason.
+
+        Asked once, before any instance starts: what is named here ends the command. An image that nobody can be asked
+        for counts as there. A kind of workspace without images returns nothing.
+        """
         ...
 
 
 class Agent(Protocol):
+    """What is evaluated. One object serves all attempts of a run, many of them at once."""
+
     async def solve(self, job: Job, workspace: Workspace, meter: Meter) -> None:
-        """Work on the instance. Raise Failed for what has a kind; the deadline is a cancellation."""
+        """Work on `job.instance` in the workspace, until there is nothing more to do.
+
+        The answer is what is left behind there; it is collected also when the deadline cuts this short, as a
+        cancellation. Spent tokens and money go to `meter` as they are spent, so that they count whatever happens.
+        `job.log` is for what the agent prints, `job.folder` for what else is to be kept, `job.scratch` for what is
+        not. Raise Failed for what has a kind: "agent" is its own fault and final.
+        """
         ...
 
 
@@ -135,25 +179,32 @@ class Agent(Protocol):
 class Lasting(Protocol):
     """A part that holds something open, like connections, as long as a run goes on."""
 
-    def lasting(self) -> AbstractAsyncContextManager[None]: ...
+    def lasting(self) -> AbstractAsyncContextManager[None]:
+        """Entered before the first attempt and left after the last one. An agent's is entered if it has one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """What a model may call. `parameters` is a JSON Schema."""
+    """What a model may call."""
 
     name: str
     description: str
+    """For the model: what it does, and when to use it."""
     parameters: Mapping[str, Any]
+    """A JSON Schema of its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A call that a model asks for. `arguments` is the text it wrote, which should be JSON."""
+    """A call that a model asks for."""
 
     id: str
+    """What the message with the tool's result has to name."""
     name: str
+    """Of a tool, though not always of one that was offered."""
     arguments: str
+    """The text that the model wrote, which should be JSON."""
 
 
 Message = Mapping[str, Any]
@@ -162,22 +213,30 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer of a model. `message` goes into the conversation as it is."""
+    """An answer of a model."""
 
     message: Message
+    """The answer as it goes into the next call's messages."""
     text: str
+    """What it says, without reasoning and tool calls."""
     tool_uses: Sequence[ToolUse]
     usage: Usage
+    """What this call cost. It is in the attempt's meter already."""
     finish_reason: str = ""
     reasoning: str = ""
     model: str = ""
+    """The model as the endpoint names it, which may be more exact than what was asked for."""
 
 
 class Conversation(Protocol):
     """The calls of one attempt."""
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Completion:
-        """Ask the model, counting what it costs. Raises Failed with a kind of its own for all that can go wrong."""
+        """Ask the model, and count what it costs.
+
+        `messages` are the whole conversation so far. Passing trouble is waited out and tried again in here; what
+        remains is raised as Failed, with a kind that says whose fault it is. A spent budget is one of these.
+        """
         ...
 
 
@@ -206,9 +265,13 @@ class ModelEndpoint(Lasting, Protocol):
     """A model that agents on this machine ask, shared by all attempts of a run."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As `model.name` says."""
+        ...
 
-    def conversation(self, job: Job, meter: Meter) -> AbstractAsyncContextManager[Conversation]: ...
+    def conversation(self, job: Job, meter: Meter) -> AbstractAsyncContextManager[Conversation]:
+        """The calls of one attempt, counted by its meter. All conversations share connections and rate limits."""
+        ...
 
     def forwarding(self, job: Job, meter: Meter, socket: Path) -> AbstractAsyncContextManager[Forwarding]:
         """Let an agent in a workspace ask the model through this socket, without a key, and count what it does."""
@@ -216,27 +279,58 @@ class ModelEndpoint(Lasting, Protocol):
 
 
 class Benchmark(Protocol):
+    """A set of instances, and the judgement of answers to them. One object serves all attempts, many at once.
+
+    For an attempt, the order is prepare, the agent, collect, and in a fresh workspace grade. A grading that failed is
+    tried again with the same answer, by grade alone.
+    """
+
     @property
     def grader_version(self) -> str:
-        """What verdicts depend on besides answer and instance. Raises EvalkitError where nothing here can grade."""
+        """What verdicts depend on besides answer and instance. Raises EvalkitError where nothing here can grade.
+
+        A verdict of another version counts as outdated: `evalkit grade` judges the answer again.
+        """
         ...
 
-    def load(self) -> Iterable[Instance]: ...
+    def load(self) -> Iterable[Instance]:
+        """All instances of the data set, in its order, each with an id of its own. Selection is not its business.
+
+        Raises DatasetError for what cannot be read. `Instance.digest` is to change when the question or its tests do,
+        and `Instance.data` may hold whatever the other members need.
+        """
+        ...
 
     def grader_network(self, instance: Instance) -> str:
         """The network that the grader needs, `none` unless the benchmark says otherwise."""
         ...
 
-    async def prepare(self, job: Job, workspace: Workspace) -> None: ...
+    async def prepare(self, job: Job, workspace: Workspace) -> None:
+        """Make a new workspace what the agent should find, and take out what it must not find.
 
-    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
-        """Put the reference solution in place, as the `gold` agent does."""
+        Time runs by `timeouts.open`. What cannot be prepared is Failed("setup"), which is tried again.
+        """
         ...
 
-    async def collect(self, job: Job, workspace: Workspace) -> Answer: ...
+    async def apply_solution(self, job: Job, workspace: Workspace) -> None:
+        """Put the reference solution in place, as the `gold` agent does. Failed("setup") where there is none."""
+        ...
+
+    async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        """Bring out what the agent has done, also if its time was up in the middle of something.
+
+        Files go to `job.folder`, with their paths in the answer relative to `job.run_folder`. `empty` says that there
+        is nothing to grade. What the agent has made impossible is Failed("agent"), which is not tried again.
+        """
+        ...
 
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
-        """Judge an answer, in a fresh workspace unless the instance grades in place."""
+        """Judge an answer, in a fresh workspace unless the instance grades in place.
+
+        A verdict is about the answer: what kept the tests from running is Failed("grader"), "oom" or whatever it was,
+        and never `unresolved`. What the tests print belongs into `test_output.txt`, and the reasons for the verdict
+        into `report.json`, both in `job.folder`.
+        """
         ...
 
 
@@ -253,23 +347,36 @@ class LogJudge(Protocol):
 class ReferencePatches(Protocol):
     """A benchmark whose reference solutions are patches, which can be graded like any other."""
 
-    def reference_patch(self, instance: Instance) -> bytes: ...
+    def reference_patch(self, instance: Instance) -> bytes:
+        """The patch, for `git apply`; empty where this instance has none."""
+        ...
 
 
 class Critic(Protocol):
     """Decides whether an attempt that did not fail is good enough to make no other."""
 
-    def __call__(self, result: Result, /) -> bool: ...
+    def __call__(self, result: Result, /) -> bool:
+        """Called once for each result, before it is written. An exception makes the attempt an error."""
+        ...
 
 
 class Observer(Protocol):
-    """Is told what happens in a run, as it happens. It decides nothing."""
+    """Is told what happens in a run, as it happens. It decides nothing, and what it raises is only logged.
 
-    def entered(self, instance_id: str, attempt: int, stage: str) -> None: ...
+    It is called on the loop that the run is on, so it must return at once.
+    """
 
-    def retrying(self, instance_id: str, attempt: int, failure: Failure, delay: float) -> None: ...
+    def entered(self, instance_id: str, attempt: int, stage: str) -> None:
+        """A stage begins: open, prepare, solve, collect or grade."""
+        ...
 
-    def finished(self, result: Result) -> None: ...
+    def retrying(self, instance_id: str, attempt: int, failure: Failure, delay: float) -> None:
+        """A try failed, and another one of the same attempt follows after so many seconds."""
+        ...
+
+    def finished(self, result: Result) -> None:
+        """An attempt has its final result, which is on disk."""
+        ...
 
     def added(self, instance_id: str, attempt: int) -> None:
         """One more attempt follows from a result."""
