@@ -88,3 +88,13 @@ def test_a_first_run_works_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_pa
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["buckets"]["resolved"] == 3
+
+
+def test_a_checkout_that_is_installed_editable_adds_nothing_but_a_way_to_itself(tmp_path: Path) -> None:
+    program = f"from hatchling.build import build_editable; build_editable({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        beside = [name for name in archive.namelist() if ".dist-info/" not in name]
+    assert len(beside) == 1
+    assert beside[0].endswith(".pth")
