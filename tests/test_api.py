@@ -11,6 +11,7 @@ import pytest
 
 import evalkit
 from evalkit.domain import protocols, records
+from evalkit.domain.failures import POLICIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 
@@ -20,6 +21,12 @@ def test_a_public_name_can_be_imported_and_is_explained(name: str) -> None:
     assert getattr(evalkit, name) is not None
     if name != "__version__":
         assert re.search(rf"`{name}`", PAGE.read_text()), f"docs/api.md says nothing of {name}"
+
+
+def test_the_table_of_failure_kinds_says_what_happens() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| (yes|no)\b(.*) \|$", PAGE.read_text(), re.MULTILINE)
+    told = {kind: (again == "yes", "ends the run" in more, "twice as much" in more) for kind, again, more in rows}
+    assert told == {kind: (each.retry, each.trips_breaker, each.escalate) for kind, each in POLICIES.items()}
 
 
 def test_a_public_name_is_the_same_object_as_in_its_own_module() -> None:
