@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_the_source_distribution_has_what_its_tests_and_its_makefile_need(sdist:
     of_the_repository_alone = (".github/", ".pre-commit-config.yaml")
     expected = {name for name in tracked.stdout.splitlines() if not name.startswith(of_the_repository_alone)}
     assert {name for name in expected if (ROOT / name).is_file() and not (sdist / name).is_file()} == set()
+
+
+def test_the_pythons_that_are_promised_are_those_that_are_tested() -> None:
+    workflow = ROOT / ".github" / "workflows" / "tests.yml"
+    if not workflow.exists():
+        pytest.skip("this is no git checkout")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    (tested,) = re.findall(r"python: \[(.+)\]", workflow.read_text())
+    assert promised == re.findall(r"3\.\d+", tested)
+    assert project["requires-python"] == f">={promised[0]}"
 
 
 def test_a_first_run_works_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
