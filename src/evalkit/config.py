@@ -165,6 +165,7 @@ class WorkspaceConfig(Section):
     cpus: float = Field(1.0, gt=0, description="CPUs of one instance")
     grace: Duration = Field(30.0, description="A container whose evalkit is gone ends within this time, at the latest")
     reconnect: Duration = Field(30.0, description="How long to wait for an engine that went away during a run")
+    expose: Names = Field((), description="Files and folders that commands in the local sandbox can read besides")
     unsandboxed: bool = Field(False, description="Let local agents run without a sandbox, with all your rights")
 
 

@@ -77,10 +77,10 @@ def open_place(kind: str, folder: Path, engine: Engine | None) -> Iterator[Place
             yield Place(kind, workspaces, folder, engine.busybox)
             workspaces.client.close()
         else:
-            program = find_bubblewrap() if kind == "sandboxed" else None
+            bubblewrap = find_bubblewrap() if kind == "sandboxed" else None
             if kind == "sandboxed":
-                require("bubblewrap", program, "there is no bwrap that works")
+                require("bubblewrap", bubblewrap, "there is no bwrap that works")
             else:
                 processes.adopt_orphans()
-            sandbox = Sandbox(program, hidden=(temporary,)) if program else None
+            sandbox = Sandbox(bubblewrap, hidden=(temporary,)) if bubblewrap else None
             yield Place(kind, LocalWorkspaces(temporary, sandbox, dict(SECRET)), folder)

@@ -10,16 +10,12 @@ import pytest
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import WorkspaceSpec
 from evalkit.workspaces.local import LocalWorkspaces
-from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
-from tests.support.requirements import require
+from evalkit.workspaces.sandbox import Bubblewrap, Sandbox, find_bubblewrap
 from tests.support.workspaces import make_job
 
 
 def test_a_sandbox_that_cannot_be_set_up_is_no_failure_of_the_command(tmp_path: Path) -> None:
-    program = find_bubblewrap()
-    require("bubblewrap", program, "there is no bwrap that works")
-    assert program is not None
-    workspaces = LocalWorkspaces(tmp_path, Sandbox(program, hidden=(Path("/proc/no-such-place"),)))
+    workspaces = LocalWorkspaces(tmp_path, Sandbox(_bubblewrap(), shown=(Path("/no-such-place"),)))
     log = tmp_path / "log"
     log.write_text("before\n")
 
@@ -31,3 +27,10 @@ def test_a_sandbox_that_cannot_be_set_up_is_no_failure_of_the_command(tmp_path: 
         anyio.run(run)
     assert raised.value.kind == "workspace"
     assert log.read_text() == "before\n"
+
+
+def _bubblewrap() -> Bubblewrap:
+    found = find_bubblewrap()
+    require("bubblewrap", found, "there is no bwrap that works")
+    assert found is not None
+    return found

@@ -243,9 +243,13 @@ def _check_temporary() -> Check:
 def _check_sandbox(config: Config) -> Check:
     from evalkit.workspaces.sandbox import find_bubblewrap  # runs a program
 
-    program = find_bubblewrap()
-    if program is not None:
-        return Check("bubblewrap", "ok", f"bubblewrap works ({program})")
+    bubblewrap = find_bubblewrap()
+    if bubblewrap is not None and bubblewrap.lacks:
+        hint = "use bubblewrap 0.8 or later, outside of containers"
+        said = f"bubblewrap works ({bubblewrap.program}), but {bubblewrap.lacks}"
+        return Check("bubblewrap", "warning", said, hint)
+    if bubblewrap is not None:
+        return Check("bubblewrap", "ok", f"bubblewrap works ({bubblewrap.program})")
     hint = "install bubblewrap, or use --workspace docker"
     if config.workspace_kind == "local" and not (config.workspace.unsandboxed or config.runs_bundled_tasks):
         return Check("bubblewrap", "failed", "there is no bubblewrap that works, and agents are to run here", hint)

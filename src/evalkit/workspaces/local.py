@@ -15,14 +15,16 @@ from typing import IO
 import anyio
 import anyio.to_thread
 
+from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
-from evalkit.errors import SandboxRequired
+from evalkit.errors import ConfigError, SandboxRequired
 from evalkit.system import files, processes, scratch
 from evalkit.workspaces import relay
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, could_not_be_set_up, find_bubblewrap
+from evalkit.workspaces.system import parts_of_command
 
 _TAIL = 4096
 _TRUSTED_AGENTS = ("gold", "nop")
@@ -182,14 +184,29 @@ def _read_tail(file: IO[bytes], start: int) -> str:
 
 
 def create(config: Config, scope: RunScope) -> LocalWorkspaces:
-    program = find_bubblewrap()
-    if program is None:
+    shown = _exposed(config)
+    bubblewrap = find_bubblewrap()
+    sandbox = None
+    if bubblewrap is None:
         _require_trust(config)
         processes.adopt_orphans()
+    else:
+        hidden = (*scope.hidden, scope.scratch, BUNDLED)
+        sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)))
     processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH)
-    sandbox = Sandbox(program, hidden=(*scope.hidden, scope.scratch)) if program else None
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
     return LocalWorkspaces(scope.scratch, sandbox, passed_on)
+
+
+def _exposed(config: Config) -> tuple[Path, ...]:
+    paths = tuple(Path(name).expanduser().absolute() for name in config.workspace.expose)
+    for name, path in zip(config.workspace.expose, paths, strict=True):
+        if not os.access(path, os.R_OK):
+            raise ConfigError(
+                f"workspace.expose: {name} is not there, or cannot be read",
+                hint="name files and folders of this machine that sandboxed commands may read",
+            )
+    return paths
 
 
 def _require_trust(config: Config) -> None:

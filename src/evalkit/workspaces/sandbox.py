@@ -1,55 +1,93 @@
-"""A bubblewrap sandbox around commands of the local workspace."""
+"""A bubblewrap sandbox around commands of the local workspace.
+
+Inside there are the system's programs and libraries, this Python, what was exposed by name, and one folder that can be
+written to. There are no capabilities, and neither home folders nor sockets of the machine.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-_COVERED = Path("/tmp")  # noqa: S108  # the sandbox gets an empty one
-# In a container bwrap often may start, but not mount what the sandbox needs.
-_MOUNTS = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", str(_COVERED))
-_PROBE = ("--die-with-parent", "--unshare-all", *_MOUNTS, "--", "true")
+from evalkit.workspaces.system import Bind, Link, own_python, system_places
+
+_USER = "1000"  # as accounts/passwd has it
+# Room for what is kept in memory and belongs to no process; it counts where memory is limited.
+_SIZES = {"/tmp": 2 << 30, "/dev/shm": 512 << 20}  # noqa: S108  # the sandbox's own
 
 # bwrap fails where a mount of the machine goes away while it makes them all read-only, as those of containers do.
 SETUP_TRIES = 20
 _SETUP_FAILED = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Bubblewrap:
+    """The program, how it confines here, and what it cannot do here."""
+
+    program: str
+    confinement: Sequence[str]
+    limits_size: bool = True
+    lacks: str = ""
+
+
+_OTHER_USER = ("--unshare-user", "--uid", _USER, "--gid", _USER)
+_NESTING = "programs can make user namespaces of their own"
+_CONFINEMENTS = (
+    ((*_OTHER_USER, "--disable-userns"), True, ""),
+    # Where a container makes the kernel's settings read-only.
+    (_OTHER_USER, True, _NESTING),
+    # Before bubblewrap 0.7.
+    (_OTHER_USER, False, _NESTING),
+    # Where bwrap has rights of its own, because users may make no namespaces.
+    ((), False, "programs run as your own user"),
+)
+
+
 @cache
-def find_bubblewrap() -> str | None:
-    """The bwrap program, if it is here and allowed to do its work."""
+def find_bubblewrap() -> Bubblewrap | None:
+    """The bwrap program with the strongest confinement that it can do here, if it can do any."""
     program = shutil.which("bwrap")
     if program is None:
         return None
+    candidates = (Bubblewrap(program, *confinement) for confinement in _CONFINEMENTS)
+    return next(filter(_works, candidates), None)
+
+
+def _works(bubblewrap: Bubblewrap) -> bool:
+    command = [*_isolate(bubblewrap), *_mount(bubblewrap, system_places()), *_finish(), "--", "/bin/sh", "-c", ":"]
     for _ in range(SETUP_TRIES):
         try:
-            probe = subprocess.run([program, *_PROBE], capture_output=True, timeout=10, check=False)
+            probe = subprocess.run(command, capture_output=True, timeout=10, check=False)
         except (OSError, subprocess.TimeoutExpired):
-            return None
+            return False
         if probe.returncode == 0:
-            return program
-    return None
+            return True
+        if b"mount" not in probe.stderr:
+            return False
+    return False
 
 
-@cache
-def _own_places() -> list[Path]:
-    """Where this Python and evalkit are, if that is in the temporary folder that is covered."""
-    places = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]}
-    return sorted(path for path in places if path.is_relative_to(_COVERED))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sandbox:
-    """A read-only system without network, in which one folder can be written and some cannot be seen."""
+    """A read-only part of this machine without network, in which one folder can be written and some cannot be seen."""
 
-    program: str
+    bubblewrap: Bubblewrap
     hidden: Sequence[Path] = ()
+    """Folders that hold answers, covered also where they lie in something that is shown."""
+    shown: Sequence[Path] = ()
+    """Files and folders that can be read, besides the system and this Python."""
+    _mounts: Sequence[str] = field(init=False, repr=False)
+    _covered: Sequence[Path] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        places = [*system_places(), *(Bind(path, path) for path in (*own_python(), *self.shown))]
+        object.__setattr__(self, "_mounts", _mount(self.bubblewrap, places))
+        object.__setattr__(self, "_covered", sorted(_covered(self.hidden, places)))
 
     def wrap(
         self,
@@ -62,19 +100,55 @@ class Sandbox:
         status: int | None = None,
     ) -> list[str]:
         """`door` is a socket of the host that can be reached too; what became of it all is written to `status`."""
-        command = [self.program, "--die-with-parent", "--unshare-all", *(["--share-net"] if network else [])]
+        command = _isolate(self.bubblewrap)
+        if network:
+            command += ["--share-net", "--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
         if status is not None:
             command += ["--json-status-fd", str(status)]
-        command += _MOUNTS
-        for path in _own_places():
-            command += ["--ro-bind", str(path), str(path)]
-        for path in self.hidden:
+        command += self._mounts
+        for path in self._covered:
             command += ["--tmpfs", str(path)]
         if door is not None:
             command += ["--bind", str(door), str(door)]
-        command += ["--bind", str(root), str(root), "--chdir", str(cwd), "--"]
+        command += ["--bind", str(root), str(root), *_finish(self._covered), "--chdir", str(cwd), "--"]
         # A shell gives a missing program its usual status, 127, which bwrap does not.
         return [*command, "/bin/sh", "-c", 'exec "$@"', "sh", *argv]
+
+
+def _isolate(bubblewrap: Bubblewrap) -> list[str]:
+    return [
+        bubblewrap.program, "--die-with-parent", "--unshare-all", *bubblewrap.confinement, "--cap-drop", "ALL",
+    ]  # fmt: skip
+
+
+def _mount(bubblewrap: Bubblewrap, places: Iterable[Bind | Link]) -> list[str]:
+    command = ["--dev", "/dev", "--proc", "/proc", "--dir", "/run"]
+    for path, size in _SIZES.items():
+        command += [*(["--size", str(size)] if bubblewrap.limits_size else []), "--tmpfs", path]
+    command += ["--symlink", "/tmp", "/var/tmp"]  # noqa: S108  # likewise
+    for place in places:
+        if isinstance(place, Link):
+            command += ["--symlink", str(place.target), str(place.inside)]
+        else:
+            command += ["--ro-bind", str(place.source), str(place.inside)]
+    return command
+
+
+def _finish(covered: Sequence[Path] = ()) -> Iterator[str]:
+    """What bwrap itself has made is in memory, and could be filled."""
+    for path in (*covered, "/dev", "/"):
+        yield from ("--remount-ro", str(path))
+
+
+def _covered(hidden: Iterable[Path], places: Iterable[Bind | Link]) -> set[Path]:
+    """Where hidden folders would be seen."""
+    folders = [path.resolve() for path in hidden if path.is_dir()]
+    found = set()
+    for place in places:
+        if isinstance(place, Bind):
+            source = place.source.resolve()
+            found |= {place.inside / each.relative_to(source) for each in folders if each.is_relative_to(source)}
+    return found
 
 
 def could_not_be_set_up(code: int, status: int) -> bool:

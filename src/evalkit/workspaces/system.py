@@ -1,0 +1,121 @@
+"""What of this machine a sandboxed command needs to see: programs and libraries, and nothing that is anybody's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "nix/store", "gnu/store")
+# Not shadow, ssl/private, pip.conf and gitconfig, for example, which hold or may hold credentials.
+_SETTINGS = (
+    "R", "alternatives", "bash.bashrc", "ca-certificates", "crypto-policies", "debian_version", "fonts", "gai.conf",
+    "host.conf", "hosts", "inputrc", "java-*", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "localtime",
+    "magic", "mime.types", "nsswitch.conf", "os-release", "perl", "pki/ca-trust", "pki/java", "pki/tls/cert.pem",
+    "pki/tls/certs", "pki/tls/openssl.cnf", "profile", "protocols", "redhat-release", "services", "shells", "ssl/certs",
+    "ssl/cert.pem", "ssl/openssl.cnf", "terminfo", "timezone",
+)  # fmt: skip
+_ACCOUNTS = Path(__file__).parent / "accounts"
+# Of a Python environment, which may have been made in somebody's home folder.
+_OF_PYTHON = (
+    "bin", "conda-meta", "include", "lib", "lib64", "libexec/git-core", "pyvenv.cfg", "share/git-core", "ssl",
+)  # fmt: skip
+_LONGEST_SHEBANG = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    source: Path
+    inside: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    target: Path
+    inside: Path
+
+
+@cache
+def system_places() -> Sequence[Bind | Link]:
+    """Programs, libraries, and the settings that programs look for, with accounts that tell nothing of this machine."""
+    found: list[Bind | Link] = []
+    for name in _SYSTEM:
+        path = Path("/", name)
+        if path.is_symlink() and path.is_dir():
+            found.append(Link(path.readlink(), path))
+        elif path.is_dir():
+            found.append(Bind(path, path))
+    for pattern in _SETTINGS:
+        # What links to a file elsewhere, as localtime does, becomes that file.
+        found += [Bind(path.resolve(), path) for path in sorted(Path("/etc").glob(pattern)) if path.exists()]
+    found += [Bind(path, Path("/etc", path.name)) for path in sorted(_ACCOUNTS.iterdir())]
+    return [*found, Link(Path("/proc/self/mounts"), Path("/etc/mtab"))]
+
+
+@cache
+def own_python() -> Sequence[Path]:
+    """This Python and evalkit, as far as they are not the system's."""
+    prefixes = {Path(each) for each in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)}
+    prefixes |= {path.resolve() for path in prefixes}
+    parts = (part for prefix in prefixes for part in _parts_of_python(prefix))
+    return _without_system([Path(__file__).parents[1], *_way_to(Path(sys.executable)), *parts])
+
+
+def parts_of_command(argv: Sequence[str]) -> Sequence[Path]:
+    """The files that a command names by their paths, and the Python environments that its programs belong to."""
+    files = [path for path in map(Path, argv) if path.is_absolute() and _is_file(path)]
+    return _without_system(part for path in files for part in _parts_of_program(path))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a whole script may be an argument
+        return False
+
+
+def _parts_of_program(program: Path, *, interpreted: bool = True) -> Iterator[Path]:
+    for path in _way_to(program):
+        yield path
+        environment = path.parent.parent
+        if (environment / "pyvenv.cfg").is_file():
+            yield from _parts_of_python(environment)
+            yield from _way_to(environment / "bin" / "python")
+            yield from _parts_of_python((environment / "bin" / "python").resolve().parent.parent)
+    interpreter = _interpreter_of(program)
+    if interpreted and interpreter is not None and interpreter.is_file():
+        yield from _parts_of_program(interpreter, interpreted=False)
+
+
+def _parts_of_python(prefix: Path) -> Iterator[Path]:
+    return (prefix / name for name in _OF_PYTHON)
+
+
+def _way_to(program: Path) -> Iterator[Path]:
+    """A file, and all that it leads to as a link."""
+    yield program
+    for _ in range(10):
+        if not program.is_symlink():
+            break
+        program = program.parent / program.readlink()
+        yield program
+    yield program.resolve()
+
+
+def _interpreter_of(program: Path) -> Path | None:
+    with program.open("rb") as file:
+        line = file.readline(_LONGEST_SHEBANG)
+    words = line[2:].split() if line.startswith(b"#!") else []
+    return Path(words[0].decode("utf-8", "replace")) if words else None
+
+
+def _without_system(paths: Iterable[Path]) -> Sequence[Path]:
+    """Those that exist and would not be there anyway."""
+    there = [place.inside for place in system_places()]
+    kept: list[Path] = []
+    for path in sorted({path for path in paths if path.exists()}):
+        if not any(path.is_relative_to(each) for each in (*there, *kept)):
+            kept.append(path)
+    return kept
