@@ -18,7 +18,7 @@ from evalkit.workspaces.system import Bind, Link, own_python, system_places
 
 _USER = "1000"  # as accounts/passwd has it
 # Room for what is kept in memory and belongs to no process; it counts where memory is limited.
-_SIZES = {"/tmp": 2 << 30, "/dev/shm": 512 << 20}  # noqa: S108  # the sandbox's own
+_SIZES = {"/tmp": 2 << 30, "/var/tmp": 1 << 30, "/dev/shm": 512 << 20}  # noqa: S108  # the sandbox's own
 
 # bwrap fails where a mount of the machine goes away while it makes them all read-only, as those of containers do.
 SETUP_TRIES = 20
@@ -125,7 +125,6 @@ def _mount(bubblewrap: Bubblewrap, places: Iterable[Bind | Link]) -> list[str]:
     command = ["--dev", "/dev", "--proc", "/proc", "--dir", "/run"]
     for path, size in _SIZES.items():
         command += [*(["--size", str(size)] if bubblewrap.limits_size else []), "--tmpfs", path]
-    command += ["--symlink", "/tmp", "/var/tmp"]  # noqa: S108  # likewise
     for place in places:
         if isinstance(place, Link):
             command += ["--symlink", str(place.target), str(place.inside)]
@@ -135,8 +134,11 @@ def _mount(bubblewrap: Bubblewrap, places: Iterable[Bind | Link]) -> list[str]:
 
 
 def _finish(covered: Sequence[Path] = ()) -> Iterator[str]:
-    """What bwrap itself has made is in memory, and could be filled."""
-    for path in (*covered, "/dev", "/"):
+    """What bwrap itself has made is in memory, and could be filled; and root may change the kernel's settings.
+
+    That one is root outside decides, without any capability: https://docs.kernel.org/admin-guide/sysctl/kernel.html
+    """
+    for path in (*covered, "/proc", "/dev", "/"):
         yield from ("--remount-ro", str(path))
 
 

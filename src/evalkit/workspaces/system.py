@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,13 +44,13 @@ def system_places() -> Sequence[Bind | Link]:
     found: list[Bind | Link] = []
     for name in _SYSTEM:
         path = Path("/", name)
-        if path.is_symlink() and path.is_dir():
+        if path.is_symlink() and _exists(path):
             found.append(Link(path.readlink(), path))
         elif path.is_dir():
             found.append(Bind(path, path))
     for pattern in _SETTINGS:
         # What links to a file elsewhere, as localtime does, becomes that file.
-        found += [Bind(path.resolve(), path) for path in sorted(Path("/etc").glob(pattern)) if path.exists()]
+        found += [Bind(path.resolve(), path) for path in sorted(Path("/etc").glob(pattern)) if _exists(path)]
     found += [Bind(path, Path("/etc", path.name)) for path in sorted(_ACCOUNTS.iterdir())]
     return [*found, Link(Path("/proc/self/mounts"), Path("/etc/mtab"))]
 
@@ -71,21 +72,25 @@ def parts_of_command(argv: Sequence[str]) -> Sequence[Path]:
 
 def _is_file(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.is_file() and os.access(path, os.R_OK)
     except (OSError, ValueError):  # a whole script may be an argument
         return False
+
+
+def _exists(path: Path) -> bool:
+    return os.access(path, os.F_OK)  # what may not be looked at is not there either
 
 
 def _parts_of_program(program: Path, *, interpreted: bool = True) -> Iterator[Path]:
     for path in _way_to(program):
         yield path
         environment = path.parent.parent
-        if (environment / "pyvenv.cfg").is_file():
+        if _is_file(environment / "pyvenv.cfg"):
             yield from _parts_of_python(environment)
             yield from _way_to(environment / "bin" / "python")
             yield from _parts_of_python((environment / "bin" / "python").resolve().parent.parent)
     interpreter = _interpreter_of(program)
-    if interpreted and interpreter is not None and interpreter.is_file():
+    if interpreted and interpreter is not None and _is_file(interpreter):
         yield from _parts_of_program(interpreter, interpreted=False)
 
 
@@ -97,9 +102,10 @@ def _way_to(program: Path) -> Iterator[Path]:
     """A file, and all that it leads to as a link."""
     yield program
     for _ in range(10):
-        if not program.is_symlink():
+        try:
+            program = program.parent / program.readlink()
+        except OSError:
             break
-        program = program.parent / program.readlink()
         yield program
     yield program.resolve()
 
@@ -115,7 +121,7 @@ def _without_system(paths: Iterable[Path]) -> Sequence[Path]:
     """Those that exist and would not be there anyway."""
     there = [place.inside for place in system_places()]
     kept: list[Path] = []
-    for path in sorted({path for path in paths if path.exists()}):
+    for path in sorted({path for path in paths if _exists(path)}):
         if not any(path.is_relative_to(each) for each in (*there, *kept)):
             kept.append(path)
     return kept

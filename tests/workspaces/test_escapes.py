@@ -1,0 +1,154 @@
+"""What an agent with intent tries in the local sandbox, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commandline import IMPORTABLE, make_task, parse_strictly, require
+from evalkit.benchmarks.task_folders import BUNDLED
+from evalkit.workspaces.sandbox import find_bubblewrap
+
+ROOT = Path(__file__).parents[2]
+ESCAPE = Path(__file__).with_name("escape.py")
+PLACES = ("/", "/run", "/var/tmp", "/var/lib", "/tmp", "/opt", "/srv", "/mnt", "/home", "/root", "/dev/shm")
+STRANGER = 54321
+
+
+@dataclass
+class Machine:
+    """A folder to work in, and who runs evalkit there."""
+
+    folder: Path
+    command: list[str]
+    environment: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def infer(self, argv: list[str], *more: str) -> tuple[dict[str, Any], str]:
+        """The row and the log of an agent at the one task there is."""
+        done = subprocess.run(
+            [*self.command, "-m", "evalkit", "infer", "tasks", "--workspace", "local", "--agent", "command",
+             "--set", f"agent.command={shlex.join(argv)}", *more],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        run = Path(self.folder, parse_strictly(done.stdout.encode())["run"])
+        row = parse_strictly((run / "results.jsonl").read_bytes())
+        assert done.returncode == 0, row["failure"]
+        return row, (run / row["artifacts"] / "agent.log").read_text()
+
+
+@pytest.fixture(params=["root", "user"])
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    require("bubblewrap", find_bubblewrap(), "there is no bwrap that works")
+    is_root = os.geteuid() == 0
+    if request.param == "root" and not is_root:
+        pytest.skip("the tests do not run as root")
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="evalkit-test-") as name:
+        folder = Path(name)
+        command = [sys.executable]
+        importable = IMPORTABLE
+        if request.param == "user" and is_root:
+            command, importable = _as_stranger()
+            os.chown(folder, STRANGER, STRANGER)
+        for part in ("home", "tmp"):
+            (folder / part).mkdir()
+            os.chown(folder / part, folder.stat().st_uid, -1)
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"),
+            "PYTHONPATH": importable, "PYTHONDONTWRITEBYTECODE": "1",
+        }  # fmt: skip
+        yield Machine(folder, command, environment)
+
+
+def _as_stranger() -> tuple[list[str], str]:
+    """A Python that anybody may run, as somebody who owns nothing here; and where it finds what ours has."""
+    command = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", "--inh-caps=-all"]
+    importable = os.pathsep.join((IMPORTABLE, sysconfig.get_path("purelib")))
+    for python in ("/usr/bin/python3", sys.executable):
+        probe = [*command, python, "-c", "import evalkit.cli.app, pydantic_core"]
+        found = shutil.which("setpriv") and shutil.which(python)
+        if (
+            found
+            and subprocess.run(
+                probe, env={"PYTHONPATH": importable}, cwd="/", capture_output=True, check=False
+            ).returncode
+            == 0
+        ):
+            return [*command, python], importable
+    pytest.skip("no other user can run evalkit here: no setpriv, or no Python of this version that all may read")
+
+
+def test_nothing_of_the_machine_can_be_had(machine: Machine, tmp_path: Path) -> None:
+    """Neither rights, nor secrets, nor sockets, wherever they are."""
+    with ExitStack() as stack:
+        files = [Path("/etc/shadow"), ROOT / "pyproject.toml", *BUNDLED.glob("*/tests/*")]
+        sockets = []
+        places = [Path(place) for place in PLACES if os.access(place, os.W_OK)]
+        for place in (*places, machine.home / ".ssh", machine.home / ".docker", machine.folder / "runs/other"):
+            place.mkdir(parents=True, exist_ok=True)
+            planted = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place, prefix="evalkit-test-")))
+            planted.chmod(0o755)
+            (planted / "secret").write_text("secret")
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(planted / "socket"))
+            (planted / "socket").chmod(0o777)
+            listener.listen()
+            files.append(planted / "secret")
+            sockets.append(planted / "socket")
+        os.chown(machine.folder / "runs", machine.folder.stat().st_uid, -1)
+        task = make_task(machine.folder / "tasks" / "one", files={"escape.py": ESCAPE.read_text()})
+        files.append(task / "tests" / "test.sh")
+        found = {"files": list(map(str, files)), "sockets": list(map(str, sockets))}
+        (task / "environment" / "places.json").write_text(json.dumps(found))
+        _, log = machine.infer(["python3", "escape.py", "places.json"])
+    assert log.splitlines() == ["tried everything"]
+
+
+def test_what_is_exposed_can_be_read_and_no_more(machine: Machine) -> None:
+    make_task(machine.folder / "tasks" / "one", tests="grep -q read answer")
+    exposed = machine.folder
+    (machine.home / "data").write_text("read")
+    script = f"""
+        cat {machine.home}/data >answer
+        echo x 2>/dev/null >{machine.home}/written && echo wrote
+        ls {machine.folder}/tasks/* {machine.folder}/runs/* 2>/dev/null
+        exit 0
+    """
+    row, log = machine.infer(["sh", "-c", script], "--set", f"workspace.expose={exposed}")
+    assert (row["verdict"], log) == ("resolved", "")
+
+
+def test_the_environment_of_an_agent_that_is_named_by_its_path(machine: Machine) -> None:
+    """Its program and its environment are there, and nothing else of the folder that it is in."""
+    make_task(machine.folder / "tasks" / "one", tests="grep -q done answer")
+    project = machine.home / "project"
+    environment = project / "environment"
+    subprocess.run([machine.command[-1], "-m", "venv", "--without-pip", environment], check=True)
+    program = environment / "bin" / "agent"
+    program.write_text(f"#!{environment}/bin/python\nimport library\nlibrary.work()\n")
+    program.chmod(0o755)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "library.py").write_text("def work():\n    open('answer', 'w').write('done')\n")
+    (project / "secret").write_text("secret")
+    (machine.home / "agent").symlink_to(program)
+    assert machine.infer([str(machine.home / "agent")])[0]["verdict"] == "resolved"
+    listing = machine.infer(["sh", "-c", f"ls -A {machine.home} {project}", str(program)])[1]
+    assert "environment" in listing
+    assert "secret" not in listing
