@@ -10,19 +10,19 @@ from functools import cache
 from pathlib import Path
 
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "nix/store", "gnu/store")
-# Not shadow, ssl/private, pip.conf and gitconfig, for example, which hold or may hold credentials.
+# Each costs every command a mount. Not shadow, ssl/private, pip.conf and gitconfig, for example: they hold, or may hold,
+# credentials.
 _SETTINGS = (
-    "R", "alternatives", "bash.bashrc", "ca-certificates", "crypto-policies", "debian_version", "fonts", "gai.conf",
-    "host.conf", "hosts", "inputrc", "java-*", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "localtime",
-    "magic", "mime.types", "nsswitch.conf", "os-release", "perl", "pki/ca-trust", "pki/java", "pki/tls/cert.pem",
-    "pki/tls/certs", "pki/tls/openssl.cnf", "profile", "protocols", "redhat-release", "services", "shells", "ssl/certs",
-    "ssl/cert.pem", "ssl/openssl.cnf", "terminfo", "timezone",
+    "R", "alternatives", "crypto-policies", "fonts", "hosts", "java-*", "ld.so.cache", "localtime", "mime.types",
+    "nsswitch.conf", "os-release", "pki/ca-trust", "pki/java", "pki/tls/cert.pem", "pki/tls/certs",
+    "pki/tls/openssl.cnf", "protocols", "services", "ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "timezone",
 )  # fmt: skip
 _ACCOUNTS = Path(__file__).parent / "accounts"
 # Of a Python environment, which may have been made in somebody's home folder.
 _OF_PYTHON = (
     "bin", "conda-meta", "include", "lib", "lib64", "libexec/git-core", "pyvenv.cfg", "share/git-core", "ssl",
 )  # fmt: skip
+_NOTHING_BUT_PYTHON = {"bin", "include", "lib", "lib64", "pyvenv.cfg", ".gitignore", ".lock", "CACHEDIR.TAG"}
 _LONGEST_SHEBANG = 256
 
 
@@ -95,7 +95,11 @@ def _parts_of_program(program: Path, *, interpreted: bool = True) -> Iterator[Pa
 
 
 def _parts_of_python(prefix: Path) -> Iterator[Path]:
-    return (prefix / name for name in _OF_PYTHON)
+    try:
+        whole = {entry.name for entry in prefix.iterdir()} <= _NOTHING_BUT_PYTHON
+    except OSError:
+        return
+    yield from [prefix] if whole else (prefix / name for name in _OF_PYTHON)
 
 
 def _way_to(program: Path) -> Iterator[Path]:
