@@ -184,8 +184,9 @@ def _report(directory: RunDirectory, problem: EvalkitError | None, *, quiet: boo
 
 async def _execute(run: Run, engine: Scheduler) -> None:
     async with AsyncExitStack() as stack:
-        if isinstance(run.agent, Lasting):
-            await stack.enter_async_context(run.agent.lasting())
+        for part in (run.workspaces, run.agent):
+            if isinstance(part, Lasting):
+                await stack.enter_async_context(part.lasting())
         await engine.execute()
 
 

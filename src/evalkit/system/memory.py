@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +46,40 @@ def _limits_upwards(root: Path, path: str, file: str) -> list[int]:
 
 def tree_memory(pid: int | None = None) -> int:
     """Resident memory of a process and all its descendants, in bytes."""
-    total, waiting = 0, [os.getpid() if pid is None else pid]
+    return resident(tree(os.getpid() if pid is None else pid))
+
+
+def tree(pid: int) -> Iterator[int]:
+    """A process and all its descendants."""
+    waiting = [pid]
     while waiting:
-        process = Path(f"/proc/{waiting.pop()}")
+        found = waiting.pop()
+        yield found
         with suppress(OSError):
-            total += int((process / "statm").read_text().split()[1]) * _PAGE
-            for task in (process / "task").iterdir():
+            for task in Path(f"/proc/{found}/task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
+
+
+def resident(pids: Iterable[int]) -> int:
+    """Their resident memory, in bytes; what they share counts for each."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     return total
+
+
+def proportional(pids: Iterable[int]) -> int:
+    """Their resident memory, in bytes; what they share counts once, but for those that cannot be looked at."""
+    return sum(_proportional(pid) for pid in pids)
+
+
+def _proportional(pid: int) -> int:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return resident([pid])
 
 
 @dataclass(slots=True)

@@ -82,11 +82,16 @@ def sweep_leftovers() -> list[Path]:
     parents = {usual, find_roomy_parent() or usual}
     swept = []
     for path in chain.from_iterable(parent.glob("evalkit-*") for parent in parents):
-        match = _NAME.fullmatch(path.name)
-        if match and _is_ours(path) and start_time(int(match[1])) != match[2]:
+        if _is_ours(path) and is_left_over(path.name):
             sweep(path)
             swept.append(path)
     return swept
+
+
+def is_left_over(name: str) -> bool:
+    """Whether the evalkit process that a folder of this name belongs to is no more."""
+    match = _NAME.fullmatch(name)
+    return match is not None and start_time(int(match[1])) != match[2]
 
 
 def sweep(path: Path) -> None:

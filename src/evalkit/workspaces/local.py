@@ -21,12 +21,16 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, SandboxRequired
+from evalkit.logs import logger
 from evalkit.system import files, processes, scratch
 from evalkit.workspaces import relay
-from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, could_not_be_set_up, find_bubblewrap
+from evalkit.workspaces.groups import Group, Groups, find_groups
+from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun
 from evalkit.workspaces.system import parts_of_command
+from evalkit.workspaces.watch import Watch, describe_limits
 
 _TAIL = 4096
+_SIGNALS = 128
 _TRUSTED_AGENTS = ("gold", "nop")
 _AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS = ("shell",)
 _COPIES_AT_ONCE = 8
@@ -43,7 +47,12 @@ class LocalWorkspace:
     copying: anyio.CapacityLimiter
     door: Path | None = None
     """The socket through which the model is reached, while somebody listens there."""
-    _groups: set[int] = field(default_factory=set)
+    group: Group | None = None
+    memory: int = 0
+    """What the watch is to allow its processes; 0 where the kernel sees to it."""
+    leaders: set[int] = field(default_factory=set)
+    _ended: Failed | str | None = None
+    _interrupted: bool = False
 
     @property
     def places(self) -> Places:
@@ -67,7 +76,7 @@ class LocalWorkspace:
             out = open_files.enter_context(stdout.open("a+b")) if stdout else rest
             err = out if stderr == stdout else open_files.enter_context(stderr.open("a+b")) if stderr else rest
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
-            status = open_files.enter_context(tempfile.TemporaryFile(dir=self.root)).fileno()
+            status = open_files.enter_context(self._open_status()).fileno()
             start = os.fstat(err.fileno()).st_size
             for _ in range(SETUP_TRIES):
                 code = await processes.run(
@@ -77,22 +86,58 @@ class LocalWorkspace:
                     stdin=given,
                     stdout=out,
                     stderr=err,
-                    groups=self._groups,
+                    groups=self.leaders,
                     pass_fds=(status,),  # without a sandbox, it only tells whose daemons these are
                 )
-                if self.sandbox is None or not could_not_be_set_up(code, status):
-                    _require_room(out, err)
-                    return Exit(code, _read_tail(err, start))
+                lacked_memory = self._require_memory(argv[0], code)
+                _require_room(out, err)
+                if self.sandbox is None or has_begun(status):
+                    return Exit(code, _read_tail(err, start), lacked_memory)
+                if code > _SIGNALS:
+                    return Exit(code, self._why_killed(), lacked_memory)
                 complaint = _read_tail(err, start).strip()
                 err.truncate(start)
             raise Failed("workspace", f"no sandbox can be set up: {complaint}")
+
+    def _open_status(self) -> IO[bytes]:
+        """Where bwrap says what became of a command, also on a full disk."""
+        if self.sandbox is None:
+            return tempfile.TemporaryFile(dir=self.root)
+        return os.fdopen(os.memfd_create("status"), "r+b")
+
+    def _require_memory(self, program: str, code: int) -> bool:
+        lacked = self.group is not None and self.group.lacked_memory()
+        if lacked and code != 0:
+            raise Failed(
+                "oom", f"{program} ended with status {code} after the kernel killed a process for lack of memory"
+            )
+        return lacked
+
+    def _why_killed(self) -> str:
+        """Nothing inside can kill the sandbox itself."""
+        if isinstance(self._ended, Failed):
+            raise self._ended
+        if not self._ended and not self._interrupted:
+            raise Failed("workspace", "the sandbox was killed from outside")
+        return self._ended or ""
+
+    def end(self, reason: Failed | str) -> None:
+        """End what runs, because it used too much."""
+        logger.warning("%s", reason)
+        self._ended = reason
+        self._kill()
+
+    def _kill(self) -> None:
+        for leader in self.leaders:
+            processes.kill_group(leader)
 
     def _wrap(self, argv: Sequence[str], folder: Path, status: int) -> list[str]:
         door = self.door if self.door is not None and self.door.is_socket() else None
         command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
         if self.sandbox is None:
             return command
-        return self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door, status=status)
+        wrapped = self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door, status=status)
+        return [*(self.group.joined if self.group else ()), *wrapped]
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
         place = self._inside(target)
@@ -106,8 +151,8 @@ class LocalWorkspace:
         await anyio.to_thread.run_sync(files.take, place, target, limiter=self.copying)
 
     async def interrupt(self) -> None:
-        for group in self._groups:
-            processes.kill_group(group)
+        self._interrupted = True
+        self._kill()
         self.end_strays()
 
     def end_strays(self) -> None:
@@ -129,21 +174,43 @@ class LocalWorkspaces:
     parent: Path
     sandbox: Sandbox | None = None
     passed_on: Mapping[str, str] = field(default_factory=dict)
+    groups: Groups | None = None
+    watch: Watch = field(default_factory=Watch)
     memory_budget: int | None = None
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
+
+    @asynccontextmanager
+    async def lasting(self) -> AsyncIterator[None]:
+        try:
+            async with anyio.create_task_group() as tasks:
+                if self.sandbox is not None:
+                    tasks.start_soon(self.watch.run)
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            if self.groups is not None:
+                self.groups.remove()
 
     @asynccontextmanager
     async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
         root = Path(tempfile.mkdtemp(dir=self.parent))
         door = spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None
         network = spec.network not in ("none", "model")
-        workspace = LocalWorkspace(root, self._environment(root, spec), network, self.sandbox, self._copying, door)
+        group = self.groups.take(spec.memory, spec.cpus) if self.groups else None
+        workspace = LocalWorkspace(
+            root, self._environment(root, spec), network, self.sandbox, self._copying, door, group,
+            memory=0 if group else spec.memory,
+        )  # fmt: skip
+        self.watch.add(workspace)
         try:
             for folder in ("work", "tests", "solution", "home", "tmp", "logs/agent", "logs/verifier"):
                 (root / folder).mkdir(parents=True)
             yield workspace
         finally:
             workspace.end_strays()
+            self.watch.remove(workspace)
+            if self.groups is not None and group is not None:
+                self.groups.give_back(group)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(scratch.remove, root, limiter=self._copying)
 
@@ -186,16 +253,18 @@ def _read_tail(file: IO[bytes], start: int) -> str:
 def create(config: Config, scope: RunScope) -> LocalWorkspaces:
     shown = _exposed(config)
     bubblewrap = find_bubblewrap()
-    sandbox = None
+    sandbox, groups = None, None
     if bubblewrap is None:
         _require_trust(config)
         processes.adopt_orphans()
     else:
         hidden = (*scope.hidden, scope.scratch, BUNDLED)
         sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)))
+        groups = find_groups(scope.scratch.name)
+        logger.info("the sandbox of local workspaces: %s", describe_limits(groups))
     processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH)
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
-    return LocalWorkspaces(scope.scratch, sandbox, passed_on)
+    return LocalWorkspaces(scope.scratch, sandbox, passed_on, groups)
 
 
 def _exposed(config: Config) -> tuple[Path, ...]:

@@ -22,7 +22,6 @@ _SIZES = {"/tmp": 2 << 30, "/var/tmp": 1 << 30, "/dev/shm": 512 << 20}  # noqa: 
 
 # bwrap fails where a mount of the machine goes away while it makes them all read-only, as those of containers do.
 SETUP_TRIES = 20
-_SETUP_FAILED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +152,6 @@ def _covered(hidden: Iterable[Path], places: Iterable[Bind | Link]) -> set[Path]
     return found
 
 
-def could_not_be_set_up(code: int, status: int) -> bool:
-    """Whether bwrap ended before the command began: only what has begun has an exit code."""
-    return code == _SETUP_FAILED and b'"exit-code"' not in os.pread(status, 4096, 0)
+def has_begun(status: int) -> bool:
+    """Whether the command itself began, by what bwrap wrote: only what has begun has an exit code."""
+    return b'"exit-code"' in os.pread(status, 4096, 0)

@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "nix/store", "gnu/store")
-# Each costs every command a mount. Not shadow, ssl/private, pip.conf and gitconfig, for example: they hold, or may hold,
-# credentials.
+# Each costs every command a mount. Not shadow, ssl/private, pip.conf and gitconfig, for example: they may hold secrets.
 _SETTINGS = (
     "R", "alternatives", "crypto-policies", "fonts", "hosts", "java-*", "ld.so.cache", "localtime", "mime.types",
     "nsswitch.conf", "os-release", "pki/ca-trust", "pki/java", "pki/tls/cert.pem", "pki/tls/certs",

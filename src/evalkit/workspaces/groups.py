@@ -1,0 +1,221 @@
+"""Control groups of the kernel, where this process may make some: limits on memory, processes and CPUs.
+
+Version 1 has a hierarchy for each controller, version 2 one for all: https://docs.kernel.org/admin-guide/cgroup-v2.html
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evalkit.system import scratch
+
+PROCESSES = 2048
+_ROOT = Path("/sys/fs/cgroup")
+_NEEDED = ("memory", "pids")
+_WANTED = (*_NEEDED, "cpu")
+_PERIOD = 100_000
+_LEAST_QUOTA = 1000
+_TRIES_TO_REMOVE = 20
+_JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 1; shift; done; shift; exec "$@"'
+
+
+@dataclass(slots=True)
+class Group:
+    """The groups of one workspace: a folder for each controller, or the same for all."""
+
+    folders: Mapping[str, Path]
+    memory: int = 0
+    cpus: float = 0.0
+    _kills: int = 0
+
+    @property
+    def joined(self) -> Sequence[str]:
+        """The start of a command line that joins the groups before it becomes the command that follows."""
+        files = (str(folder / "cgroup.procs") for folder in dict.fromkeys(self.folders.values()))
+        return ("/bin/sh", "-c", _JOIN, "sh", *files, "--")
+
+    def limit(self, memory: int, cpus: float) -> None:
+        if (memory, cpus) != (self.memory, self.cpus):
+            for file, value in _settings(self.folders, memory, cpus):
+                file.write_text(value)
+            self.memory, self.cpus = memory, cpus
+        self.lacked_memory()
+
+    def lacked_memory(self) -> bool:
+        """Whether the kernel has killed a process for lack of memory since this was asked last."""
+        before, self._kills = self._kills, _read_kills(self.folders["memory"])
+        return self._kills > before
+
+
+def _settings(folders: Mapping[str, Path], memory: int, cpus: float) -> Iterator[tuple[Path, str]]:
+    """What to write where. The way from one limit of memory to another leads over none."""
+    quota = max(round(cpus * _PERIOD), _LEAST_QUOTA)
+    group = folders["memory"]
+    if (group / "memory.max").exists():
+        yield group / "memory.max", str(memory)
+        if (group / "memory.swap.max").exists():
+            yield group / "memory.swap.max", "0"
+    else:
+        swap = group / "memory.memsw.limit_in_bytes"
+        if swap.exists():
+            yield swap, "-1"
+        yield group / "memory.limit_in_bytes", str(memory)
+        if swap.exists():
+            yield swap, str(memory)
+    yield folders["pids"] / "pids.max", str(PROCESSES)
+    if "cpu" in folders:
+        if (folders["cpu"] / "cpu.max").exists():
+            yield folders["cpu"] / "cpu.max", f"{quota} {_PERIOD}"
+        else:
+            yield folders["cpu"] / "cpu.cfs_quota_us", str(quota)
+
+
+def _read_kills(folder: Path) -> int:
+    for name in ("memory.events", "memory.oom_control"):
+        with suppress(OSError):
+            for line in (folder / name).read_text().splitlines():
+                key, value = line.split()
+                if key == "oom_kill":
+                    return int(value)
+    return 0
+
+
+@dataclass(slots=True)
+class Groups:
+    """Makes groups below one folder for each controller, and keeps those that are free for the next workspace."""
+
+    parents: Mapping[str, Path]
+    _free: list[Group] = field(default_factory=list)
+    _made: int = 0
+
+    def take(self, memory: int, cpus: float) -> Group:
+        group = self._free.pop() if self._free else self._make()
+        group.limit(memory, cpus)
+        return group
+
+    def give_back(self, group: Group) -> None:
+        self._free.append(group)
+
+    def _make(self) -> Group:
+        self._made += 1
+        folders = {name: parent / str(self._made) for name, parent in self.parents.items()}
+        for folder in dict.fromkeys(folders.values()):
+            folder.mkdir()
+        return Group(folders)
+
+    def remove(self) -> None:
+        for parent in dict.fromkeys(self.parents.values()):
+            _remove(parent)
+
+
+def find_groups(name: str) -> Groups | None:
+    """Groups below folders of this name, if all that is needed can be had here."""
+    membership = Path("/proc/self/cgroup")
+    try:
+        found = _unified(membership.read_text()) if (_ROOT / "cgroup.controllers").exists() else None
+        places = found or _separate(membership.read_text())
+    except OSError:
+        return None
+    if not set(_NEEDED) <= set(places):
+        return None
+    groups = Groups({controller: place / name for controller, place in places.items()})
+    try:
+        for place in dict.fromkeys(places.values()):
+            _remove_leftovers(place)
+            (place / name).mkdir()
+            if found:
+                _hand_down(place / name, places)
+        group = groups.take(64 << 20, 1.0)
+        groups.give_back(group)
+        probe = subprocess.run([*group.joined, "cat", str(membership)], capture_output=True, text=True, check=False)
+        if probe.returncode == 0 and probe.stdout.count(f"/{name}/") == len(set(places.values())):
+            return groups
+    except OSError:
+        pass
+    groups.remove()
+    return None
+
+
+def _separate(membership: str) -> dict[str, Path]:
+    """Our own groups of version 1."""
+    places = {}
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in set(controllers.split(",")) & set(_WANTED):
+            root = _ROOT / controller
+            own = root / path.lstrip("/")
+            place = own if own.is_dir() else root  # in a container, the path is the machine's
+            if os.access(place, os.W_OK):
+                places[controller] = place
+    return places
+
+
+def _unified(membership: str) -> dict[str, Path]:
+    """The nearest group of version 2 around us that may have groups, and gives them the controllers."""
+    path = next((line[3:] for line in membership.splitlines() if line.startswith("0::")), "/")
+    own = _ROOT / path.lstrip("/")
+    if own != _ROOT:
+        _step_aside(own)
+    for place in (own, *own.parents):
+        if not place.is_relative_to(_ROOT):
+            break
+        given = _words(place / "cgroup.subtree_control") & set(_WANTED)
+        if set(_NEEDED) <= given and os.access(place, os.W_OK) and os.access(place / "cgroup.procs", os.W_OK):
+            return dict.fromkeys(sorted(given), place)
+    return {}
+
+
+def _step_aside(own: Path) -> None:
+    """A group that has processes can have no groups: move ours into one, where there are no others."""
+    with suppress(OSError):
+        pids = (own / "cgroup.procs").read_text().split()
+        if not set(_NEEDED) <= _words(own / "cgroup.controllers") or set(pids) != {str(os.getpid()), *_children(pids)}:
+            return
+        aside = own / "evalkit"
+        aside.mkdir(exist_ok=True)
+        for pid in pids:
+            (aside / "cgroup.procs").write_text(pid)
+        _hand_down(own, _words(own / "cgroup.controllers"))
+
+
+def _children(pids: Sequence[str]) -> set[str]:
+    own = set()
+    for listing in Path("/proc/self/task").glob("*/children"):
+        own |= set(listing.read_text().split())
+    return own & set(pids)
+
+
+def _hand_down(place: Path, controllers: Mapping[str, Path] | set[str]) -> None:
+    wanted = " ".join(f"+{each}" for each in _WANTED if each in controllers)
+    (place / "cgroup.subtree_control").write_text(wanted)
+
+
+def _words(file: Path) -> set[str]:
+    with suppress(OSError):
+        return set(file.read_text().split())
+    return set()
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Those of evalkit processes that are no more."""
+    for folder in place.glob("evalkit-*-*-*"):
+        if scratch.is_left_over(folder.name):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """A group can be removed when its last process is gone, which takes a moment after it was killed."""
+    for _ in range(_TRIES_TO_REMOVE):
+        with suppress(OSError):
+            for inner in folder.glob("*/"):
+                inner.rmdir()
+            folder.rmdir()
+        if not folder.exists():
+            return
+        time.sleep(0.01)

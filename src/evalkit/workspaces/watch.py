@@ -1,0 +1,119 @@
+"""Looks at what sandboxed commands use, where the kernel cannot be told to limit it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+
+from evalkit.domain.failures import Failed
+from evalkit.system import memory
+from evalkit.workspaces.groups import PROCESSES, Groups
+
+_SECONDS_BETWEEN_LOOKS = 0.25
+_LARGEST_SHARE_OF_TIME = 0.02
+_DISK_FLOOR = 1 << 30
+_TRUSTED_SIZE = 1 << 30
+
+
+class Watched(Protocol):
+    """A workspace whose commands can be ended."""
+
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def leaders(self) -> set[int]:
+        """The processes that its commands descend from."""
+        ...
+
+    @property
+    def memory(self) -> int:
+        """What they may use together, 0 where the kernel sees to it."""
+        ...
+
+    def end(self, reason: Failed | str) -> None: ...
+
+
+@dataclass(slots=True)
+class Watch:
+    """Ends what uses too much: memory and processes of those that no group limits, disk of all."""
+
+    _watched: list[Watched] = field(default_factory=list)
+    _anything: anyio.Event = field(default_factory=anyio.Event)
+
+    def add(self, workspace: Watched) -> None:
+        self._watched.append(workspace)
+        self._anything.set()
+
+    def remove(self, workspace: Watched) -> None:
+        self._watched.remove(workspace)
+
+    async def run(self) -> None:
+        """Nothing but looking from time to time can tell; it takes little of the time, and none where nothing runs."""
+        pause = _SECONDS_BETWEEN_LOOKS
+        while True:
+            if not self._watched:
+                self._anything = anyio.Event()
+                await self._anything.wait()
+            await anyio.sleep(pause)
+            start = anyio.current_time()
+            for workspace in [each for each in self._watched if each.memory and each.leaders]:
+                look(workspace)
+            pause = max(_SECONDS_BETWEEN_LOOKS, (anyio.current_time() - start) / _LARGEST_SHARE_OF_TIME)
+            await self._keep_room()
+
+    async def _keep_room(self) -> None:
+        """Where a disk is nearly full, end who takes most of it, if that is much."""
+        running = [each for each in self._watched if each.leaders]
+        if not running or free_disk(running[0].root) >= _DISK_FLOOR:
+            return
+        sizes = await anyio.to_thread.run_sync(lambda: [(size_of(each.root), each) for each in running])
+        size, largest = max(sizes, key=lambda each: each[0])
+        if size > _TRUSTED_SIZE:
+            largest.end(f"ended: its files take {size >> 20} MB, and the disk is nearly full")
+
+
+def describe_limits(groups: Groups | None) -> str:
+    """What holds here, and what cannot."""
+    seconds = f"looked at every {_SECONDS_BETWEEN_LOOKS:g} s"
+    disk = f"disk {seconds}: who fills it is ended"
+    if groups is None:
+        return f"no control groups can be made here: memory and processes are {seconds}, CPUs not limited; {disk}"
+    names = {"memory": "memory", "pids": "processes", "cpu": "CPUs"}
+    held = [name for key, name in names.items() if key in groups.parents]
+    missing = "" if "cpu" in groups.parents else "; CPUs not limited"
+    return f"{', '.join(held)} limited by control groups{missing}; {disk}"
+
+
+def look(workspace: Watched) -> None:
+    for leader in list(workspace.leaders):
+        if len(processes := list(memory.tree(leader))) > PROCESSES:
+            workspace.end(f"ended: more than {PROCESSES} processes")
+            return
+        if memory.resident(processes) > workspace.memory and memory.proportional(processes) > workspace.memory:
+            used = f"{workspace.memory >> 20} MB"
+            workspace.end(Failed("oom", f"ended, because its processes used more than {used} of memory"))
+            return
+
+
+def free_disk(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def size_of(folder: Path) -> int:
+    return sum(_sizes(folder))
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                yield os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118  # may be many
