@@ -152,3 +152,35 @@ def test_the_environment_of_an_agent_that_is_named_by_its_path(machine: Machine)
     listing = machine.infer(["sh", "-c", f"ls -A {machine.home} {project}", str(program)])[1]
     assert "environment" in listing
     assert "secret" not in listing
+
+
+def test_processes_are_limited(machine: Machine) -> None:
+    make_task(machine.folder / "tasks" / "one")
+    script = """
+import os, time
+for number in range(3000):
+    try:
+        if not os.fork():
+            time.sleep(60)
+    except BlockingIOError:
+        print("no more", flush=True)
+        break
+os._exit(0)
+"""
+    assert machine.infer(["python3", "-c", script])[1] == "no more\n"
+
+
+def test_lack_of_memory_is_told_as_such(machine: Machine) -> None:
+    """The second try gets twice as much, and all of it."""
+    make_task(machine.folder / "tasks" / "one", tests="grep -q done answer")
+    script = """
+import time
+kept = []
+for number in range(15):
+    kept.append(bytearray(b"x" * (20 << 20)))
+    time.sleep(0.1)
+open("answer", "w").write("done")
+"""
+    row, _ = machine.infer(["python3", "-c", script], "--set", "workspace.memory=250m")
+    assert (row["verdict"], row["resource_factor"], row["retries"]) == ("resolved", 2, 1)
+    assert "oom in solve" in "".join(path.read_text() for path in machine.folder.glob("runs/*/run.log"))

@@ -103,7 +103,7 @@ def _checks(config: Config, folder: Path, *, model: bool) -> Iterator[Check]:
     yield _check_disk(config, info)
     yield _check_memory(config, info)
     yield _check_temporary()
-    yield _check_sandbox(config)
+    yield _check_sandbox(config, folder.name)
     if model:
         yield _check_model(config)
 
@@ -240,16 +240,24 @@ def _check_temporary() -> Check:
     return Check("temp", "ok", f"{place} is on disk")
 
 
-def _check_sandbox(config: Config) -> Check:
-    from evalkit.workspaces.sandbox import find_bubblewrap  # runs a program
+def _check_sandbox(config: Config, name: str) -> Check:
+    from evalkit.workspaces.groups import find_groups  # runs a program
+    from evalkit.workspaces.sandbox import find_bubblewrap
+    from evalkit.workspaces.watch import describe_limits  # for this check only
 
     bubblewrap = find_bubblewrap()
-    if bubblewrap is not None and bubblewrap.lacks:
-        hint = "use bubblewrap 0.8 or later, outside of containers"
-        said = f"bubblewrap works ({bubblewrap.program}), but {bubblewrap.lacks}"
-        return Check("bubblewrap", "warning", said, hint)
     if bubblewrap is not None:
-        return Check("bubblewrap", "ok", f"bubblewrap works ({bubblewrap.program})")
+        groups = find_groups(name)
+        if groups is not None:
+            groups.remove()
+        said = f"bubblewrap works ({bubblewrap.program}): {describe_limits(groups)}"
+        if bubblewrap.lacks:
+            hint = "use bubblewrap 0.8 or later, and not in a container"
+            return Check("bubblewrap", "warning", f"{said}; {bubblewrap.lacks}", hint)
+        if groups is None:
+            hint = "run evalkit as `systemd-run --user --scope -p Delegate=yes evalkit ...`, or as root"
+            return Check("bubblewrap", "warning", said, hint)
+        return Check("bubblewrap", "ok", said)
     hint = "install bubblewrap, or use --workspace docker"
     if config.workspace_kind == "local" and not (config.workspace.unsandboxed or config.runs_bundled_tasks):
         return Check("bubblewrap", "failed", "there is no bubblewrap that works, and agents are to run here", hint)

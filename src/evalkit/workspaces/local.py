@@ -24,8 +24,8 @@ from evalkit.errors import ConfigError, SandboxRequired
 from evalkit.logs import logger
 from evalkit.system import files, processes, scratch
 from evalkit.workspaces import relay
-from evalkit.workspaces.groups import Group, Groups, find_groups
-from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun
+from evalkit.workspaces.groups import PROCESSES, Group, Groups, find_groups
+from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun, limits_processes
 from evalkit.workspaces.system import parts_of_command
 from evalkit.workspaces.watch import Watch, describe_limits
 
@@ -259,8 +259,9 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         processes.adopt_orphans()
     else:
         hidden = (*scope.hidden, scope.scratch, BUNDLED)
-        sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)))
         groups = find_groups(scope.scratch.name)
+        processes_of_each = PROCESSES if groups is None and limits_processes() else None
+        sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)), processes_of_each)
         logger.info("the sandbox of local workspaces: %s", describe_limits(groups))
     processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH)
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}

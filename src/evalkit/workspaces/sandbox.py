@@ -7,6 +7,8 @@ written to. There are no capabilities, and neither home folders nor sockets of t
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +24,7 @@ _SIZES = {"/tmp": 2 << 30, "/var/tmp": 1 << 30, "/dev/shm": 512 << 20}  # noqa: 
 
 # bwrap fails where a mount of the machine goes away while it makes them all read-only, as those of containers do.
 SETUP_TRIES = 20
+_LIMIT = "{{ ulimit -u {0} || ulimit -p {0}; }} 2>/dev/null; "  # as bash has it, and dash
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Sandbox:
     """Folders that hold answers, covered also where they lie in something that is shown."""
     shown: Sequence[Path] = ()
     """Files and folders that can be read, besides the system and this Python."""
+    processes: int | None = None
+    """How many there may be at once, where no control group says so."""
     _mounts: Sequence[str] = field(init=False, repr=False)
     _covered: Sequence[Path] = field(init=False, repr=False)
 
@@ -111,7 +116,19 @@ class Sandbox:
             command += ["--bind", str(door), str(door)]
         command += ["--bind", str(root), str(root), *_finish(self._covered), "--chdir", str(cwd), "--"]
         # A shell gives a missing program its usual status, 127, which bwrap does not.
-        return [*command, "/bin/sh", "-c", 'exec "$@"', "sh", *argv]
+        limit = (
+            f"{{ ulimit -u {self.processes} || ulimit -p {self.processes}; }} 2>/dev/null; " if self.processes else ""
+        )
+        return [*command, "/bin/sh", "-c", f'{limit}exec "$@"', "sh", *argv]
+
+
+def limits_processes() -> bool:
+    """Whether a limit of processes holds for a sandbox alone: since Linux 5.14, each user namespace has its own count.
+
+    For root it does not hold: https://man7.org/linux/man-pages/man2/getrlimit.2.html
+    """
+    major, minor = re.findall(r"\d+", platform.release())[:2]
+    return os.geteuid() != 0 and (int(major), int(minor)) >= (5, 14)
 
 
 def _isolate(bubblewrap: Bubblewrap) -> list[str]:
