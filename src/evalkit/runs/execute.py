@@ -191,9 +191,9 @@ async def _execute(run: Run, engine: Scheduler) -> None:
 
 
 def _hidden_folders(directory: RunDirectory, config: Config) -> tuple[Path, ...]:
-    """Where answers lie on this machine: the data set, and all runs."""
+    """Where answers lie on this machine: the data set, the bundled one, and all runs."""
     dataset = Path(config.benchmark.dataset) if config.benchmark.dataset else BUNDLED
-    folders = (directory.path.parent, dataset if dataset.is_dir() else dataset.parent)
+    folders = (directory.path.parent, dataset if dataset.is_dir() else dataset.parent, BUNDLED)
     return tuple(folder.resolve() for folder in folders if folder.is_dir())
 
 

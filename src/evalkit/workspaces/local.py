@@ -15,7 +15,6 @@ from typing import IO
 import anyio
 import anyio.to_thread
 
-from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
@@ -187,6 +186,8 @@ class LocalWorkspaces:
                     tasks.start_soon(self.watch.run)
                 yield
                 tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:  # the task group's own, around what ended the run
+            raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
         finally:
             if self.groups is not None:
                 self.groups.remove()
@@ -258,7 +259,7 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         _require_trust(config)
         processes.adopt_orphans()
     else:
-        hidden = (*scope.hidden, scope.scratch, BUNDLED)
+        hidden = (*scope.hidden, scope.scratch)
         groups = find_groups(scope.scratch.name)
         processes_of_each = PROCESSES if groups is None and limits_processes() else None
         sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)), processes_of_each)
