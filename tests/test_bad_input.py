@@ -331,6 +331,11 @@ def test_a_run_id_that_is_taken(finished_run: Path, evalkit: Evalkit) -> None:
     )
 
 
+def test_what_is_exposed_must_be_there(evalkit: Evalkit) -> None:
+    arguments = ("infer", "--limit", 1, "--workspace", "local", "--set", "workspace.expose=/usr,/no/such/place")
+    evalkit(*arguments).refused(2, "config", "workspace.expose", "/no/such/place")
+
+
 def test_untrusted_agents_need_a_sandbox_or_a_word(evalkit: Evalkit) -> None:
     make_task(evalkit.folder / "tasks" / "one")
     evalkit.choose_sandbox(False)

@@ -103,7 +103,7 @@ def _checks(config: Config, folder: Path, *, model: bool) -> Iterator[Check]:
     yield _check_disk(config, info)
     yield _check_memory(config, info)
     yield _check_temporary()
-    yield _check_sandbox(config, folder.name)
+    yield _check_sandbox(config, folder)
     if model:
         yield _check_model(config)
 
@@ -240,14 +240,14 @@ def _check_temporary() -> Check:
     return Check("temp", "ok", f"{place} is on disk")
 
 
-def _check_sandbox(config: Config, name: str) -> Check:
+def _check_sandbox(config: Config, folder: Path) -> Check:
     from evalkit.workspaces.groups import find_groups  # runs a program
     from evalkit.workspaces.sandbox import find_bubblewrap
     from evalkit.workspaces.watch import describe_limits  # for this check only
 
     bubblewrap = find_bubblewrap()
     if bubblewrap is not None:
-        groups = find_groups(name)
+        groups = find_groups(folder)
         if groups is not None:
             groups.remove()
         said = f"bubblewrap works ({bubblewrap.program}): {describe_limits(groups)}"

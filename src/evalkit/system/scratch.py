@@ -21,6 +21,8 @@ from pathlib import Path
 
 _SWEEPS = 20
 TOKEN_VARIABLE = "EVALKIT_RUN_TOKEN"  # noqa: S105  # a name, no secret
+GROUPS = "groups"
+"""In such a folder, where there are control groups of its own: their folders, a line each."""
 _NAME = re.compile(r"evalkit-(\d+)-(\d+)-\w+")
 _GUARD = 'read -r word || exec "$0" -m evalkit.system.scratch "$@"'
 
@@ -102,7 +104,17 @@ def sweep(path: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         if not found:
             break
+    _remove_groups(path)
     remove(path)
+
+
+def _remove_groups(path: Path) -> None:
+    """Control groups of the kernel that were made for this folder."""
+    with suppress(OSError):
+        for name in (path / GROUPS).read_text().splitlines():
+            for group in (*Path(name).glob("*/"), Path(name)):
+                with suppress(OSError):
+                    group.rmdir()
 
 
 def processes_of(path: Path) -> list[int]:

@@ -95,7 +95,12 @@ class Groups:
     _made: int = 0
 
     def take(self, memory: int, cpus: float) -> Group:
-        group = self._free.pop() if self._free else self._make()
+        while self._free:
+            group = self._free.pop()
+            with suppress(OSError):  # what an earlier one left in it does not go below the limit
+                group.limit(memory, cpus)
+                return group
+        group = self._make()
         group.limit(memory, cpus)
         return group
 
@@ -114,8 +119,9 @@ class Groups:
             _remove(parent)
 
 
-def find_groups(name: str) -> Groups | None:
-    """Groups below folders of this name, if all that is needed can be had here."""
+def find_groups(folder: Path) -> Groups | None:
+    """Groups that end with this temporary folder and have its name, if all that is needed can be had here."""
+    name = folder.name
     membership = Path("/proc/self/cgroup")
     try:
         found = _unified(membership.read_text()) if (_ROOT / "cgroup.controllers").exists() else None
@@ -128,6 +134,8 @@ def find_groups(name: str) -> Groups | None:
     try:
         for place in dict.fromkeys(places.values()):
             _remove_leftovers(place)
+            with (folder / scratch.GROUPS).open("a") as listing:
+                listing.write(f"{place / name}\n")
             (place / name).mkdir()
             if found:
                 _hand_down(place / name, places)

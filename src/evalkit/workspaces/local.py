@@ -197,7 +197,7 @@ class LocalWorkspaces:
         root = Path(tempfile.mkdtemp(dir=self.parent))
         door = spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None
         network = spec.network not in ("none", "model")
-        group = self.groups.take(spec.memory, spec.cpus) if self.groups else None
+        group = self.groups.take(spec.memory, spec.cpus) if self.groups and spec.memory else None
         workspace = LocalWorkspace(
             root, self._environment(root, spec), network, self.sandbox, self._copying, door, group,
             memory=0 if group else spec.memory,
@@ -260,7 +260,7 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         processes.adopt_orphans()
     else:
         hidden = (*scope.hidden, scope.scratch)
-        groups = find_groups(scope.scratch.name)
+        groups = find_groups(scope.scratch)
         processes_of_each = PROCESSES if groups is None and limits_processes() else None
         sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)), processes_of_each)
         logger.info("the sandbox of local workspaces: %s", describe_limits(groups))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,8 +65,9 @@ def own_python() -> Sequence[Path]:
 
 
 def parts_of_command(argv: Sequence[str]) -> Sequence[Path]:
-    """The files that a command names by their paths, and the Python environments that its programs belong to."""
-    files = [path for path in map(Path, argv) if path.is_absolute() and _is_file(path)]
+    """The program and the files that a command names, and the Python environments that they belong to."""
+    program = shutil.which(argv[0]) if argv else None
+    files = [path for path in map(Path, (program or "", *argv)) if path.is_absolute() and _is_file(path)]
     return _without_system(part for path in files for part in _parts_of_program(path))
 
 

@@ -1,0 +1,75 @@
+"""Control groups: what is written to them, and that none stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from commandline import Evalkit, make_task, wait_until
+from evalkit.system import scratch
+from evalkit.workspaces.groups import Group, find_groups
+from patience import eventually
+
+MEGABYTE = 1 << 20
+
+
+def test_limits_of_version_2(tmp_path: Path) -> None:
+    for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.max"):
+        (tmp_path / name).touch()
+    (tmp_path / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
+    group = Group(dict.fromkeys(("memory", "pids", "cpu"), tmp_path))
+    group.limit(64 * MEGABYTE, 1.5)
+    assert (tmp_path / "memory.max").read_text() == str(64 * MEGABYTE)
+    assert (tmp_path / "memory.swap.max").read_text() == "0"
+    assert (tmp_path / "cpu.max").read_text() == "150000 100000"
+    assert int((tmp_path / "pids.max").read_text()) > 0
+    assert not group.lacked_memory()  # that was before
+    (tmp_path / "memory.events").write_text("low 0\noom 2\noom_kill 2\n")
+    assert group.lacked_memory()
+    assert not group.lacked_memory()
+
+
+def test_limits_of_version_1(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("memory", "pids")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["memory"] / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
+    group = Group(folders)
+    group.limit(64 * MEGABYTE, 1.5)
+    assert (folders["memory"] / "memory.limit_in_bytes").read_text() == str(64 * MEGABYTE)
+    (folders["memory"] / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    assert group.lacked_memory()
+
+
+@pytest.fixture
+def parents(tmp_path: Path) -> set[Path]:
+    """Where groups are made here."""
+    with scratch.folder(tmp_path) as folder:
+        groups = find_groups(folder)
+        if groups is None:
+            pytest.skip("no control groups can be made here: they are read-only, or another user's")
+        groups.remove()
+        return {parent.parent for parent in groups.parents.values()}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["ended", "killed"])
+def test_no_group_stays(evalkit: Evalkit, parents: set[Path], killed: bool) -> None:
+    evalkit.choose_sandbox(sandboxed=True)
+    make_task(evalkit.folder / "tasks" / "one")
+    script = "echo began; sleep 1000" if killed else "cat /proc/self/cgroup"
+    command = f"agent.command=['sh', '-c', '{script}']".replace("'", '"')
+    process = evalkit.start(
+        "infer", "tasks", "--workspace", "local", "--agent", "command", "--run-id", "run", "--set", command
+    )
+    log = evalkit.runs / "run" / "instances" / "one" / "attempt-1" / "agent.log"
+    wait_until(lambda: log.exists() and log.read_text() != "", process)
+
+    def made() -> list[Path]:
+        return [group for parent in parents for group in parent.glob(f"evalkit-{process.pid}-*")]
+
+    if killed:
+        assert made()
+        process.kill()
+    process.communicate()
+    assert eventually(lambda: not made())
