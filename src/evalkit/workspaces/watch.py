@@ -18,8 +18,6 @@ from evalkit.workspaces.groups import PROCESSES, Groups
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 _LARGEST_SHARE_OF_TIME = 0.02
-_DISK_FLOOR = 1 << 30
-_TRUSTED_SIZE = 1 << 30
 
 
 class Watched(Protocol):
@@ -45,6 +43,10 @@ class Watched(Protocol):
 class Watch:
     """Ends what uses too much: memory and processes of those that no group limits, disk of all."""
 
+    disk_floor: int = 1 << 30
+    """Free bytes of the disk, below which room is made."""
+    least_size: int = 1 << 30
+    """What a workspace takes that is ended to make room."""
     _watched: list[Watched] = field(default_factory=list)
     _anything: anyio.Event = field(default_factory=anyio.Event)
 
@@ -72,11 +74,11 @@ class Watch:
     async def _keep_room(self) -> None:
         """Where a disk is nearly full, end who takes most of it, if that is much."""
         running = [each for each in self._watched if each.leaders]
-        if not running or free_disk(running[0].root) >= _DISK_FLOOR:
+        if not running or free_disk(running[0].root) >= self.disk_floor:
             return
         sizes = await anyio.to_thread.run_sync(lambda: [(size_of(each.root), each) for each in running])
         size, largest = max(sizes, key=lambda each: each[0])
-        if size > _TRUSTED_SIZE:
+        if size > self.least_size:
             largest.end(f"ended: its files take {size >> 20} MB, and the disk is nearly full")
 
 
