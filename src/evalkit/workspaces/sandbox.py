@@ -116,9 +116,7 @@ class Sandbox:
             command += ["--bind", str(door), str(door)]
         command += ["--bind", str(root), str(root), *_finish(self._covered), "--chdir", str(cwd), "--"]
         # A shell gives a missing program its usual status, 127, which bwrap does not.
-        limit = (
-            f"{{ ulimit -u {self.processes} || ulimit -p {self.processes}; }} 2>/dev/null; " if self.processes else ""
-        )
+        limit = _LIMIT.format(self.processes) if self.processes else ""
         return [*command, "/bin/sh", "-c", f'{limit}exec "$@"', "sh", *argv]
 
 
