@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
-from commandline import IMPORTABLE, make_task, parse_strictly, require
 from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.workspaces.sandbox import find_bubblewrap
+from tests.support.cli import IMPORTABLE, parse_strictly
+from tests.support.requirements import require
+from tests.support.tasks import make_task
 
 ROOT = Path(__file__).parents[2]
 ESCAPE = Path(__file__).with_name("escape.py")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Evalkit, make_task, wait_until
 from evalkit.system import scratch
 from evalkit.workspaces.groups import Group, find_groups
-from patience import eventually
+from tests.support.cli import Evalkit
+from tests.support.tasks import make_task
+from tests.support.waiting import eventually, wait_until
 
 MEGABYTE = 1 << 20
 

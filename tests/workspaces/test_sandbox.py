@@ -11,6 +11,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import WorkspaceSpec
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Bubblewrap, Sandbox, find_bubblewrap
+from tests.support.requirements import require
 from tests.support.workspaces import make_job
 
 

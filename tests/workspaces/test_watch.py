@@ -7,13 +7,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from commandline import require
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Exit, WorkspaceSpec
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
 from evalkit.workspaces.watch import Watch
-from kinds import MEGABYTE, make_job
+from tests.support.requirements import require
+from tests.support.workspaces import MEGABYTE, make_job
 
 FORKS = """
 import os, time

@@ -23,9 +23,9 @@ from evalkit.errors import ConfigError, SandboxRequired
 from evalkit.logs import logger
 from evalkit.system import files, processes, scratch
 from evalkit.workspaces import relay
+from evalkit.workspaces.allow_list import parts_of_command
 from evalkit.workspaces.groups import PROCESSES, Group, Groups, find_groups
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun, limits_processes
-from evalkit.workspaces.system import parts_of_command
 from evalkit.workspaces.watch import Watch, describe_limits
 
 _TAIL = 4096

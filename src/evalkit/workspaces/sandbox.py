@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from evalkit.workspaces.system import Bind, Link, own_python, system_places
+from evalkit.workspaces.allow_list import Bind, Link, own_python, system_places
 
 _USER = "1000"  # as accounts/passwd has it
 # Room for what is kept in memory and belongs to no process; it counts where memory is limited.
