@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,18 @@ git init -q nested; touch nested/x
         assert expected in outcome.patch, outcome.patch
     for excluded in (b"x.pyc", b"Subproject"):
         assert excluded not in outcome.patch
+
+
+def test_a_git_that_prints_without_end_is_a_verdict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = bench.root / "programs"
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    lying = f"mkdir {programs}; printf '#!/bin/sh\\nexec yes\\n' >{programs}/git; chmod +x {programs}/git; echo began"
+    outcome = bench.solve(lying)
+    assert (outcome.row["outcome"], outcome.row["verdict"], outcome.row["failure"]) == ("submitted", "unresolved", None)
+    assert outcome.row["note"] == "the patch has more than 256 MB"
+    assert outcome.log.count("began\n") == 1
+    assert not (outcome.folder / "patch.diff").exists()
+    assert [workspace.spec.purpose for workspace in outcome.workspaces.opened] == ["solve"]
 
 
 def test_configured_paths_stay_out(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from evalkit.containers import archives
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import OutputLimit, TooLarge
 
 
 def member(name: str, content: bytes = b"", **attributes: object) -> tuple[tarfile.TarInfo, bytes]:
@@ -132,3 +134,53 @@ def test_what_is_packed_belongs_to_whom_it_shall(tmp_path: Path) -> None:
     assert set(members) == {"a/b", "a/b/file", f"a/b/{name}"}
     assert {(info.uid, info.gid) for info in members.values()} == {(7, 8)}
     assert members["a/b"].mode == 0o700
+
+
+LIMIT = OutputLimit("what was left", bytes=1 << 20, files=100, depth=8)
+
+
+def test_an_archive_without_end_is_left_at_the_limit(tmp_path: Path) -> None:
+    """An engine that goes on sending: files, or nothing that becomes one."""
+
+    def without_end(kind: bytes) -> Iterator[bytes]:
+        yield folder("work")[0].tobuf()
+        for number in itertools.count():
+            yield member(f"work/{number}", type=kind, linkname="elsewhere")[0].tobuf()
+
+    for kind in (tarfile.REGTYPE, tarfile.FIFOTYPE, tarfile.SYMTYPE):
+        with pytest.raises(TooLarge, match="more than 100 files"):
+            archives.unpack(without_end(kind), tmp_path / "target", LIMIT)
+        assert not (tmp_path / "target").exists()
+
+
+def test_no_more_is_read_of_an_archive_than_its_contents_may_need(tmp_path: Path) -> None:
+    """Here it is a name without end, which would be kept in memory."""
+    read = 0
+
+    def without_end() -> Iterator[bytes]:
+        nonlocal read
+        head = member("name", type=tarfile.GNUTYPE_LONGNAME)[0]
+        head.size = 1 << 40
+        yield head.tobuf(tarfile.GNU_FORMAT)
+        while True:
+            read += 1 << 18
+            yield b"x" * (1 << 18)
+
+    with pytest.raises(TooLarge):
+        archives.unpack(without_end(), tmp_path / "target", LIMIT)
+    assert read < 4 << 20
+
+
+def test_a_file_that_is_said_to_be_large_is_not_begun(tmp_path: Path) -> None:
+    head = member("work/large")[0]
+    head.size = 1 << 40
+    with pytest.raises(TooLarge, match="more than 1 MB"):
+        archives.unpack(iter([folder("work")[0].tobuf(), head.tobuf()]), tmp_path / "target", LIMIT)
+    assert not (tmp_path / "target").exists()
+
+
+def test_names_longer_than_the_system_takes_are_too_large(tmp_path: Path) -> None:
+    deep = "/".join(["work", *["n" * 200] * 30])
+    with pytest.raises(TooLarge, match="longer than the system takes"):
+        archives.unpack(blocks(folder("work"), folder(deep)), tmp_path / "target")
+    assert not (tmp_path / "target").exists()

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from evalkit.domain.critics import accept_non_empty_patch, accept_resolved
 from evalkit.domain.failures import Failed, Kind
+from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Job, Meter, Overrides, Result, Usage
@@ -674,3 +675,47 @@ def test_log_records_go_to_their_own_attempt(tmp_path: Path) -> None:
         assert "fake-" not in log.replace(name, "")
     lines = (rig.directory.path / "run.log").read_text().splitlines()
     assert all(f" {name} attempt-1 " in line for name in rig.instances for line in lines if f"of {name}" in line)
+
+
+@pytest.mark.parametrize("stage", ["collect", "grade"])
+def test_more_than_can_be_taken_is_a_verdict_and_no_reason_to_try_again(tmp_path: Path, stage: str) -> None:
+    script: Any = {stage: {ONE: [fail(ExceptionGroup("", [TooLarge("the patch has more than 256 MB")]))]}}
+    agent = FakeAgent()
+    rig = Rig(tmp_path, FakeBenchmark(2, script=script), agent)
+    row = next(row for row in rig.execute() if row["instance_id"] == ONE)
+    assert (row["outcome"], row["verdict"], row["score"]) == ("submitted", "unresolved", 0.0)
+    assert row["failure"] is None
+    assert row["note"] == "the patch has more than 256 MB"
+    assert row["retries"] == 0
+    assert [job.instance.id for job in agent.jobs].count(ONE) == 1
+    assert plan(rig.directory.ledger().standings, Attempts()) == []
+    assert_all_closed_once(rig)
+
+
+def test_an_image_that_is_too_large_is_no_verdict(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeBenchmark(1, script={"prepare": {ONE: [fail(TooLarge("the image has more than 1 MB"))]}}))
+    row = only(rig.execute())
+    assert (row["outcome"], row["verdict"], row["failure"]["kind"]) == ("error", "ungraded", "setup")
+
+
+def test_a_patch_that_is_too_large_opens_no_workspace_for_its_grading(tmp_path: Path) -> None:
+    class Large(FakeBenchmark):
+        async def collect(self, job: Job, workspace: Workspace) -> Answer:
+            answer = await super().collect(job, workspace)
+            assert answer.patch is not None
+            return structs.replace(answer, patch=structs.replace(answer.patch, bytes=PATCH.bytes + 1))
+
+    rig = Rig(tmp_path, Large(1))
+    row = only(rig.execute())
+    assert (row["outcome"], row["verdict"], row["note"]) == (
+        "submitted",
+        "unresolved",
+        "the patch has more than 256 MB",
+    )
+    assert [workspace.spec.purpose for workspace in rig.workspaces.opened] == ["solve"]
+
+
+def test_what_an_agent_failed_of_stays_its_failure(tmp_path: Path) -> None:
+    benchmark = FakeBenchmark(1, script={"collect": {ONE: [fail(TooLarge("the patch has more than 256 MB"))]}})
+    row = only(Rig(tmp_path, benchmark, FakeAgent(fail(Failed("agent", "it crashed")))).execute())
+    assert (row["outcome"], row["verdict"], row["failure"]["kind"]) == ("error", "ungraded", "agent")

@@ -10,7 +10,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from evalkit.system import files
+from evalkit.domain.outputs import OutputLimit, TooLarge
+from evalkit.system import files, scratch
 
 TERABYTE = 1 << 40
 
@@ -60,3 +61,50 @@ def test_a_copy_ends_with_the_deadline_of_who_waits_for_it(tmp_path: Path, backe
 
     anyio.run(copy, backend=backend)
     assert rounds
+
+
+def make_deep(folder: Path, depth: int, name: str) -> None:
+    """Deeper than a path can be long."""
+    folder.mkdir()
+    place = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=place)
+        place, above = os.open(name, os.O_RDONLY, dir_fd=place), place
+        os.close(above)
+    os.close(place)
+
+
+@pytest.mark.parametrize(("depth", "name"), [(3000, "d"), (150, "long" * 50)])
+def test_folders_deeper_than_paths_are_long_are_too_large(tmp_path: Path, depth: int, name: str) -> None:
+    make_deep(tmp_path / "deep", depth, name)
+    with pytest.raises(TooLarge, match=r"folders more than 200 deep|longer than the system takes"):
+        files.take(tmp_path / "deep", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    scratch.remove(tmp_path / "deep")
+
+
+def test_a_copy_ends_at_the_first_file_too_many(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(50_001):
+        (source / str(number)).touch()
+    with pytest.raises(TooLarge, match="more than 50,000 files"):
+        files.take(source, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_tree_may_be_as_large_as_it_was_before_and_more(tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    (before / "a" / "b").mkdir(parents=True)
+    (before / "a" / "b" / "file").write_text("12345")
+    (before / "link").symlink_to("a")
+    extent = files.measure(before)
+    assert extent == (5, 5, 3)
+    limit = OutputLimit("what was left", bytes=2, files=1, depth=1)
+    with pytest.raises(TooLarge):
+        files.take(before, tmp_path / "copy", limit)
+    (before / "more").write_text("67")
+    files.take(before, tmp_path / "copy", limit.beyond(extent))
+    (before / "one more").touch()
+    with pytest.raises(TooLarge, match="more than 6 files"):
+        files.take(before, tmp_path / "copy", limit.beyond(extent))

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 import anyio
 import pytest
 
+from evalkit.domain.outputs import OutputLimit, TooLarge
 from evalkit.domain.protocols import Workspace
-from tests.support.workspaces import SECRET, Place
+from evalkit.system import files
+from tests.support.workspaces import MEGABYTE, SECRET, Place
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -75,6 +77,66 @@ def test_much_output_leaves_its_end_as_the_tail(place: Place, tmp_path: Path) ->
     lines = log.read_text().splitlines()
     assert lines == [*(f"line {number} of a long log" for number in range(20000)), "the end"]
     assert tail == log.read_text()[-4096:]
+
+
+def test_an_answer_without_end_is_cut_and_its_command_killed(place: Place, tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+
+    async def work(workspace: Workspace) -> str:
+        with pytest.raises(TooLarge, match="the answer has more than 1 MB"):
+            await workspace.exec(("yes",), stdout=answer, limit=OutputLimit("the answer", bytes=MEGABYTE))
+        return (await workspace.exec(sh("echo still here"))).tail
+
+    assert place.run(work) == "still here\n"
+    assert answer.stat().st_size == MEGABYTE
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("i=0; while [ $i -lt 20 ]; do echo >$i; i=$((i+1)); done", "has more than 20 files"),
+        ("mkdir -p a/b/c/d/e", "has folders more than 4 deep"),
+        ("head -c 1500000 /dev/zero >big", "has more than 1 MB"),
+        ("head -c 700000 /dev/zero >one; cp one two", "has more than 1 MB"),
+        ("dd if=/dev/zero of=holes bs=1 count=1 seek=10000000000 2>&1", "has more than 1 MB"),
+    ],
+    ids=["files", "depth", "bytes", "bytes-of-all", "holes"],
+)
+def test_what_is_too_large_is_not_copied_out(place: Place, tmp_path: Path, script: str, complaint: str) -> None:
+    limit = OutputLimit("what was left", bytes=MEGABYTE, files=20, depth=4)
+
+    async def work(workspace: Workspace) -> None:
+        folder = workspace.places.work / "left"
+        assert (await workspace.exec(sh(f"mkdir {folder}; cd {folder}; {script}"))).code == 0
+        with pytest.raises(TooLarge, match=f"what was left {complaint}"):
+            await workspace.read(folder, tmp_path / "back", limit)
+
+    place.run(work)
+    assert not (tmp_path / "back").exists()
+
+
+def test_what_is_as_large_as_may_be_is_copied_out(place: Place, tmp_path: Path) -> None:
+    limit = OutputLimit("what was left", bytes=MEGABYTE, files=4, depth=2)
+
+    async def work(workspace: Workspace) -> None:
+        folder = workspace.places.work / "left"
+        script = f"mkdir -p a; head -c {MEGABYTE - 2} /dev/zero >a/big; echo 1 >small"
+        assert (await workspace.exec(sh(f"mkdir {folder}; cd {folder}; {script}"))).code == 0
+        await workspace.read(folder, tmp_path / "back", limit)
+
+    place.run(work)
+    assert files.measure(tmp_path / "back") == (MEGABYTE, 4, 2)
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_taken_for_one(place: Place, tmp_path: Path) -> None:
+    async def work(workspace: Workspace) -> None:
+        await workspace.write(b"x", workspace.places.work / "answer" / "file")
+        with pytest.raises(TooLarge, match="the answer is no file"):
+            await workspace.read(
+                workspace.places.work / "answer", tmp_path / "back", OutputLimit("the answer", bytes=9)
+            )
+
+    place.run(work)
 
 
 def test_scripts_find_their_places(place: Place, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_an_agent_that_deletes_everything_is_left_with_what_it_did(docker: Place
 
 @pytest.mark.slow
 def test_much_output_and_large_files_pass_by_memory(docker: Place, tmp_path: Path) -> None:
-    size, large = 300 * MEGABYTE, 100 * MEGABYTE
+    size, large = 200 * MEGABYTE, 100 * MEGABYTE
     log, back = tmp_path / "log", tmp_path / "back"
 
     async def work(workspace: Workspace) -> None:

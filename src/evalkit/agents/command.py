@@ -20,8 +20,10 @@ import msgspec
 from evalkit import plugins
 from evalkit.agents.presets import Preset, find_preset
 from evalkit.config import Config
+from evalkit.domain import outputs
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import TooLarge
 from evalkit.domain.protocols import MODEL_SOCKET, Benchmark, Exit, Forwarding, ModelEndpoint, Workspace
 from evalkit.domain.records import Job, Meter, Usage
 from evalkit.errors import ConfigError
@@ -30,7 +32,6 @@ from evalkit.logs import logger
 TRAJECTORY = "trajectory.jsonl"
 
 _LONGEST_VARIABLE = 100_000
-_LARGEST_USAGE = 1 << 20
 _PICK_UP_SECONDS = 30.0
 
 
@@ -73,15 +74,21 @@ class CommandAgent:
             raise Failed("agent", f"{self.name or self.argv[0]} exited with status {end.code}: {last_line}")
 
     async def _pick_up(self, job: Job, workspace: Workspace, place: PurePosixPath, meter: Meter) -> None:
-        with suppress(FileNotFoundError):
-            await workspace.read(place / self.trajectory, job.folder / self.trajectory)
+        try:
+            await workspace.read(place / self.trajectory, job.folder / self.trajectory, outputs.TRAJECTORY)
+        except TooLarge as error:  # it is no part of the answer
+            logger.warning("%s: it is left out", error)
+        except FileNotFoundError:
+            pass
         if self.model is not None:
             return  # counted on the way
         usage = Usage(cost_usd=None)
         try:
             with suppress(FileNotFoundError):
-                await workspace.read(place / "usage.json", job.scratch / "usage.json")
+                await workspace.read(place / "usage.json", job.scratch / "usage.json", outputs.SMALL_FILE)
                 usage = _read_usage(job.scratch / "usage.json")
+        except TooLarge as error:
+            logger.warning("the usage file of the agent cannot be read: %s", error)
         finally:
             meter.add(usage)
 
@@ -104,7 +111,7 @@ def _read_usage(path: Path) -> Usage:
     """What the agent says it spent. A file that cannot be trusted leaves the cost unknown."""
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_LARGEST_USAGE), type=Usage, strict=False)
+            return msgspec.json.decode(file.read(), type=Usage, strict=False)
     except (OSError, ValueError) as error:
         logger.warning("the usage file of the agent cannot be read: %s", error)
         return Usage(cost_usd=None)

@@ -19,6 +19,7 @@ from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import OUTCOMES
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
@@ -134,7 +135,7 @@ class Commit0:
         require_not_killed(end)
         target = job.scratch / "outcomes.json"
         with suppress(FileNotFoundError):
-            await workspace.read(folder / "outcomes.json", target)
+            await workspace.read(folder / "outcomes.json", target, OUTCOMES)
             return _read_outcomes(target), end.lacked_memory
         return {}, end.lacked_memory
 

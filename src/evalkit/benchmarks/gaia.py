@@ -13,6 +13,7 @@ from typing import Any
 
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
 from evalkit.config import Config
+from evalkit.domain import outputs
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
@@ -23,7 +24,6 @@ ANSWER = "answer.txt"
 _TRUTH = "Final answer"
 _HIDDEN = ("", "?")
 _SOLUTION = re.compile(r"<solution>(.*?)</solution>", re.DOTALL | re.IGNORECASE)
-_LARGEST_ANSWER = 1 << 20
 _ASK = (
     "{question}\n\n{attachment}Give your final answer between <solution> and </solution>: a number, as few words as"
     " possible, or a list of these with commas between. Do not use a thousands separator, nor units such as $ or %"
@@ -69,7 +69,7 @@ class Gaia:
         path = job.folder / ANSWER
         if not path.exists():
             with suppress(FileNotFoundError):
-                await workspace.read(workspace.places.logs / "agent" / ANSWER, path)
+                await workspace.read(workspace.places.logs / "agent" / ANSWER, path, outputs.ANSWER)
         text = _read(path)
         return Answer(text=text, empty=not text.strip())
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> str:
     if not path.is_file() or path.is_symlink():
         return ""
     with path.open("rb") as file:
-        return file.read(_LARGEST_ANSWER).decode("utf-8", "replace")
+        return file.read(outputs.ANSWER.bytes).decode("utf-8", "replace")
 
 
 def extract_answer(message: str) -> str:

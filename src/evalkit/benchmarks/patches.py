@@ -6,15 +6,16 @@ import hashlib
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import IO
 
-import anyio
 
+from evalkit import capture
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import PATCH
 from evalkit.domain.records import Answer, Job, Patch
-from evalkit.system import processes
+from evalkit.system import files, processes
 from evalkit.system.threads import in_thread
 
 _BLOCK = 1 << 20
@@ -32,7 +33,8 @@ async def compare_trees(before: Path, after: Path, target: Path) -> None:
     for tree in (before, after):
         await in_thread(_drop_leftovers, tree)
     arguments = ("diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix")
-    code, said = await _git_into(target, *arguments, "--no-ext-diff", "--no-textconv", "a", "b", cwd=before.parent)
+    with files.taking(target, PATCH):
+        code, said = await _git_into(target, *arguments, "--no-ext-diff", "--no-textconv", "a", "b", cwd=before.parent)
     if code not in (0, _DIFFERENT):
         raise Failed("workspace", f"git diff failed with status {code}: {said}")
 
@@ -57,27 +59,23 @@ def describe_patch(path: Path, job: Job) -> Answer:
 
 async def _git_into(target: Path, *arguments: str, cwd: Path) -> tuple[int, str]:
     """Run git and write what it prints to a file. A full disk raises OSError; git itself would not say so."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb") as sink:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(in_thread, _save, source, target)
-            try:
-                ended = await _git(*arguments, cwd=cwd, stdout=sink)
-            finally:
-                sink.close()
-    return ended
+    target.write_bytes(b"")
+    with capture.opened(target, None, PATCH) as (out, err):
+        git = partial(processes.run, ("git", *arguments), env=_environment(cwd), cwd=cwd)
+        return await capture.run_into(out, err, git), err.tail[-_LONGEST_MESSAGE:].strip()
 
 
-def _save(source: IO[bytes], target: Path) -> None:
-    with target.open("wb") as file:
-        shutil.copyfileobj(source, file, _BLOCK)
+async def _git(*arguments: str, cwd: Path, stdin: IO[bytes]) -> tuple[int, str]:
+    with tempfile.TemporaryFile() as said:
+        command = ("git", *arguments)
+        code = await processes.run(command, env=_environment(cwd), cwd=cwd, stdin=stdin, stdout=said, stderr=said)
+        said.seek(0)
+        return code, said.read(_LONGEST_MESSAGE).decode("utf-8", "replace").strip()
 
 
-async def _git(
-    *arguments: str, cwd: Path, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None
-) -> tuple[int, str]:
-    """Run git away from any repository and any configuration of this machine."""
-    environment = {
+def _environment(cwd: Path) -> dict[str, str]:
+    """For git away from any repository and any configuration of this machine."""
+    return {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -85,12 +83,6 @@ async def _git(
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_CEILING_DIRECTORIES": str(cwd.parent),
     }
-    with tempfile.TemporaryFile() as said:
-        code = await processes.run(
-            ("git", *arguments), env=environment, cwd=cwd, stdin=stdin or DEVNULL, stdout=stdout or said, stderr=said
-        )
-        said.seek(0)
-        return code, said.read(_LONGEST_MESSAGE).decode("utf-8", "replace").strip()
 
 
 def _drop_leftovers(tree: Path) -> None:

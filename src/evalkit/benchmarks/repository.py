@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import PATCH, SMALL_FILE, OutputLimit
 from evalkit.domain.protocols import Exit, Workspace
 from evalkit.logs import logger
+from evalkit.system import files
 
 _KILLED, _NOT_FOUND = 137, 127
 
@@ -114,6 +116,7 @@ _CLEAN = "git checkout -- . ; git clean -fd"
 class Repository:
     workspace: Workspace
     path: PurePosixPath
+    limit: OutputLimit = PATCH
 
     async def scrub(self, base: str, scratch: Path) -> str:
         """Remove all history that is not the base commit's. Returns the commit that the work starts from.
@@ -122,14 +125,16 @@ class Repository:
         """
         scratch.mkdir(parents=True, exist_ok=True)
         said = scratch / "start"
-        end = await self._script(_SCRUB, base, stdout=said)
+        end = await self._script(_SCRUB, base, stdout=said, limit=SMALL_FILE)
         if end.code != 0:
             raise _failed("setup", "the repository cannot be prepared", end)
         return said.read_text().split()[-1]
 
     async def diff(self, start: str, target: Path, exclude: Sequence[str] = ()) -> None:
         """Write the full difference of the files to the start: new files and binary ones, committed or not."""
-        end = await self._script(_DIFF, start, *(f":(exclude){path}" for path in exclude), stdout=target)
+        with files.taking(target, self.limit):
+            excluded = (f":(exclude){path}" for path in exclude)
+            end = await self._script(_DIFF, start, *excluded, stdout=target, limit=self.limit)
         if end.code != 0:
             raise _failed("workspace", "the changes cannot be collected", end)
         for line in end.tail.splitlines():
@@ -162,7 +167,9 @@ class Repository:
     async def _run(self, command: str, *arguments: str) -> Exit:
         return await self._script(command, *arguments)
 
-    async def _script(self, script: str, *arguments: str, stdout: Path | None = None) -> Exit:
+    async def _script(
+        self, script: str, *arguments: str, stdout: Path | None = None, limit: OutputLimit | None = None
+    ) -> Exit:
         home = self.workspace.places.logs / "grader" / "home"
         await self.workspace.write(_CONFIG, home / ".gitconfig")
         environment = {
@@ -173,7 +180,7 @@ class Repository:
             "LC_ALL": "C",
         }
         argv = ("/bin/sh", "-c", script, "sh", *arguments)
-        return await self.workspace.exec(argv, env=environment, cwd=self.path, stdout=stdout)
+        return await self.workspace.exec(argv, env=environment, cwd=self.path, stdout=stdout, limit=limit)
 
 
 def _failed(kind: str, what: str, end: Exit) -> Failed:

@@ -17,6 +17,7 @@ from evalkit.benchmarks.task_folders import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import ARTIFACTS, REWARD, UNTOUCHED, TooLarge
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError, first_few
@@ -24,7 +25,6 @@ from evalkit.logs import logger
 from evalkit.system import files
 from evalkit.system.threads import in_thread
 
-_LARGEST_REWARD_FILE = 1 << 20
 _MOST_NAMED = 5
 
 _RUN_SOLUTION = 'chmod +x "$EVALKIT_SOLUTION/solve.sh" && exec "$EVALKIT_SOLUTION/solve.sh"'
@@ -79,7 +79,7 @@ class TaskDirectories:
             await self._lay_out(job, job.scratch / "a")
             await workspace.write(job.scratch / "a", workspace.places.work)
         elif not job.instance.grades_in_place:
-            await workspace.read(workspace.places.work, job.scratch / "a")
+            await workspace.read(workspace.places.work, job.scratch / "a", UNTOUCHED)
 
     async def apply_solution(self, job: Job, workspace: Workspace) -> None:
         task = _task(job)
@@ -95,10 +95,11 @@ class TaskDirectories:
     async def collect(self, job: Job, workspace: Workspace) -> Answer:
         if job.instance.grades_in_place:
             return Answer()
+        before = await anyio.to_thread.run_sync(files.measure, job.scratch / "a")
         after = job.scratch / "b"
         after.mkdir(parents=True)
         with suppress(FileNotFoundError):  # a deleted work folder is an answer too
-            await workspace.read(workspace.places.work, after)
+            await workspace.read(workspace.places.work, after, ARTIFACTS.beyond(before))
         if not after.is_dir():  # and so is a file in its place
             after.unlink()
             after.mkdir()
@@ -121,7 +122,7 @@ class TaskDirectories:
         if self._brings_files(job):
             await self._lay_out(job, tree)
         else:
-            await workspace.read(workspace.places.work, tree)
+            await workspace.read(workspace.places.work, tree, UNTOUCHED)
         refusal = await apply_patch(job.run_folder / answer.patch.path, tree)
         if refusal is None:
             await workspace.exec(("/bin/sh", "-c", _CLEAR_WORK))
@@ -191,8 +192,9 @@ def read_rewards(folder: Path) -> dict[str, float] | None:
     for name in ("reward.json", "reward.txt"):
         path = folder / name
         if path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                return _parse_rewards(file.read(_LARGEST_REWARD_FILE).decode("utf-8", "replace"), name)
+            if path.stat().st_size > REWARD.bytes:
+                raise TooLarge.in_bytes(REWARD)
+            return _parse_rewards(path.read_bytes().decode("utf-8", "replace"), name)
     return None
 
 

@@ -10,13 +10,16 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import ARTIFACTS, OutputLimit, Tally, TooLarge
 from evalkit.system import files
 
 _BLOCK = 1 << 18
 _FOLDER_MODE = 0o755
 _FILE_MODE = 0o644
+_MOST_AROUND_A_MEMBER = 1 << 14
 FileOwner = tuple[int, int]
 
 
@@ -105,15 +108,21 @@ class Blocks(io.RawIOBase):
         return size
 
 
-def unpack(blocks: Iterator[bytes], target: Path) -> None:
+def unpack(blocks: Iterator[bytes], target: Path, limit: OutputLimit = ARTIFACTS) -> None:
     """Unpack the engine's tar of one file or directory to `target`.
 
     Whatever the names in it say, nothing outside of `target` is touched: parents are real folders, made by us.
     Devices, pipes and sockets are left out. Special mode bits are not kept, and we can always read what is ours.
     A link in the very place of what was asked for may lead anywhere, and counts as nothing there.
+    Nothing is left of what is larger than the limit.
     """
-    tree = _Tree(target)
-    stream = io.BufferedReader(Blocks(blocks), _BLOCK)
+    tree = _Tree(target, Tally(limit))
+    stream = io.BufferedReader(Blocks(_bounded(blocks, limit)), _BLOCK)
+    with files.taking(target, limit):
+        _unpack(stream, tree)
+
+
+def _unpack(stream: io.BufferedReader[Any], tree: _Tree) -> None:
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             while (member := archive.next()) is not None:
@@ -123,14 +132,26 @@ def unpack(blocks: Iterator[bytes], target: Path) -> None:
         raise Failed("workspace", f"the engine's archive cannot be read: {error}") from error
 
 
+def _bounded(blocks: Iterator[bytes], limit: OutputLimit) -> Iterator[bytes]:
+    """No more of the stream than its contents, names and padding may need, whatever its heads say."""
+    left = limit.bytes + limit.files * _MOST_AROUND_A_MEMBER + tarfile.RECORDSIZE
+    for block in blocks:
+        left -= len(block)
+        if left < 0:
+            raise TooLarge.in_bytes(limit)
+        yield block
+
+
 class _Tree:
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, tally: Tally) -> None:
         self._target = target
+        self._tally = tally
         self._real: set[Path] = set()
         """Folders below the target that are known to be no links."""
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         place = self._place(member.name)
+        self._tally.add(size=member.size, depth=len(place.parts) - len(self._target.parts))
         if place == self._target and not (member.isdir() or member.isreg()):
             raise FileNotFoundError(f"{member.name} is no file and no directory")
         if member.isdir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,9 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from evalkit import capture
+from evalkit.domain.outputs import OutputLimit
+
 STDOUT, STDERR = 1, 2
 _HEADER = 8
-_TAIL = 4096
 
 
 @dataclass(slots=True)
@@ -41,40 +42,13 @@ class Frames:
                 self._head.clear()
 
 
-class Sink:
-    """Where one stream goes: the end of a file, if it has one. Remembers the tail."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._fd = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._tail = bytearray()
-
-    def write(self, data: memoryview) -> None:
-        self._tail += data[-_TAIL:]
-        del self._tail[:-_TAIL]
-        while self._fd is not None and data:
-            data = data[os.write(self._fd, data) :]
-
-    @property
-    def tail(self) -> str:
-        return self._tail.decode("utf-8", "replace")
-
-    def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-
-
 class Output:
     """Both streams of a command, in their own files or, in their order, in one."""
 
-    def __init__(self, stdout: Path | None, stderr: Path | None) -> None:
+    def __init__(self, stdout: Path | None, stderr: Path | None, limit: OutputLimit | None = None) -> None:
         self._frames = Frames()
         with ExitStack() as stack:
-            out = Sink(stdout)
-            stack.callback(out.close)
-            err = out
-            if stderr != stdout:
-                err = Sink(stderr)
-                stack.callback(err.close)
+            out, err = stack.enter_context(capture.opened(stdout, stderr, limit))
             self._closing = stack.pop_all()
         self._sinks = {STDOUT: out, STDERR: err}
         self._greeting: bytearray | None = bytearray()

@@ -95,8 +95,6 @@ def kind_of(error: BaseException, stage: Stage) -> Kind:
         return error.kind
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"
-    if stage == "collect" and isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return "agent"  # it left folders deeper than paths can be long, and would do so again
     if isinstance(error, MemoryError):
         return "internal"
     return _KIND_OF_STAGE[stage]

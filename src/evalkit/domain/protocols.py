@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Meter, Result, Usage
 
 
@@ -74,13 +75,16 @@ class Workspace(Protocol):
         stdin: Path | None = None,
         stdout: Path | None = None,
         stderr: Path | None = None,
+        limit: OutputLimit | None = None,
     ) -> Exit:
         """Run a command to its end.
 
         It starts in `cwd`, which is the work folder unless given, without a terminal. `env` is added to the variables
         that the workspace has; `stdin` is a file of the host, and nothing unless given.
         `stdout` and `stderr` are files of the host to append to, as the output comes; the same path for both keeps
-        their order. What has no file is kept only as the tail. A status above 128 is a signal's number plus 128.
+        their order. What has no file is kept only as the tail. With a `limit`, `stdout` is an answer: once it is
+        larger, the command is killed and TooLarge raised. Other files are logs: of one that grows too long the rest is
+        left out, and a line in it says so. A status above 128 is a signal's number plus 128.
         When exec is cancelled, the command is killed, with all that stayed in its session. What daemons it left,
         and what it left in the background when it returned, may live on, as a server that is to be graded does,
         until the workspace is interrupted or closed.
@@ -91,8 +95,10 @@ class Workspace(Protocol):
         """Put a file or the contents of a directory of the host there; parents are made, modes are kept."""
         ...
 
-    async def read(self, source: PurePosixPath, target: Path) -> None:
+    async def read(self, source: PurePosixPath, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
         """Copy a file or the contents of a directory out to the host; FileNotFoundError where there is none.
+
+        No more than the limit is copied, while it streams: of what is larger nothing is kept, and TooLarge is raised.
 
         Links inside a directory stay links. A link in the very place is not followed: it counts as nothing there.
         """

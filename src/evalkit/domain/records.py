@@ -223,6 +223,8 @@ class Result(Model, frozen=True, kw_only=True):
     accepted: bool = False
     grade_key: str | None = None
     metrics: Mapping[str, float] = msgspec.field(default_factory=dict)
+    note: str | None = None
+    """Why a verdict was given without the grader, as for an answer that is too large to be taken."""
 
 
 def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:

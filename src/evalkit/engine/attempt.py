@@ -14,6 +14,7 @@ import anyio
 
 from evalkit import logs, masking
 from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
+from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Observer, Purpose, Workspace, WorkspaceSpec
 from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Limits, Meter, Result, checked
@@ -32,6 +33,8 @@ async def try_once(attempt: Attempt, run: Run) -> None:
         try:
             if not attempt.solved:
                 await _solve(attempt, job, run)
+            if attempt.solved and attempt.is_to_be_graded:
+                _require_size(attempt)
             if attempt.solved and attempt.is_to_be_graded:
                 await _grade(attempt, job, run)
         finally:
@@ -54,6 +57,13 @@ async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
             await _judge(attempt, job, run, workspace)
         else:
             attempt.solved = attempt.failure is None
+
+
+def _require_size(attempt: Attempt) -> None:
+    """Refuse a patch that is too large before any of it goes into another workspace."""
+    patch = attempt.answer.patch if attempt.answer else None
+    if patch is not None and patch.bytes > PATCH.bytes:
+        attempt.refuse(TooLarge.in_bytes(PATCH))
 
 
 async def _grade(attempt: Attempt, job: Job, run: Run) -> None:
@@ -95,6 +105,8 @@ async def _remove(folder: Path) -> None:
         with anyio.CancelScope(shield=True):
             await in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
 
+_AFTER_THE_AGENT: tuple[Stage, ...] = ("collect", "grade")
+
 
 @dataclass(slots=True, eq=False)
 class Attempt:
@@ -119,6 +131,7 @@ class Attempt:
     grade: Grade | None = None
     timed_out: bool = False
     failure: Failure | None = None
+    note: str | None = None
     retry_after: float | None = None
 
     @property
@@ -205,11 +218,22 @@ class Attempt:
             if not isinstance(caught, Exception) and _is_cancelled():
                 raise
             error = unwrap(caught)
+            if isinstance(error, TooLarge) and self.stage in _AFTER_THE_AGENT:
+                self.refuse(error)
+                return
             failure = Failure(kind=kind_of(error, self.stage), message=_describe(error), stage=self.stage)
             logger.warning("%s in %s: %s", failure.kind, failure.stage, failure.message, exc_info=caught)
             if self.failure is None:
                 self.failure = failure
                 self.retry_after = getattr(error, "retry_after", None)
+
+    def refuse(self, reason: TooLarge) -> None:
+        """The verdict on an answer that is more than can be taken: it is not graded, and not asked for again."""
+        logger.warning("unresolved in %s: %s", self.stage, reason)
+        if self.failure is None:
+            self.answer = self.answer or Answer()
+            self.grade = Grade(verdict="unresolved", score=0.0)
+            self.note = str(reason)
 
     def result(self, artifacts: str) -> Result:
         now = anyio.current_time()
@@ -224,6 +248,7 @@ class Attempt:
             score=grade.score,
             metrics=grade.metrics,
             failure=self.failure,
+            note=self.note,
             patch=self.answer.patch if self.answer else None,
             usage=self.meter.usage,
             started_at=timestamp(self.started_at or finished_at),

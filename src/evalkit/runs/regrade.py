@@ -17,6 +17,7 @@ from evalkit.agents.builtin import RECORDED
 from evalkit.benchmarks.swebench.official_report import Judged, State, classify, make_report, was_cut_short
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import TooLarge
 from evalkit.domain.planning import Standing, Step
 from evalkit.domain.protocols import LogJudge, Observer
 from evalkit.domain.records import Answer, Failure, Grade, Instance, Patch, Recorded, Result, Usage, grade_key
@@ -129,7 +130,7 @@ class LogGrading:
         try:
             if not recorded.answer.empty:
                 grade = self._judge_log(instance, recorded, folder)
-        except (Failed, OSError) as error:
+        except (Failed, TooLarge, OSError) as error:
             kind = error.kind if isinstance(error, Failed) else "grader"
             failure = Failure(kind=kind, message=str(error), stage="grade")
         seconds = round(time.monotonic() - began, 3)

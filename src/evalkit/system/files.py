@@ -8,28 +8,35 @@ import os
 import shutil
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anyio import from_thread
 
+from evalkit.domain.outputs import ARTIFACTS, Extent, OutputLimit, Tally, TooLarge
+
 _BLOCK = 1 << 20
 
 
-def copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path, tally: Tally | None = None, depth: int = 0) -> None:
     """Copy a file to `target`, or the contents of a directory into it. Parents are made, modes are kept.
 
-    Sockets, pipes and devices are left out: opening one may block, and no answer consists of them.
+    Sockets, pipes and devices are left out: opening one may block, and no answer consists of them. Where there is a
+    tally, it counts what is copied, before it is: files with the size that they seem to have.
     """
     _stop_if_cancelled()
-    mode = source.lstat().st_mode
+    status = source.lstat()
+    mode = status.st_mode
+    if tally is not None:
+        tally.add(size=status.st_size if stat.S_ISREG(mode) else 0, depth=depth)
     if stat.S_ISDIR(mode):
         make_folder(target)
         if not (mode & stat.S_IRUSR and mode & stat.S_IXUSR):
             source.chmod(mode | stat.S_IRWXU)  # an agent locked its own folder
         with os.scandir(source) as entries:
             for entry in entries:
-                copy(source / entry.name, target / entry.name)
+                copy(source / entry.name, target / entry.name, tally, depth + 1)
         target.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -74,11 +81,43 @@ def _stop_if_cancelled() -> None:
         from_thread.check_cancelled()
 
 
-def take(source: Path, target: Path) -> None:
-    """Copy what an agent left. A link in the place of it may lead anywhere on this machine, and counts as nothing."""
+def take(source: Path, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
+    """Copy what an agent left. A link in the place of it may lead anywhere on this machine, and counts as nothing.
+
+    Nothing is left of what is larger than the limit.
+    """
     if source.is_symlink():
         raise FileNotFoundError(f"{source} is a link")
-    copy(source, target)
+    with taking(target, limit):
+        copy(source, target, Tally(limit))
+
+
+@contextmanager
+def taking(target: Path, limit: OutputLimit) -> Iterator[None]:
+    """Remove what is there already of something that turns out to be too large, or too deep for this system."""
+    try:
+        yield
+    except TooLarge:
+        clear(target)
+        raise
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        clear(target)
+        raise TooLarge.in_path(limit) from error
+
+
+def measure(folder: Path) -> Extent:
+    """How large a tree is, counted as a copy of it is."""
+    total, number, deepest = 0, 1, 0
+    for place, folders, names in os.walk(folder):
+        depth = len(Path(place).parts) - len(folder.parts) + 1
+        number += len(folders) + len(names)
+        deepest = max(deepest, depth if folders or names else 0)
+        for name in names:
+            status = Path(place, name).lstat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return Extent(total, number, deepest)
 
 
 def write(content: bytes, target: Path) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from evalkit import capture
+from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.system import files, processes
 from evalkit.testing.script import Hook, Script, proceed
-
-_TAIL = 4096
 
 
 class FakeWorkspace:
@@ -44,28 +44,24 @@ class FakeWorkspace:
         stdin: Path | None = None,
         stdout: Path | None = None,
         stderr: Path | None = None,
+        limit: OutputLimit | None = None,
     ) -> Exit:
         self.commands.append(tuple(argv))
         for place in (self.places.work, self.places.tests, self.places.logs, self.places.solution):
             Path(place).mkdir(parents=True, exist_ok=True)
         environment = {"PATH": os.environ.get("PATH", os.defpath), **self.places.environment(), **(env or {})}
         with ExitStack() as stack:
-            rest = stack.enter_context(tempfile.TemporaryFile())
-            out = stack.enter_context(stdout.open("a+b")) if stdout else rest
-            err = out if stderr == stdout else stack.enter_context(stderr.open("a+b")) if stderr else rest
-            start = os.fstat(err.fileno()).st_size
-            code = await processes.run(
+            out, err = stack.enter_context(capture.opened(stdout, stderr, limit))
+            run = partial(
+                processes.run,
                 argv,
                 env=environment,
                 cwd=Path(cwd or self.places.work),
                 stdin=stack.enter_context((stdin or Path(os.devnull)).open("rb")),
-                stdout=out,
-                stderr=err,
                 groups=self._groups,
             )
-            size = os.fstat(err.fileno()).st_size
-            begin = max(start, size - _TAIL)
-            return Exit(code, os.pread(err.fileno(), size - begin, begin).decode("utf-8", "replace"))
+            code = await capture.run_into(out, err, run)
+            return Exit(code, err.tail)
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
         if isinstance(source, bytes):
@@ -73,8 +69,8 @@ class FakeWorkspace:
         else:
             files.copy(source, Path(target))
 
-    async def read(self, source: PurePosixPath, target: Path) -> None:
-        files.take(Path(source), target)
+    async def read(self, source: PurePosixPath, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
+        files.take(Path(source), target, limit)
 
     async def interrupt(self) -> None:
         self.interrupts += 1

@@ -9,14 +9,17 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import anyio
 import anyio.to_thread
 
+from evalkit import capture
+from evalkit.capture import Sink
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, SandboxRequired
@@ -28,12 +31,11 @@ from evalkit.workspaces.groups import PROCESSES, Group, Groups, find_groups
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun, limits_processes
 from evalkit.workspaces.watch import Watch, describe_limits
 
-_TAIL = 4096
 _SIGNALS = 128
 _TRUSTED_AGENTS = ("gold", "nop")
 _AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS = ("shell",)
 _COPIES_AT_ONCE = 8
-_OPEN_FILES_EACH = 8
+_OPEN_FILES_EACH = 12
 _PASSED_ON = ("LANG", "LC_ALL", "TZ")
 
 
@@ -66,36 +68,34 @@ class LocalWorkspace:
         stdin: Path | None = None,
         stdout: Path | None = None,
         stderr: Path | None = None,
+        limit: OutputLimit | None = None,
     ) -> Exit:
         folder = self._inside(cwd or self.places.work)
         if not folder.is_dir():
             folder = self.root
         with ExitStack() as open_files:
-            rest = open_files.enter_context(tempfile.TemporaryFile(dir=self.root))
-            out = open_files.enter_context(stdout.open("a+b")) if stdout else rest
-            err = out if stderr == stdout else open_files.enter_context(stderr.open("a+b")) if stderr else rest
+            out, err = open_files.enter_context(capture.opened(stdout, stderr, limit))
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
             status = open_files.enter_context(self._open_status()).fileno()
-            start = os.fstat(err.fileno()).st_size
             for _ in range(SETUP_TRIES):
-                code = await processes.run(
+                run = partial(
+                    processes.run,
                     self._wrap(argv, folder, status),
                     env=dict(self.environment) | dict(env or {}),
                     cwd=folder,
                     stdin=given,
-                    stdout=out,
-                    stderr=err,
                     groups=self.leaders,
                     pass_fds=(status,),  # without a sandbox, it only tells whose daemons these are
                 )
+                code = await capture.run_into(out, err, run)
                 lacked_memory = self._require_memory(argv[0], code)
-                _require_room(out, err)
+                _require_room(self.root, out, err)
                 if self.sandbox is None or has_begun(status):
-                    return Exit(code, _read_tail(err, start), lacked_memory)
+                    return Exit(code, err.tail, lacked_memory)
                 if code > _SIGNALS:
                     return Exit(code, self._why_killed(), lacked_memory)
-                complaint = _read_tail(err, start).strip()
-                err.truncate(start)
+                complaint = err.tail.strip()
+                err.rewind()
             raise Failed("workspace", f"no sandbox can be set up: {complaint}")
 
     def _open_status(self) -> IO[bytes]:
@@ -145,9 +145,9 @@ class LocalWorkspace:
         else:
             await anyio.to_thread.run_sync(files.copy, source, place, limiter=self.copying)
 
-    async def read(self, source: PurePosixPath, target: Path) -> None:
+    async def read(self, source: PurePosixPath, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
         place = self._inside(source)
-        await anyio.to_thread.run_sync(files.take, place, target, limiter=self.copying)
+        await anyio.to_thread.run_sync(files.take, place, target, limit, limiter=self.copying)
 
     async def interrupt(self) -> None:
         self._interrupted = True
@@ -237,18 +237,12 @@ def _places(root: Path) -> Places:
     return Places(work=base / "work", tests=base / "tests", logs=base / "logs", solution=base / "solution")
 
 
-def _require_room(*files: IO[bytes]) -> None:
+def _require_room(root: Path, *sinks: Sink) -> None:
     """Raise OSError where a disk is full: what a command wrote may be missing, and its tests may have failed of it."""
-    for file in files:
-        disk = os.statvfs(file.fileno())
+    for sink in sinks:
+        disk = os.statvfs(root if sink.descriptor is None else sink.descriptor)
         if disk.f_blocks and not (disk.f_bavail if os.geteuid() else disk.f_bfree):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _read_tail(file: IO[bytes], start: int) -> str:
-    size = os.fstat(file.fileno()).st_size
-    begin = max(start, size - _TAIL)
-    return os.pread(file.fileno(), size - begin, begin).decode("utf-8", "replace")
 
 
 def create(config: Config, scope: RunScope) -> LocalWorkspaces:

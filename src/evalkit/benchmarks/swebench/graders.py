@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from evalkit.domain.failures import Failed, Kind
+from evalkit.domain.outputs import LOG, TooLarge
 from evalkit.errors import EvalkitError
 
 _PACKAGE = "swebench.harness"
@@ -35,7 +36,6 @@ _LANGUAGES = {
     "rust": "RUST",
 }
 _START, _END = ">>>>> Start Test Output", ">>>>> End Test Output"
-_LARGEST_LOG = 256 << 20
 _KIND_OF_REASON: dict[str, Kind] = {"out_of_memory": "oom"}
 
 HarnessReport = dict[str, Any]
@@ -181,9 +181,8 @@ def require_sound(report: HarnessReport) -> None:
 
 def _make_readable(log: Path, folder: Path) -> Path:
     """The graders read text in the encoding of this machine, and give up at the first byte that is none."""
-    size = log.stat().st_size
-    if size > _LARGEST_LOG:
-        raise Failed("grader", f"{log.name} has {size >> 20} MB: too much to be judged")
+    if log.stat().st_size > LOG.bytes:
+        raise TooLarge.in_bytes(LOG)
     content = log.read_bytes()
     encoding = locale.getpreferredencoding(do_setlocale=False)
     if encoding.lower().replace("-", "") == "utf8":

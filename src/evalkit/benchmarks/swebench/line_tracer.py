@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from evalkit.domain.outputs import COVERAGE, TooLarge
 from evalkit.domain.protocols import Workspace
 
-_LARGEST = 64 << 20
 _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 _LINES, _EXECUTABLE = "lines", "executable.py"
 
@@ -124,14 +124,13 @@ class Tracing:
         return f'"$(command -v python || command -v python3)" {self.folder}/{_EXECUTABLE} >> {self.folder}/{_LINES}\n'
 
     async def read(self, target: Path) -> Hits | None:
-        """What was counted; None where no Python told which lines there are."""
+        """What was counted; None where no Python told which lines there are, or far too much."""
         target.unlink(missing_ok=True)
         try:
-            await self.workspace.read(self.folder / _LINES, target)
-        except FileNotFoundError:
+            await self.workspace.read(self.folder / _LINES, target, COVERAGE)
+        except (FileNotFoundError, TooLarge):
             return None
-        with target.open("rb") as file:
-            return parse_hits(file.read(_LARGEST).decode("utf-8", "replace"))
+        return parse_hits(target.read_bytes().decode("utf-8", "replace"))
 
 
 def parse_hits(text: str) -> Hits | None:

@@ -16,6 +16,7 @@ from evalkit.containers.api import Client
 from evalkit.containers.connection import EngineError, Exchange, Refused, Unreachable
 from evalkit.containers.output import Output
 from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, Places
 from evalkit.logs import logger
 from evalkit.workspaces.docker.container import Container
@@ -57,11 +58,12 @@ class DockerWorkspace:
         stdin: Path | None = None,
         stdout: Path | None = None,
         stderr: Path | None = None,
+        limit: OutputLimit | None = None,
     ) -> Exit:
         command = ["/bin/sh", "-c", _ENTER, "sh", str(cwd or self.places.work), *argv]
         variables = {**self.places.environment(), **self.environment, **(env or {})}
         async with self._failures():
-            with Output(stdout, stderr) as output:
+            with Output(stdout, stderr, limit) as output:
                 async with self._way_to_model() as way:
                     code = await self._run(command, {**variables, **way}, stdin, output)
             lacked_memory = await self.container.lacked_memory()
@@ -175,13 +177,13 @@ class DockerWorkspace:
         async with self.copying:
             await self.client.call(self.client.api.put_archive, self.container.name, "/", _cancellable(blocks))
 
-    async def read(self, source: PurePosixPath, target: Path) -> None:
+    async def read(self, source: PurePosixPath, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
         _require_absolute(source)
 
         def fetch() -> None:
             blocks, _ = self.client.api.get_archive(self.container.name, str(source), chunk_size=_BLOCK)
             try:
-                archives.unpack(_cancellable(blocks), target)
+                archives.unpack(_cancellable(blocks), target, limit)
             finally:
                 blocks.close()
 

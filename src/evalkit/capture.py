@@ -1,0 +1,144 @@
+"""Output of commands: written to files as it comes, bounded, with no more than a block of it in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import anyio
+
+from evalkit.domain.failures import unwrap
+from evalkit.domain.outputs import LOG, OutputLimit, TooLarge
+
+_TAIL = 4096
+_BLOCK = 1 << 16
+_MOST_IN_A_PIPE = 1 << 20
+
+
+class Sink:
+    """Where one stream goes: the end of a file, if it has one. Remembers the tail.
+
+    An answer that exceeds its limit raises TooLarge, once. What has no limit of its own is a log: of one that grows too
+    long the rest is left out, and a line says so.
+    """
+
+    def __init__(self, path: Path | None, limit: OutputLimit | None = None, *, log: OutputLimit = LOG) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._fd = None if path is None else os.open(path, flags, 0o644)
+        self._limit, self._log = limit, log
+        self._start = 0 if self._fd is None else os.fstat(self._fd).st_size
+        self._begin()
+
+    def _begin(self) -> None:
+        most = (self._limit or self._log).bytes
+        self._tail = bytearray()
+        self._room = max(0, most - self._start)
+        self._is_over = self._start > most
+
+    def write(self, data: memoryview) -> None:
+        self._tail += data[-_TAIL:]
+        del self._tail[:-_TAIL]
+        if self._fd is None:
+            return
+        self._append(data[: self._room])
+        exceeds = len(data) > self._room
+        self._room = max(0, self._room - len(data))
+        if exceeds and not self._is_over:
+            self._is_over = True
+            if self._limit is not None:
+                raise TooLarge.in_bytes(self._limit)
+            note = f"\n[evalkit: {TooLarge.in_bytes(self._log)}; the rest is left out]\n"
+            self._append(memoryview(note.encode()))
+
+    def _append(self, data: memoryview) -> None:
+        while self._fd is not None and data:
+            data = data[os.write(self._fd, data) :]
+
+    def rewind(self) -> None:
+        """Forget what was written through this sink."""
+        if self._fd is not None:
+            os.ftruncate(self._fd, self._start)
+        self._begin()
+
+    @property
+    def tail(self) -> str:
+        return self._tail.decode("utf-8", "replace")
+
+    @property
+    def descriptor(self) -> int | None:
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+@contextmanager
+def opened(stdout: Path | None, stderr: Path | None, limit: OutputLimit | None = None) -> Iterator[tuple[Sink, Sink]]:
+    """Where both streams of a command go: in their own files or, in their order, in one."""
+    with ExitStack() as stack:
+        out = Sink(stdout, limit)
+        stack.callback(out.close)
+        err = out
+        if stderr != stdout:
+            err = Sink(stderr)
+            stack.callback(err.close)
+        yield out, err
+
+
+async def run_into(out: Sink, err: Sink, command: Callable[..., Awaitable[int]]) -> int:
+    """Run a command of this machine, and take what it prints until it has ended.
+
+    It is given where to print as `stdout` and `stderr`. What daemons print after its end has no reader.
+    """
+    with ExitStack() as stack:
+        pipes = {sink: stack.enter_context(_Pipe.opened(sink)) for sink in {out, err}}
+        try:
+            async with anyio.create_task_group() as tasks:
+                for pipe in pipes.values():
+                    tasks.start_soon(pipe.pump)
+                code = await command(stdout=pipes[out].writing, stderr=pipes[err].writing)
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise unwrap(group) from group
+        finally:
+            for pipe in pipes.values():
+                pipe.empty()
+    return code
+
+
+class _Pipe:
+    def __init__(self, sink: Sink, reading: int, writing: IO[bytes]) -> None:
+        self._sink = sink
+        self._reading = reading
+        self.writing = writing
+
+    @classmethod
+    @contextmanager
+    def opened(cls, sink: Sink) -> Iterator[_Pipe]:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        with os.fdopen(reading, "rb", buffering=0), os.fdopen(writing, "wb", buffering=0) as given:
+            yield cls(sink, reading, given)
+
+    async def pump(self) -> None:
+        while True:
+            await anyio.wait_readable(self._reading)
+            self._take()
+
+    def empty(self) -> None:
+        """Take what is left, which is no more than a pipe holds: somebody may still be printing."""
+        left = _MOST_IN_A_PIPE
+        while left > 0 and (taken := self._take()):
+            left -= taken
+
+    def _take(self) -> int:
+        try:
+            data = os.read(self._reading, _BLOCK)
+        except BlockingIOError:
+            return 0
+        self._sink.write(memoryview(data))
+        return len(data)

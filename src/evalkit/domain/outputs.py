@@ -1,0 +1,90 @@
+"""How much may come out of a workspace. What an agent or its code left there has any size that it likes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+MEGABYTE = 1 << 20
+
+
+class Extent(NamedTuple):
+    """How large a tree is: the bytes of its files, how many files and folders there are, and how deep they lie."""
+
+    bytes: int = 0
+    files: int = 0
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLimit:
+    """The most that is taken of something, while it streams. `what` names it in messages."""
+
+    what: str
+    bytes: int
+    files: int = 1
+    depth: int = 0
+
+    def beyond(self, extent: Extent) -> OutputLimit:
+        """The same for what comes on top of a tree that was there before."""
+        return replace(
+            self,
+            bytes=self.bytes + extent.bytes,
+            files=self.files + extent.files,
+            depth=max(self.depth, extent.depth),
+        )
+
+
+class TooLarge(Exception):
+    """More came out of a workspace than is taken. The agent did it, or its code, and would do so again."""
+
+    @classmethod
+    def in_bytes(cls, limit: OutputLimit) -> TooLarge:
+        size = f"{limit.bytes // MEGABYTE} MB" if limit.bytes >= MEGABYTE else f"{limit.bytes} bytes"
+        return cls(f"{limit.what} has more than {size}")
+
+    @classmethod
+    def in_files(cls, limit: OutputLimit) -> TooLarge:
+        return cls(f"{limit.what} {f'has more than {limit.files:,} files' if limit.files > 1 else 'is no file'}")
+
+    @classmethod
+    def in_depth(cls, limit: OutputLimit) -> TooLarge:
+        return cls(f"{limit.what} has folders more than {limit.depth} deep")
+
+    @classmethod
+    def in_path(cls, limit: OutputLimit) -> TooLarge:
+        return cls(f"{limit.what} has paths that are longer than the system takes")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts what comes, and raises TooLarge as soon as it is more than the limit."""
+
+    limit: OutputLimit
+    bytes: int = 0
+    files: int = 0
+
+    def add(self, *, size: int, depth: int) -> None:
+        """One more file or folder, that many folders below the top."""
+        self.files += 1
+        self.bytes += size
+        if depth > self.limit.depth:
+            raise TooLarge.in_depth(self.limit) if self.limit.depth else TooLarge.in_files(self.limit)
+        if self.files > self.limit.files:
+            raise TooLarge.in_files(self.limit)
+        if self.bytes > self.limit.bytes:
+            raise TooLarge.in_bytes(self.limit)
+
+
+# The official graders read a log of this size whole, and a patch is never larger than what its tests could print.
+PATCH = OutputLimit("the patch", bytes=256 * MEGABYTE)
+LOG = OutputLimit("the log", bytes=256 * MEGABYTE)
+TRAJECTORY = OutputLimit("the trajectory", bytes=256 * MEGABYTE)
+ARTIFACTS = OutputLimit("what was left behind", bytes=1024 * MEGABYTE, files=50_000, depth=200)
+OUTCOMES = OutputLimit("the file of outcomes", bytes=64 * MEGABYTE)
+COVERAGE = OutputLimit("the file of covered lines", bytes=64 * MEGABYTE)
+REWARD = OutputLimit("the file of rewards", bytes=4 * MEGABYTE)
+ANSWER = OutputLimit("the answer", bytes=MEGABYTE)
+SMALL_FILE = OutputLimit("a file that should be small", bytes=MEGABYTE)
+UNTOUCHED = OutputLimit("the image", bytes=1 << 62, files=1 << 62, depth=1 << 62)
+"""For what no agent has been at: how large it is, is for the user to say."""
