@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,18 +46,20 @@ def solve(evalkit: Evalkit, kind: str, image: str, agent: str, *, tests: str = "
     return row
 
 
+LEFT = {
+    r"more than 50,\d+ files": "mkdir many; cd many; seq 50001 | xargs touch",
+    "folders more than 200 deep": "i=0; while [ $i -lt 300 ]; do mkdir d; cd d; i=$((i+1)); done",
+    "more than 1024 MB": "dd if=/dev/zero of=holes bs=1 count=1 seek=2000000000",
+}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("agent", "note"),
-    [
-        ("mkdir many; cd many; seq 50001 | xargs touch", "what was left behind has more than 50,000 files"),
-        ("i=0; while [ $i -lt 300 ]; do mkdir d; cd d; i=$((i+1)); done", "folders more than 200 deep"),
-        ("dd if=/dev/zero of=holes bs=1 count=1 seek=2000000000", "what was left behind has more than 1024 MB"),
-    ],
-    ids=["files", "depth", "bytes"],
+    "note", [pytest.param(note, marks=pytest.mark.slow if "files" in note else ()) for note in LEFT]
 )
-def test_a_work_folder_that_is_too_large(evalkit: Evalkit, kind: str, engine: Engine, agent: str, note: str) -> None:
-    assert note in solve(evalkit, kind, engine.busybox, agent)["note"]
+def test_a_work_folder_that_is_too_large(evalkit: Evalkit, kind: str, engine: Engine, note: str) -> None:
+    row = solve(evalkit, kind, engine.busybox, LEFT[note])
+    assert re.fullmatch(f"what was left behind has {note}", row["note"])
     assert size_of(evalkit.run_directory()) < MEGABYTE
 
 
@@ -69,7 +72,7 @@ def test_a_reward_that_is_too_large(evalkit: Evalkit, kind: str, engine: Engine)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trajectory_that_is_too_large_is_left_out(evalkit: Evalkit, kind: str, engine: Engine) -> None:
-    agent = 'dd if=/dev/zero of="$EVALKIT_TRAJECTORY" bs=1 count=1 seek=300000000'
+    agent = 'dd if=/dev/zero of="$EVALKIT_TRAJECTORY" bs=1 count=1 seek=300000000; echo x >x'
     row = solve(evalkit, kind, engine.busybox, agent, tests="exit 1")
     assert row["note"] is None
     folder = evalkit.run_directory() / row["artifacts"]
@@ -95,9 +98,13 @@ def test_a_git_of_the_agent_that_prints_without_end(engine: Engine, tmp_path: Pa
         await repository.diff(start, patch)
         assert "+two\n" in patch.read_text()
         patch.unlink()
-        lying = "printf '#!/bin/sh\\nexec yes\\n' >/usr/bin/git"
-        assert (await workspace.exec(("/bin/sh", "-c", lying))).code == 0
+        lying = r"""printf '#!/bin/sh\ncase "$*" in *--cached*) exec yes ;; esac; exec real-git "$@"\n' >/usr/bin/git"""
+        replace_git = f"mv /usr/bin/git /usr/bin/real-git; {lying}; chmod +x /usr/bin/git"
+        assert (await workspace.exec(("/bin/sh", "-c", replace_git))).code == 0
         with pytest.raises(TooLarge, match="the patch has more than 1 MB"):
+            await repository.diff(start, patch)
+        await workspace.exec(("/bin/sh", "-c", r"printf '#!/bin/sh\nexec yes\n' >/usr/bin/git"))
+        with pytest.raises(TooLarge, match="no end"):
             await repository.diff(start, patch)
 
     with open_place("docker", tmp_path, engine) as place:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -182,13 +183,20 @@ git init -q nested; touch nested/x
         assert excluded not in outcome.patch
 
 
-def test_a_git_that_prints_without_end_is_a_verdict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("command", "note"),
+    [("--cached", "the patch has more than 256 MB"), ("rev-parse", "what git prints has no end")],
+)
+def test_a_git_that_prints_without_end_is_a_verdict(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str, note: str
+) -> None:
     programs = bench.root / "programs"
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    lying = f"mkdir {programs}; printf '#!/bin/sh\\nexec yes\\n' >{programs}/git; chmod +x {programs}/git; echo began"
-    outcome = bench.solve(lying)
+    script = f'case "$*" in *{command}*) exec yes ;; esac; PATH={os.environ["PATH"]} exec git "$@"'
+    write = f"mkdir {programs}; printf '%s\\n' '#!/bin/sh' {shlex.quote(script)} >{programs}/git"
+    outcome = bench.solve(f"{write}; chmod +x {programs}/git; echo began")
     assert (outcome.row["outcome"], outcome.row["verdict"], outcome.row["failure"]) == ("submitted", "unresolved", None)
-    assert outcome.row["note"] == "the patch has more than 256 MB"
+    assert outcome.row["note"] == note
     assert outcome.log.count("began\n") == 1
     assert not (outcome.folder / "patch.diff").exists()
     assert [workspace.spec.purpose for workspace in outcome.workspaces.opened] == ["solve"]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from evalkit.domain.failures import Failed
-from evalkit.domain.outputs import PATCH, SMALL_FILE, OutputLimit
+from evalkit.domain.outputs import PATCH, SMALL_FILE, OutputLimit, TooLarge
 from evalkit.domain.protocols import Exit, Workspace
 from evalkit.logs import logger
 from evalkit.system import files
 
-_KILLED, _NOT_FOUND = 137, 127
+_KILLED, _NOT_FOUND, _ENDLESS = 137, 127, 91
+_LONGEST_PATH = 4096
 
 # Settings on the command line win over those that an agent leaves in the repository.
 _GIT = (
@@ -23,15 +24,24 @@ _GIT = (
 _CONFIG = b"[safe]\n\tdirectory = *\n[user]\n\tname = evalkit\n\temail = evalkit@localhost\n"
 
 # Git refuses to add a repository inside of this one, or adds nothing but its name: its files are left out.
-_SNAPSHOT = """
-cd "$(git rev-parse --show-toplevel)"
-folder=$(git rev-parse --absolute-git-dir)
+# A git of the agent's may say anything, and a shell keeps in memory what it substitutes.
+_SNAPSHOT = (
+    """
+ask() {
+    said=$(git "$@" | head -c TWICE)
+    [ -n "$said" ] || exit 128
+    [ ${#said} -le LONGEST ] || exit ENDLESS
+}
+ask rev-parse --show-toplevel
+cd "$said"
+ask rev-parse --absolute-git-dir
+folder=$said
 export GIT_INDEX_FILE="$folder/evalkit-index"
 rm -f "$GIT_INDEX_FILE" "$GIT_INDEX_FILE.lock"
 git read-tree "$1"
 snapshot() {
     for place in $(find . -mindepth 2 -name .git -prune -print | sed 's,/.git$,,; s, ,?,g'); do
-        if [ -z "$(git ls-files -- "$place" | head -n 1)" ]; then
+        if [ -z "$(git ls-files -- "$place" | head -c 1)" ]; then
             echo "$place is a repository of its own: left out" >&2
             set -- "$@" ":(exclude,top)${place#./}"
         fi
@@ -39,7 +49,10 @@ snapshot() {
     git add -A -- . "$@"
 }
 snapshot
-"""
+""".replace("LONGEST", str(_LONGEST_PATH))
+    .replace("TWICE", str(2 * _LONGEST_PATH))
+    .replace("ENDLESS", str(_ENDLESS))
+)
 
 _SCRUB = (
     "set -eu\n"
@@ -135,6 +148,8 @@ class Repository:
         with files.taking(target, self.limit):
             excluded = (f":(exclude){path}" for path in exclude)
             end = await self._script(_DIFF, start, *excluded, stdout=target, limit=self.limit)
+            if end.code == _ENDLESS:
+                raise TooLarge("what git prints has no end")
         if end.code != 0:
             raise _failed("workspace", "the changes cannot be collected", end)
         for line in end.tail.splitlines():
