@@ -163,6 +163,9 @@ class WorkspaceConfig(Section):
     )
     memory: Size = Field(4 << 30, description="Memory of one instance")
     cpus: float = Field(1.0, gt=0, description="CPUs of one instance")
+    disk: Annotated[Size | None, BeforeValidator(parse_none)] = Field(
+        None, description="What one instance may write to disk, like 10g; none ends only who leaves the disk no room"
+    )
     grace: Duration = Field(30.0, description="A container whose evalkit is gone ends within this time, at the latest")
     reconnect: Duration = Field(30.0, description="How long to wait for an engine that went away during a run")
     expose: Names = Field((), description="Files and folders that commands in the local sandbox can read besides")
@@ -253,6 +256,7 @@ class Config(Section):
             grade=times.grade,
             memory=self.workspace.memory,
             cpus=self.workspace.cpus,
+            disk=self.workspace.disk,
         )
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def test_a_git_that_prints_without_end_is_a_verdict(
 ) -> None:
     programs = bench.root / "programs"
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    script = f'case "$*" in *{command}*) exec yes ;; esac; PATH={os.environ["PATH"]} exec git "$@"'
+    script = f'case "$*" in *{command}*) exec yes ;; esac; exec {shutil.which("git")} "$@"'
     write = f"mkdir {programs}; printf '%s\\n' '#!/bin/sh' {shlex.quote(script)} >{programs}/git"
     outcome = bench.solve(f"{write}; chmod +x {programs}/git; echo began")
     assert (outcome.row["outcome"], outcome.row["verdict"], outcome.row["failure"]) == ("submitted", "unresolved", None)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-
 from evalkit import capture
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import PATCH

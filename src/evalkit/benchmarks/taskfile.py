@@ -148,7 +148,6 @@ class TaskFile(_Table):
         environment = self.environment
         asked = {
             "artifacts": self.artifacts,
-            "environment.storage_mb": environment.storage_mb or environment.storage,
             "environment.skills_dir": environment.skills_dir,
         }
         yield from (name for name, is_asked in asked.items() if is_asked)
@@ -238,6 +237,7 @@ def read_task(folder: Path, *, in_containers: bool) -> Instance:
             grade=file.verifier.timeout_sec,
             memory=file.environment.memory or file.environment.memory_mb,
             cpus=file.environment.cpus,
+            disk=file.environment.storage or file.environment.storage_mb,
         ),
         grades_in_place=grade == "in_place",
         env=variables,

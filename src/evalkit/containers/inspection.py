@@ -18,6 +18,8 @@ from evalkit.errors import EngineUnavailable
 _SMALLEST_RESERVE = 1 << 30
 _RESERVED_SHARE = 0.1
 _SECONDS = 20.0
+_DRIVERS_WITH_QUOTA = ("btrfs", "zfs")
+_SMALLEST_SLACK = 64 << 20
 
 
 def look(scratch: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -40,6 +42,18 @@ def memory_budget(info: Mapping[str, Any]) -> int | None:
     """The engine's memory, less what it and the system need themselves."""
     total = int(info.get("MemTotal") or 0)
     return max(total - max(_SMALLEST_RESERVE, int(total * _RESERVED_SHARE)), total // 2) or None
+
+
+def may_have_quota(info: Mapping[str, Any]) -> bool:
+    """Whether its storage driver may hold a container to a size: overlayfs can on XFS with project quotas."""
+    driver, status = info.get("Driver"), dict(info.get("DriverStatus") or ())
+    return driver in _DRIVERS_WITH_QUOTA or (driver == "overlay2" and status.get("Backing Filesystem") == "xfs")
+
+
+def with_quota(body: Mapping[str, Any], disk: int) -> dict[str, Any]:
+    """A container that can write hardly more than that, however fast: the watch tells that it did, and ends it."""
+    size = str(disk + max(_SMALLEST_SLACK, disk // 8))
+    return {**body, "HostConfig": {**body["HostConfig"], "StorageOpt": {"size": size}}}
 
 
 @contextmanager

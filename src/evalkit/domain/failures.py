@@ -14,6 +14,7 @@ Kind = Literal[
     "rate_limited",
     "engine",
     "disk_full",
+    "disk_quota",
     "workspace",
     "setup",
     "agent",
@@ -42,6 +43,8 @@ class Policy:
     escalate: bool = False
     counts_against_agent: bool = False
     trips_breaker: bool = False
+    final: bool = False
+    """Made again only where the kind itself is named, not with all that ended in an error."""
     delay: float = 2.0
 
 
@@ -52,6 +55,7 @@ POLICIES: dict[Kind, Policy] = {
     "rate_limited": Policy("environment", retry=True, delay=30.0),
     "engine": Policy("environment", retry=True, trips_breaker=True),
     "disk_full": Policy("environment", trips_breaker=True),
+    "disk_quota": Policy("agent", counts_against_agent=True, final=True),
     "workspace": Policy("environment", retry=True),
     "setup": Policy("environment", retry=True),
     "agent": Policy("agent", counts_against_agent=True),
@@ -87,6 +91,11 @@ class Failed(Exception):
 
 class StageTimedOut(Exception):
     """A stage other than solve did not end in its time."""
+
+
+def is_final(kind: str | None) -> bool:
+    policy = POLICIES.get(kind)  # type: ignore[call-overload]  # rows may carry kinds of a newer evalkit
+    return policy is not None and policy.final
 
 
 def kind_of(error: BaseException, stage: Stage) -> Kind:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from evalkit.domain.failures import is_final
 from evalkit.domain.rows import Outcome, Row, Verdict
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Mark(NamedTuple):
 
     def matches(self, kinds: Collection[str]) -> bool:
         """Whether it is of these kinds. What is resolved is done, also where time ran out."""
-        return self.bucket != "resolved" and (self.outcome in kinds or self.failure in kinds)
+        if self.bucket == "resolved":
+            return False
+        return self.failure in kinds or (self.outcome in kinds and not is_final(self.failure))
 
 
 @cache

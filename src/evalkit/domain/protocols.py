@@ -126,6 +126,8 @@ class WorkspaceSpec:
     """The limit in bytes, 0 for none. What was killed for lack of it is told as such: see Exit."""
     cpus: float = 0.0
     """How many at most, 0 for no limit."""
+    disk: int | None = None
+    """Bytes that it may write; None where only the disk of all of them sets a limit."""
 
 
 @dataclass(frozen=True, slots=True)

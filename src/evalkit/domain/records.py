@@ -47,6 +47,7 @@ class Overrides(Model, frozen=True, kw_only=True):
     grade: float | None = None
     memory: int | None = None
     cpus: float | None = None
+    disk: int | None = None
 
 
 _NO_OVERRIDES = Overrides()
@@ -61,6 +62,7 @@ class Limits(Model, frozen=True, kw_only=True):
     grade: float
     memory: int
     cpus: float
+    disk: int | None = None
 
     def adjusted(self, overrides: Overrides, *, pinned: Collection[str] = ()) -> Limits:
         """With what an instance asks for, except for what the user insists on."""

@@ -97,6 +97,7 @@ def _spec(job: Job, purpose: Purpose, network: str) -> WorkspaceSpec:
         network=network,
         memory=job.limits.memory * job.resource_factor,
         cpus=job.limits.cpus * job.resource_factor,
+        disk=job.limits.disk,
     )
 
 
@@ -104,6 +105,7 @@ async def _remove(folder: Path) -> None:
     if folder.exists():
         with anyio.CancelScope(shield=True):
             await in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
+
 
 _AFTER_THE_AGENT: tuple[Stage, ...] = ("collect", "grade")
 

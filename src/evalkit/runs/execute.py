@@ -206,5 +206,6 @@ def _pinned_limits(settings: Settings) -> frozenset[str]:
         "timeouts.grade",
         "workspace.memory",
         "workspace.cpus",
+        "workspace.disk",
     )
     return frozenset(key.partition(".")[2] for key in keys if settings.origin[key].startswith("flag "))

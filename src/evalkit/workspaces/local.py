@@ -27,6 +27,7 @@ from evalkit.logs import logger
 from evalkit.system import files, processes, scratch
 from evalkit.workspaces import relay
 from evalkit.workspaces.allow_list import parts_of_command
+from evalkit.workspaces.disk import DiskWatch, Guarded, occupied
 from evalkit.workspaces.groups import PROCESSES, Group, Groups, find_groups
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun, limits_processes
 from evalkit.workspaces.watch import Watch, describe_limits
@@ -48,6 +49,7 @@ class LocalWorkspace:
     copying: anyio.CapacityLimiter
     door: Path | None = None
     """The socket through which the model is reached, while somebody listens there."""
+    guarded: Guarded | None = None
     group: Group | None = None
     memory: int = 0
     """What the watch is to allow its processes; 0 where the kernel sees to it."""
@@ -89,6 +91,8 @@ class LocalWorkspace:
                 )
                 code = await capture.run_into(out, err, run)
                 lacked_memory = self._require_memory(argv[0], code)
+                if self.guarded is not None:
+                    self.guarded.require_room()
                 _require_room(self.root, out, err)
                 if self.sandbox is None or has_begun(status):
                     return Exit(code, err.tail, lacked_memory)
@@ -176,6 +180,7 @@ class LocalWorkspaces:
     groups: Groups | None = None
     watch: Watch = field(default_factory=Watch)
     memory_budget: int | None = None
+    disks: DiskWatch = field(default_factory=lambda: DiskWatch(None))
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
 
     @asynccontextmanager
@@ -184,7 +189,8 @@ class LocalWorkspaces:
             async with anyio.create_task_group() as tasks:
                 if self.sandbox is not None:
                     tasks.start_soon(self.watch.run)
-                yield
+                async with self.disks.lasting():
+                    yield
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # the task group's own, around what ended the run
             raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
@@ -199,14 +205,24 @@ class LocalWorkspaces:
         network = spec.network not in ("none", "model")
         group = self.groups.take(spec.memory, spec.cpus) if self.groups and spec.memory else None
         workspace = LocalWorkspace(
-            root, self._environment(root, spec), network, self.sandbox, self._copying, door, group,
+            root,
+            self._environment(root, spec),
+            network,
+            self.sandbox,
+            self._copying,
+            door,
+            group=group,
             memory=0 if group else spec.memory,
-        )  # fmt: skip
+        )
         self.watch.add(workspace)
         try:
             for folder in ("work", "tests", "solution", "home", "tmp", "logs/agent", "logs/verifier"):
                 (root / folder).mkdir(parents=True)
-            yield workspace
+            written = partial(occupied, root)
+            guarded = Guarded(spec.job.instance.id, spec.disk, written=written, end=workspace.interrupt)
+            workspace.guarded = guarded
+            with self.disks.guarding(guarded):
+                yield workspace
         finally:
             workspace.end_strays()
             self.watch.remove(workspace)
@@ -260,7 +276,7 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         logger.info("the sandbox of local workspaces: %s", describe_limits(groups))
     processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH)
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
-    return LocalWorkspaces(scope.scratch, sandbox, passed_on, groups)
+    return LocalWorkspaces(scope.scratch, sandbox, passed_on, groups, disks=DiskWatch.over(scope.scratch))
 
 
 def _exposed(config: Config) -> tuple[Path, ...]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import anyio
-import anyio.to_thread
 
 from evalkit.domain.failures import Failed
 from evalkit.system import memory
@@ -22,9 +17,6 @@ _LARGEST_SHARE_OF_TIME = 0.02
 
 class Watched(Protocol):
     """A workspace whose commands can be ended."""
-
-    @property
-    def root(self) -> Path: ...
 
     @property
     def leaders(self) -> set[int]:
@@ -41,12 +33,8 @@ class Watched(Protocol):
 
 @dataclass(slots=True)
 class Watch:
-    """Ends what uses too much: memory and processes of those that no group limits, disk of all."""
+    """Ends what uses too much memory or too many processes, where no control group limits them."""
 
-    disk_floor: int = 1 << 30
-    """Free bytes of the disk, below which room is made."""
-    least_size: int = 1 << 30
-    """What a workspace takes that is ended to make room."""
     _watched: list[Watched] = field(default_factory=list)
     _anything: anyio.Event = field(default_factory=anyio.Event)
 
@@ -69,23 +57,12 @@ class Watch:
             for workspace in [each for each in self._watched if each.memory and each.leaders]:
                 look(workspace)
             pause = max(_SECONDS_BETWEEN_LOOKS, (anyio.current_time() - start) / _LARGEST_SHARE_OF_TIME)
-            await self._keep_room()
-
-    async def _keep_room(self) -> None:
-        """Where a disk is nearly full, end who takes most of it, if that is much."""
-        running = [each for each in self._watched if each.leaders]
-        if not running or free_disk(running[0].root) >= self.disk_floor:
-            return
-        sizes = await anyio.to_thread.run_sync(lambda: [(size_of(each.root), each) for each in running])
-        size, largest = max(sizes, key=lambda each: each[0])
-        if size > self.least_size:
-            largest.end(f"ended: its files take {size >> 20} MB, and the disk is nearly full")
 
 
 def describe_limits(groups: Groups | None) -> str:
     """What holds here, and what cannot."""
     seconds = f"looked at every {_SECONDS_BETWEEN_LOOKS:g} s"
-    disk = f"disk {seconds}: who fills it is ended"
+    disk = "disk: see workspace.disk; who fills it is ended"
     if groups is None:
         return f"no control groups can be made here: memory and processes are {seconds}, CPUs not limited; {disk}"
     names = {"memory": "memory", "pids": "processes", "cpu": "CPUs"}
@@ -103,19 +80,3 @@ def look(workspace: Watched) -> None:
             used = f"{workspace.memory >> 20} MB"
             workspace.end(Failed("oom", f"ended, because its processes used more than {used} of memory"))
             return
-
-
-def free_disk(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
-
-
-def size_of(folder: Path) -> int:
-    return sum(_sizes(folder))
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                yield os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118  # may be many

@@ -6,18 +6,19 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import anyio
 
 from evalkit.containers.api import Client
-from evalkit.containers.connection import Refused, Unreachable
+from evalkit.containers.connection import EngineError, Refused, Unreachable
 from evalkit.containers.pull import Image
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Places, WorkspaceSpec
 from evalkit.domain.records import Job
 from evalkit.logs import logger
+from evalkit.workspaces.disk import occupied
 from evalkit.workspaces.docker import supervisor
 from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone
 
@@ -169,6 +170,21 @@ class Container:
             return False
         more, self._kills = kills > self._kills, kills
         return more
+
+    async def count_written(self) -> int:
+        """The bytes of its writable layer, for which the engine looks at the files in it; and of its volumes here."""
+        try:
+            found = await self.client.call(
+                self.client.patient.containers, all=True, size=True, filters={"name": f"^/{self.name}$"}
+            )
+        except EngineError as error:
+            raise Failed("engine", str(error)) from error
+        total = sum(int(each.get("SizeRw") or 0) for each in found)
+        if self.client.root is not None:
+            for mount in (mount for each in found for mount in each.get("Mounts") or ()):
+                if mount.get("Type") == "volume":
+                    total += await occupied(Path(mount["Source"]))
+        return total
 
     async def remove(self) -> None:
         """Remove it by force, with its volumes: once, whatever state it is in, and never for long."""

@@ -19,6 +19,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, Places
 from evalkit.logs import logger
+from evalkit.workspaces.disk import Guarded
 from evalkit.workspaces.docker.container import Container
 from evalkit.workspaces.docker.model_port import ModelPort
 
@@ -42,6 +43,7 @@ class DockerWorkspace:
     owner: archives.FileOwner
     environment: Mapping[str, str]
     copying: anyio.CapacityLimiter
+    guarded: Guarded
     door: Path | None = None
     """The socket through which the model is reached, while somebody listens there."""
 
@@ -67,6 +69,7 @@ class DockerWorkspace:
                 async with self._way_to_model() as way:
                     code = await self._run(command, {**variables, **way}, stdin, output)
             lacked_memory = await self.container.lacked_memory()
+        self.guarded.require_room()
         if code != 0 and lacked_memory:
             raise Failed(
                 "oom", f"{argv[0]} ended with status {code} after the kernel killed a process for lack of memory"
@@ -192,6 +195,7 @@ class DockerWorkspace:
                 async with self.copying:
                     await self.client.call(fetch)
             except Refused as error:
+                self.guarded.require_room()
                 if error.status != _NOT_FOUND or not await self.container.exists():
                     raise
                 raise FileNotFoundError(f"there is no {source} in the container") from error
@@ -204,7 +208,10 @@ class DockerWorkspace:
     async def _failures(self) -> AsyncIterator[None]:
         try:
             yield
-        except EngineError as error:
+        except (EngineError, Failed) as error:
+            self.guarded.require_room()
+            if isinstance(error, Failed):
+                raise
             raise await self.client.explain(error) from error
 
 

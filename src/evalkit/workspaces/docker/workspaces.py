@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +25,7 @@ from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.system import processes
+from evalkit.workspaces.disk import DiskWatch, Guarded
 from evalkit.workspaces.docker.container import Container, describe
 from evalkit.workspaces.docker.workspace import DockerWorkspace
 
@@ -50,17 +51,25 @@ class DockerWorkspaces:
     cpus: int
     default_image: str
     grace: float
+    watch: DiskWatch
+    quota: bool = False
+    """Whether the engine itself can hold a container to a size."""
     passed_on: Mapping[str, str] = field(default_factory=dict)
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
     _users: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def lasting(self) -> AbstractAsyncContextManager[None]:
+        return self.watch.lasting()
 
     @asynccontextmanager
     async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
         image, container = await self._start(spec)
         try:
+            guarded = Guarded(container.name, spec.disk, written=container.count_written, end=container.remove)
             workspace = DockerWorkspace(
                 self.client,
                 container,
+                guarded=guarded,
                 user=image.user,
                 owner=(0, 0),
                 environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
@@ -69,7 +78,8 @@ class DockerWorkspaces:
             )
             if not image.runs_as_root:
                 await self._hand_over(workspace, image)
-            yield workspace
+            with self.watch.guarding(guarded):
+                yield workspace
         finally:
             await container.remove()
 
@@ -108,13 +118,25 @@ class DockerWorkspaces:
 
     async def _start_once(self, spec: WorkspaceSpec, image: Image) -> Container:
         container = Container(self.client, _places(image), self._lifetime(spec))
+        body = describe(spec, image, labels.labels_for(spec.job, self.owner), self.cpus)
         try:
-            await container.create(spec.job, describe(spec, image, labels.labels_for(spec.job, self.owner), self.cpus))
+            await self._create(container, spec, body)
             await container.start()
         except BaseException:
             await container.remove()
             raise
         return container
+
+    async def _create(self, container: Container, spec: WorkspaceSpec, body: Mapping[str, Any]) -> None:
+        """With a quota of the engine's, if it has one: on overlayfs by a mount option, which it does not tell."""
+        if spec.disk is None or not self.quota:
+            await container.create(spec.job, body)
+            return
+        try:
+            await container.create(spec.job, inspection.with_quota(body, spec.disk))
+        except Refused:
+            await container.create(spec.job, body)
+            self.quota = False
 
     def _lifetime(self, spec: WorkspaceSpec) -> float:
         limits = spec.job.limits
@@ -168,6 +190,8 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
         cpus=int(info["NCPU"]),
         default_image=config.workspace.image,
         grace=config.workspace.grace,
+        watch=DiskWatch.over(root),
+        quota=inspection.may_have_quota(info),
         passed_on={name: os.environ[name] for name in config.agent.env if name in os.environ},
     )
 

@@ -1,0 +1,178 @@
+"""Room on a disk that workspaces write to: one watch for all workspaces of a run.
+
+A workspace with a limit of its own is looked at when it could have reached it at the earliest. What all of them leave
+free is asked of the kernel, once a second. When little is left, the workspace that wrote the most ends, if it wrote so
+much that it can be the reason: the disk would be full for all others otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from evalkit.domain.failures import Failed
+from evalkit.logs import logger
+from evalkit.system import processes
+
+_PERIOD = 1.0
+_LONGEST_PAUSE = 30.0
+_FASTEST = 512 << 20
+"""Bytes a second that a workspace may write."""
+_MOST_KEPT_FREE = 4 << 30
+
+
+@dataclass(eq=False, slots=True)
+class Guarded:
+    """A workspace that is watched. `written` tells how many bytes it holds, `end` kills what runs in it."""
+
+    name: str
+    limit: int | None
+    written: Callable[[], Awaitable[int]]
+    end: Callable[[], Awaitable[None]]
+    due: float = math.inf
+    problem: str | None = None
+
+    def require_room(self) -> None:
+        """Raise the failure that it was ended with, if it was."""
+        if self.problem is not None:
+            raise Failed("disk_quota", self.problem)
+
+
+@dataclass(slots=True)
+class DiskWatch:
+    """Without a disk that can be asked, and while no workspace has a limit, it does nothing."""
+
+    disk: Path | None
+    floor: int = 0
+    """With less than this free, and half of it written by one workspace, that one ends."""
+    period: float = _PERIOD
+    free: Callable[[Path], int] = lambda disk: shutil.disk_usage(disk).free
+    _guarded: set[Guarded] = field(default_factory=set)
+    _alarm: int | None = None
+    """What was free when all were last looked at because little was; None while there is enough."""
+    _news: anyio.Event = field(default_factory=anyio.Event)
+
+    @classmethod
+    def over(cls, disk: Path | None) -> DiskWatch:
+        """A watch over a disk of this machine: one that has little room from the start may become half as empty."""
+        try:
+            usage = shutil.disk_usage(disk) if disk is not None else None
+        except OSError:
+            usage = None
+        if usage is None:
+            return cls(None)
+        return cls(disk, floor=min(_MOST_KEPT_FREE, usage.total // 20, usage.free // 2))
+
+    @asynccontextmanager
+    async def lasting(self) -> AsyncIterator[None]:
+        problem: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001  # raised below: a task group would wrap it
+                problem = error
+            tasks.cancel_scope.cancel()
+        if problem is not None:
+            raise problem
+
+    @contextmanager
+    def guarding(self, guarded: Guarded) -> Iterator[None]:
+        self._guarded.add(guarded)
+        if guarded.limit is not None:
+            guarded.due = anyio.current_time() + self._pause_for(guarded.limit)
+        self._news.set()
+        try:
+            yield
+        finally:
+            self._guarded.discard(guarded)
+
+    def _pause_for(self, room: int) -> float:
+        return min(max(room / _FASTEST, self.period), _LONGEST_PAUSE)
+
+    async def _watch(self) -> None:
+        while True:
+            if not self._has_work():
+                self._news = anyio.Event()
+                await self._news.wait()
+            await anyio.sleep(self.period)
+            await self._look()
+
+    def _has_work(self) -> bool:
+        return any(self.disk is not None or each.limit is not None for each in self._guarded)
+
+    async def _look(self) -> None:
+        now = anyio.current_time()
+        for each in [each for each in self._guarded if each.due <= now]:
+            await self._measure(each)
+        if self._is_alarming():
+            await self._end_the_largest()
+
+    async def _measure(self, each: Guarded) -> int:
+        """How much it wrote. One that is over its limit is ended."""
+        try:
+            written = await each.written()
+        except (Failed, OSError) as error:
+            logger.warning("%s: what it wrote cannot be measured: %s", each.name, error)
+            written = 0
+        if each.limit is not None:
+            each.due = anyio.current_time() + self._pause_for(each.limit - written)
+            if written > each.limit:
+                await self._end(each, f"{_megabytes(written)} were written, more than {_megabytes(each.limit)}")
+        return written
+
+    def _is_alarming(self) -> bool:
+        """Whether the disk is low, and by another share of the floor lower than when that was last seen."""
+        if self.disk is None:
+            return False
+        try:
+            left = self.free(self.disk)
+        except OSError:
+            return False
+        if left >= self.floor:
+            self._alarm = None
+            return False
+        if self._alarm is not None and left > self._alarm - self.floor // 8:
+            return False
+        self._alarm = left
+        return True
+
+    async def _end_the_largest(self) -> None:
+        left = self._alarm or 0
+        sizes = [(await self._measure(each), each) for each in list(self._guarded) if each.problem is None]
+        written, largest = max(sizes, key=lambda size: size[0], default=(0, None))
+        if largest is not None and written >= self.floor // 2:
+            reason = f"{_megabytes(written)} were written, and the disk has only {_megabytes(left)} left"
+            await self._end(largest, reason)
+
+    async def _end(self, each: Guarded, problem: str) -> None:
+        if each not in self._guarded or each.problem is not None:
+            return
+        each.problem = problem
+        logger.warning("%s is ended: %s", each.name, problem)
+        try:
+            await each.end()
+        except (Failed, OSError) as error:
+            logger.warning("%s: it could not be ended: %s", each.name, error)
+
+
+async def occupied(folder: Path) -> int:
+    """The bytes that a tree takes. By a program that goes down deeper than paths can be long, and can be ended."""
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complaints:
+        command = ("du", "-skx", str(folder))
+        await processes.run(command, env=dict(os.environ), cwd=Path("/"), stdout=said, stderr=complaints)
+        said.seek(0)
+        number = said.read().partition(b"\t")[0]
+    return int(number) << 10 if number.isdigit() else 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{max(size, 0) >> 20} MB"
