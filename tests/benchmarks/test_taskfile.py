@@ -64,7 +64,7 @@ def test_every_field_has_its_effect(tmp_path: Path) -> None:
     assert instance.env == {"C": "3", "D": "4"}
     assert TaskDirectories(tmp_path, in_containers=True).grader_network(instance) == "bridge"
     assert instance.fields == {"difficulty": "hard"}
-    assert notes(tmp_path, EVERYTHING) == ["artifacts has no effect", "environment.storage_mb has no effect"]
+    assert notes(tmp_path, EVERYTHING) == ["artifacts has no effect"]
 
 
 @pytest.mark.parametrize("line", ['version = "1.0"', 'schema_version = "1.3"', "version = 1.0", ""])
@@ -79,7 +79,7 @@ def test_other_versions_are_refused(tmp_path: Path) -> None:
 
 def test_older_spellings_mean_the_same(tmp_path: Path) -> None:
     old = read(tmp_path, '[environment]\nmemory = "2G"\nstorage = "10G"\nallow_internet = false\n')
-    assert old.overrides.memory == 2 << 30
+    assert (old.overrides.memory, old.overrides.disk) == (2 << 30, 10 << 30)
     assert old.offline
     assert not read(tmp_path, "[environment]\nallow_internet = true\n").offline
 

@@ -24,6 +24,7 @@ from evalkit.system import processes
 
 _PERIOD = 1.0
 _LONGEST_PAUSE = 30.0
+_QUIET = 5.0
 _FASTEST = 512 << 20
 """Bytes a second that a workspace may write."""
 _MOST_KEPT_FREE = 4 << 30
@@ -58,6 +59,7 @@ class DiskWatch:
     _guarded: set[Guarded] = field(default_factory=set)
     _alarm: int | None = None
     """What was free when all were last looked at because little was; None while there is enough."""
+    _quiet_until: float = -math.inf
     _news: anyio.Event = field(default_factory=anyio.Event)
 
     @classmethod
@@ -145,12 +147,22 @@ class DiskWatch:
         self._alarm = left
         return True
 
+    async def find_culprit(self) -> None:
+        """For who finds the disk full: end the workspace that filled it, if one of ours did."""
+        if self.disk is not None:
+            self._alarm = self.free(self.disk)
+            await self._end_the_largest()
+
     async def _end_the_largest(self) -> None:
+        """One after the other: what the last one leaves free takes its time to show."""
+        if anyio.current_time() < self._quiet_until:
+            return
         left = self._alarm or 0
         sizes = [(await self._measure(each), each) for each in list(self._guarded) if each.problem is None]
         written, largest = max(sizes, key=lambda size: size[0], default=(0, None))
         if largest is not None and written >= self.floor // 2:
             reason = f"{_megabytes(written)} were written, and the disk has only {_megabytes(left)} left"
+            self._quiet_until = anyio.current_time() + _QUIET
             await self._end(largest, reason)
 
     async def _end(self, each: Guarded, problem: str) -> None:

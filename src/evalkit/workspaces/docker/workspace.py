@@ -19,7 +19,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, Places
 from evalkit.logs import logger
-from evalkit.workspaces.disk import Guarded
+from evalkit.workspaces.disk import DiskWatch, Guarded
 from evalkit.workspaces.docker.container import Container
 from evalkit.workspaces.docker.model_port import ModelPort
 
@@ -44,6 +44,7 @@ class DockerWorkspace:
     environment: Mapping[str, str]
     copying: anyio.CapacityLimiter
     guarded: Guarded
+    watch: DiskWatch
     door: Path | None = None
     """The socket through which the model is reached, while somebody listens there."""
 
@@ -75,6 +76,8 @@ class DockerWorkspace:
                 "oom", f"{argv[0]} ended with status {code} after the kernel killed a process for lack of memory"
             )
         if code != 0 and self.client.disk_is_full():
+            await self.watch.find_culprit()
+            self.guarded.require_room()
             raise Failed("disk_full", f"{argv[0]} ended with status {code}, and the engine's disk is full")
         return Exit(code, output.tail, lacked_memory)
 

@@ -70,6 +70,7 @@ class DockerWorkspaces:
                 self.client,
                 container,
                 guarded=guarded,
+                watch=self.watch,
                 user=image.user,
                 owner=(0, 0),
                 environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
