@@ -10,15 +10,16 @@ from typing import Any
 
 import anyio
 import pytest
-from commandline import Evalkit, make_task
-from engines import Engine
-from gitwork import git
-from kinds import MEGABYTE, Place, open_place
 from msgspec import structs
 
 from evalkit.benchmarks.repository import Repository
 from evalkit.domain.outputs import OutputLimit, TooLarge
 from evalkit.domain.protocols import Workspace
+from tests.support.cli import Evalkit
+from tests.support.engine import Engine
+from tests.support.repositories import git
+from tests.support.tasks import make_task
+from tests.support.workspaces import MEGABYTE, Place, open_place
 
 KINDS = ["local", pytest.param("docker", marks=pytest.mark.engine)]
 AGENT = """["sh", "-c", "echo began; cat agent >/dev/null; sh agent"]"""

@@ -11,7 +11,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Exit, WorkspaceSpec
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
-from evalkit.workspaces.watch import Watch
+from evalkit.workspaces.watch import ResourceWatch
 from tests.support.requirements import require
 from tests.support.workspaces import MEGABYTE, make_job
 
@@ -40,7 +40,7 @@ while True:
 """
 
 
-def run_watched(folder: Path, argv: tuple[str, ...], watch: Watch) -> Exit:
+def run_watched(folder: Path, argv: tuple[str, ...], watch: ResourceWatch) -> Exit:
     bubblewrap = find_bubblewrap()
     require("bubblewrap", bubblewrap, "there is no bwrap that works")
     assert bubblewrap is not None
@@ -55,28 +55,16 @@ def run_watched(folder: Path, argv: tuple[str, ...], watch: Watch) -> Exit:
 
 
 def test_too_many_processes(tmp_path: Path) -> None:
-    end = run_watched(tmp_path, ("python3", "-c", FORKS), Watch())
+    end = run_watched(tmp_path, ("python3", "-c", FORKS), ResourceWatch())
     assert end.code == 137
     assert "2048 processes" in end.tail
 
 
-def test_who_fills_the_disk(tmp_path: Path) -> None:
-    watch = Watch(disk_floor=1 << 62, least_size=4 * MEGABYTE)
-    end = run_watched(tmp_path, ("sh", "-c", "head -c 8000000 /dev/zero >file; sleep 60"), watch)
-    assert end.code == 137
-    assert "the disk is nearly full" in end.tail
-
-
-def test_little_is_no_trouble_on_a_full_disk(tmp_path: Path) -> None:
-    watch = Watch(disk_floor=1 << 62, least_size=4 * MEGABYTE)
-    assert run_watched(tmp_path, ("sh", "-c", "head -c 80000 /dev/zero >file; sleep 1"), watch).code == 0
-
-
 def test_too_much_memory(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="250 MB") as raised:
-        run_watched(tmp_path, ("python3", "-c", GROWS), Watch())
+        run_watched(tmp_path, ("python3", "-c", GROWS), ResourceWatch())
     assert raised.value.kind == "oom"
 
 
 def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
-    assert run_watched(tmp_path, ("python3", "-c", SHARES), Watch()).code == 0
+    assert run_watched(tmp_path, ("python3", "-c", SHARES), ResourceWatch()).code == 0

@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from evalkit import capture
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import PATCH
 from evalkit.domain.records import Answer, Job, Patch
-from evalkit.system import files, processes
+from evalkit.system import capture, files, processes
 from evalkit.system.threads import in_thread
 
 _BLOCK = 1 << 20

@@ -95,7 +95,7 @@ class TaskDirectories:
     async def collect(self, job: Job, workspace: Workspace) -> Answer:
         if job.instance.grades_in_place:
             return Answer()
-        before = await anyio.to_thread.run_sync(files.measure, job.scratch / "a")
+        before = await in_thread(files.measure, job.scratch / "a")
         after = job.scratch / "b"
         after.mkdir(parents=True)
         with suppress(FileNotFoundError):  # a deleted work folder is an answer too

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evalkit.domain.failures import Failed
-from evalkit.domain.outputs import ARTIFACTS, OutputLimit, Tally, TooLarge
+from evalkit.domain.outputs import ARTIFACTS, OutputLimit, OutputTally, TooLarge
 from evalkit.system import files
 
 _BLOCK = 1 << 18
@@ -116,7 +116,7 @@ def unpack(blocks: Iterator[bytes], target: Path, limit: OutputLimit = ARTIFACTS
     A link in the very place of what was asked for may lead anywhere, and counts as nothing there.
     Nothing is left of what is larger than the limit.
     """
-    tree = _Tree(target, Tally(limit))
+    tree = _Tree(target, OutputTally(limit))
     stream = io.BufferedReader(Blocks(_bounded(blocks, limit)), _BLOCK)
     with files.taking(target, limit):
         _unpack(stream, tree)
@@ -143,7 +143,7 @@ def _bounded(blocks: Iterator[bytes], limit: OutputLimit) -> Iterator[bytes]:
 
 
 class _Tree:
-    def __init__(self, target: Path, tally: Tally) -> None:
+    def __init__(self, target: Path, tally: OutputTally) -> None:
         self._target = target
         self._tally = tally
         self._real: set[Path] = set()

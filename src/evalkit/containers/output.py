@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from evalkit import capture
 from evalkit.domain.outputs import OutputLimit
+from evalkit.system import capture
 
 STDOUT, STDERR = 1, 2
 _HEADER = 8

@@ -57,7 +57,7 @@ class TooLarge(Exception):
 
 
 @dataclass(slots=True)
-class Tally:
+class OutputTally:
     """Counts what comes, and raises TooLarge as soon as it is more than the limit."""
 
     limit: OutputLimit

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from anyio import from_thread
 
-from evalkit.domain.outputs import ARTIFACTS, Extent, OutputLimit, Tally, TooLarge
+from evalkit.domain.outputs import ARTIFACTS, Extent, OutputLimit, OutputTally, TooLarge
 
 _BLOCK = 1 << 20
 
 
-def copy(source: Path, target: Path, tally: Tally | None = None, depth: int = 0) -> None:
+def copy(source: Path, target: Path, tally: OutputTally | None = None, depth: int = 0) -> None:
     """Copy a file to `target`, or the contents of a directory into it. Parents are made, modes are kept.
 
     Sockets, pipes and devices are left out: opening one may block, and no answer consists of them. Where there is a
@@ -89,7 +89,7 @@ def take(source: Path, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
     if source.is_symlink():
         raise FileNotFoundError(f"{source} is a link")
     with taking(target, limit):
-        copy(source, target, Tally(limit))
+        copy(source, target, OutputTally(limit))
 
 
 @contextmanager

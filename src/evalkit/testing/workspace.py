@@ -9,11 +9,10 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from evalkit import capture
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
-from evalkit.system import files, processes
+from evalkit.system import capture, files, processes
 from evalkit.testing.script import Hook, Script, proceed
 
 

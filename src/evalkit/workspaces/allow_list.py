@@ -33,26 +33,26 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SymbolicLink:
     target: Path
     inside: Path
 
 
 @cache
-def system_places() -> Sequence[Bind | Link]:
+def system_places() -> Sequence[Bind | SymbolicLink]:
     """Programs, libraries, and the settings that programs look for, with accounts that tell nothing of this machine."""
-    found: list[Bind | Link] = []
+    found: list[Bind | SymbolicLink] = []
     for name in _SYSTEM:
         path = Path("/", name)
         if path.is_symlink() and _exists(path):
-            found.append(Link(path.readlink(), path))
+            found.append(SymbolicLink(path.readlink(), path))
         elif path.is_dir():
             found.append(Bind(path, path))
     for pattern in _SETTINGS:
         # What links to a file elsewhere, as localtime does, becomes that file.
         found += [Bind(path.resolve(), path) for path in sorted(Path("/etc").glob(pattern)) if _exists(path)]
     found += [Bind(path, Path("/etc", path.name)) for path in sorted(_ACCOUNTS.iterdir())]
-    return [*found, Link(Path("/proc/self/mounts"), Path("/etc/mtab"))]
+    return [*found, SymbolicLink(Path("/proc/self/mounts"), Path("/etc/mtab"))]
 
 
 @cache

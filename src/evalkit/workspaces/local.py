@@ -11,12 +11,11 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import anyio
 import anyio.to_thread
 
-from evalkit import capture
-from evalkit.capture import Sink
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
@@ -24,13 +23,14 @@ from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Works
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, SandboxRequired
 from evalkit.logs import logger
-from evalkit.system import files, processes, scratch
+from evalkit.system import capture, files, processes, scratch
+from evalkit.system.capture import Sink
 from evalkit.workspaces import relay
 from evalkit.workspaces.allow_list import parts_of_command
-from evalkit.workspaces.disk import DiskWatch, Guarded, occupied
+from evalkit.workspaces.disk_watch import DiskWatch, Guarded, occupied
 from evalkit.workspaces.groups import PROCESSES, Group, Groups, find_groups
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun, limits_processes
-from evalkit.workspaces.watch import Watch, describe_limits
+from evalkit.workspaces.watch import ResourceWatch, describe_limits
 
 _SIGNALS = 128
 _TRUSTED_AGENTS = ("gold", "nop")
@@ -178,7 +178,7 @@ class LocalWorkspaces:
     sandbox: Sandbox | None = None
     passed_on: Mapping[str, str] = field(default_factory=dict)
     groups: Groups | None = None
-    watch: Watch = field(default_factory=Watch)
+    watch: ResourceWatch = field(default_factory=ResourceWatch)
     memory_budget: int | None = None
     disks: DiskWatch = field(default_factory=lambda: DiskWatch(None))
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))

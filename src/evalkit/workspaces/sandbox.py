@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from evalkit.workspaces.allow_list import Bind, Link, own_python, system_places
+from evalkit.workspaces.allow_list import Bind, SymbolicLink, own_python, system_places
 
 _USER = "1000"  # as accounts/passwd has it
 # Room for what is kept in memory and belongs to no process; it counts where memory is limited.
@@ -135,12 +135,12 @@ def _isolate(bubblewrap: Bubblewrap) -> list[str]:
     ]  # fmt: skip
 
 
-def _mount(bubblewrap: Bubblewrap, places: Iterable[Bind | Link]) -> list[str]:
+def _mount(bubblewrap: Bubblewrap, places: Iterable[Bind | SymbolicLink]) -> list[str]:
     command = ["--dev", "/dev", "--proc", "/proc", "--dir", "/run"]
     for path, size in _SIZES.items():
         command += [*(["--size", str(size)] if bubblewrap.limits_size else []), "--tmpfs", path]
     for place in places:
-        if isinstance(place, Link):
+        if isinstance(place, SymbolicLink):
             command += ["--symlink", str(place.target), str(place.inside)]
         else:
             command += ["--ro-bind", str(place.source), str(place.inside)]
@@ -156,7 +156,7 @@ def _finish(covered: Sequence[Path] = ()) -> Iterator[str]:
         yield from ("--remount-ro", str(path))
 
 
-def _covered(hidden: Iterable[Path], places: Iterable[Bind | Link]) -> set[Path]:
+def _covered(hidden: Iterable[Path], places: Iterable[Bind | SymbolicLink]) -> set[Path]:
     """Where hidden folders would be seen."""
     folders = [path.resolve() for path in hidden if path.is_dir()]
     found = set()

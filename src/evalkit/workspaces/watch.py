@@ -32,7 +32,7 @@ class Watched(Protocol):
 
 
 @dataclass(slots=True)
-class Watch:
+class ResourceWatch:
     """Ends what uses too much memory or too many processes, where no control group limits them."""
 
     _watched: list[Watched] = field(default_factory=list)

@@ -18,7 +18,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Places, WorkspaceSpec
 from evalkit.domain.records import Job
 from evalkit.logs import logger
-from evalkit.workspaces.disk import occupied
+from evalkit.workspaces.disk_watch import occupied
 from evalkit.workspaces.docker import supervisor
 from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone
 

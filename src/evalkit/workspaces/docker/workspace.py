@@ -19,7 +19,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, Places
 from evalkit.logs import logger
-from evalkit.workspaces.disk import DiskWatch, Guarded
+from evalkit.workspaces.disk_watch import DiskWatch, Guarded
 from evalkit.workspaces.docker.container import Container
 from evalkit.workspaces.docker.model_port import ModelPort
 

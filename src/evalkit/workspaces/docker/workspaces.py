@@ -25,7 +25,7 @@ from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.system import processes
-from evalkit.workspaces.disk import DiskWatch, Guarded
+from evalkit.workspaces.disk_watch import DiskWatch, Guarded
 from evalkit.workspaces.docker.container import Container, describe
 from evalkit.workspaces.docker.workspace import DockerWorkspace
 

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import anyio
 import pytest
-from commandline import Evalkit, make_task
-from engines import Engine
-from kinds import MEGABYTE, Place
-from rig import on_loop
 
 from evalkit.containers import inspection as engines
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Workspace
-from evalkit.workspaces.disk import DiskWatch, Guarded, occupied
+from evalkit.workspaces.disk_watch import DiskWatch, Guarded, occupied
 from evalkit.workspaces.docker.workspaces import DockerWorkspaces
+from tests.support.cli import Evalkit
+from tests.support.engine import Engine
+from tests.support.runs import on_loop
+from tests.support.tasks import make_task
+from tests.support.workspaces import MEGABYTE, Place
 
 GIGABYTE = 1 << 30
 

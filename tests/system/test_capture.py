@@ -9,10 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from evalkit import capture
-from evalkit.capture import Sink
 from evalkit.domain.outputs import OutputLimit, TooLarge
-from evalkit.system import processes
+from evalkit.system import capture, processes
+from evalkit.system.capture import Sink
 
 LIMIT = OutputLimit("the answer", bytes=1000)
 NOTE = b"\n[evalkit: the answer has more than 1000 bytes; the rest is left out]\n"
