@@ -123,6 +123,12 @@ def test_broken_plugins(evalkit: Evalkit, arguments: tuple[str, ...], words: tup
     evalkit("infer", "tasks", "--workspace", "local", *arguments).refused(2, "config", *words)
 
 
+@pytest.mark.parametrize("command", ["infer", "build-images"])
+def test_a_benchmark_that_cannot_be_created_is_its_plugin_s_fault(evalkit: Evalkit, command: str) -> None:
+    finished = evalkit(command, "--benchmark", "fails-when-created")
+    finished.refused(2, "config", "benchmark.name", "fails-when-created", "ValueError: no licence")
+
+
 @pytest.mark.parametrize(
     ("benchmark", "words"),
     [

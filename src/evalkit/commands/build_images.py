@@ -41,7 +41,7 @@ def build_images(
     if settings.config.workspace_kind == "local":
         settings = override(settings, {"workspace.kind": "docker"}, "build-images")
     config = settings.config
-    benchmark = plugins.load("benchmarks", config.benchmark.name)(config)
+    benchmark = plugins.create("benchmarks", config.benchmark.name, config)
     instances = list(select_instances(load_instances(benchmark, config), config).values())
     directory = build_directory(config)
     with ExitStack() as stack:
