@@ -20,6 +20,7 @@ import anyio
 
 sys.path.append(str(Path(__file__).parents[1]))
 from evalkit.containers import docker_cli
+from evalkit.images import builder
 from measure import EVALKIT, Cost, Figure, Target, describe, in_turn, ratios, report, run
 from tests.support.agents import make_agent
 
@@ -45,10 +46,10 @@ def make_tasks(folder: Path, count: int = COUNT) -> Path:
 
 def build_bare(folder: Path) -> Cost:
     """By the engine's own command alone, as many at once."""
-    builder = anyio.run(_find_builder)
+    found = anyio.run(_find_builder)
     script = "\n".join(
-        f"env {shlex.join(f'{name}={value}' for name, value in builder.environment.items())} "
-        + shlex.join(builder.command("--tag", f"{_BARE}:{task.name}", str(task / "environment")))
+        f"env {shlex.join(f'{name}={value}' for name, value in found.environment.items())} "
+        + shlex.join(found.command("--tag", f"{_BARE}:{task.name}", str(task / "environment")))
         for task in sorted(folder.iterdir())
     )
     (folder.parent / "commands").write_text(script)
@@ -56,8 +57,8 @@ def build_bare(folder: Path) -> Cost:
     return run(["sh", "-c", parallel, str(AT_ONCE)], cwd=folder.parent)
 
 
-async def _find_builder() -> docker_cli.Builder:
-    return await (await docker_cli.find()).builder()
+async def _find_builder() -> builder.Builder:
+    return await builder.find_builder(await docker_cli.find())
 
 
 def build(folder: Path, *settings: str, built: int, skipped: int) -> Cost:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from evalkit.containers import reference
+from evalkit.containers.reference import Pinned
 from evalkit.domain.records import Instance
 from evalkit.images.dockerfile import Syntax
-from evalkit.images.plan import AgentPackage, Base, Context, Inputs, Plan, plan
+from evalkit.images.plan import AgentPackage, Context, Inputs, Plan, plan
 
 FOLDER_A, FOLDER_B = Path("/tasks/a/environment"), Path("/tasks/b/environment")
 AGENT = AgentPackage(
@@ -19,14 +20,14 @@ AGENT = AgentPackage(
     sdist_sha256="5d157",
     installer_sha256="1257",
     architecture="amd64",
-    base=Base("python:3.12-slim", "sha256:py", "python@sha256:py"),
+    base=Pinned("python:3.12-slim", "sha256:py", "python@sha256:py"),
 )
 INPUTS = Inputs(
     repository="evalkit",
     default_image="busybox",
     contexts={FOLDER_A: Context(FOLDER_A, "FROM x\n", "aaa"), FOLDER_B: Context(FOLDER_B, "FROM y\n", "bbb")},
     bases={
-        name: Base(name, f"sha256:{name}", f"{name}@sha256:{name}")
+        name: Pinned(name, f"sha256:{name}", f"{name}@sha256:{name}")
         for name in ("busybox", "swe/django_1776_django-11099:latest", "swe/flask:1")
     },
     agent=AGENT,
@@ -75,7 +76,7 @@ def test_instances_become_distinct_images_with_readable_names() -> None:
         {"extra": ("more",)},
         {"architecture": "arm64"},
         {"strategy": "install"},
-        {"base": Base("python:3.12-slim", "sha256:newer", "python@sha256:newer")},
+        {"base": Pinned("python:3.12-slim", "sha256:newer", "python@sha256:newer")},
     ],
 )
 def test_a_change_of_the_agent_changes_all_tags(change: dict[str, str]) -> None:
@@ -93,7 +94,7 @@ def test_a_change_of_one_task_changes_one_tag() -> None:
 
 
 def test_a_base_that_moved_changes_the_tags_of_what_starts_from_it() -> None:
-    bases = {**INPUTS.bases, "swe/flask:1": Base("swe/flask:1", "sha256:newer", "swe/flask@sha256:newer")}
+    bases = {**INPUTS.bases, "swe/flask:1": Pinned("swe/flask:1", "sha256:newer", "swe/flask@sha256:newer")}
     after = plan(INSTANCES, replace(INPUTS, bases=bases))
     assert changed(plan(INSTANCES, INPUTS), after) == {"flask-1", "flask-2"}
 

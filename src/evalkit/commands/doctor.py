@@ -136,9 +136,10 @@ def _check_engine(config: Config, folder: Path) -> tuple[Check, Mapping[str, Any
 
 def _check_builder() -> Check:
     from evalkit.containers import docker_cli  # for this check only
+    from evalkit.images import builder as builders  # for this check only
 
-    async def find() -> docker_cli.Builder:
-        return await (await docker_cli.find()).builder()
+    async def find() -> builders.Builder:
+        return await builders.find_builder(await docker_cli.find())
 
     try:
         builder = anyio.run(find)

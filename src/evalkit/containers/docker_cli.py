@@ -8,21 +8,16 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 
 from evalkit.containers import reference
+from evalkit.containers.reference import Pinned
 from evalkit.errors import EngineUnavailable
-from evalkit.images import dockerfile
-from evalkit.images.dockerfile import Syntax
-from evalkit.images.plan import Base
-from evalkit.system import scratch
 
 _ANSWER_SECONDS = 20.0
 _NAMES_AT_ONCE = 200
-_PROBE = "FROM scratch\nCOPY Dockerfile /\n"
-BuilderKind = Literal["buildx", "buildkit", "classic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +76,19 @@ class LocalImages:
     def __contains__(self, name: str) -> bool:
         return self._key(reference.parse(name)) in self.ids
 
-    def base(self, name: str) -> Base | None:
-        """The image of this name as something to start from, if it is there."""
+    def find(self, name: str) -> Pinned | None:
         wanted = reference.parse(name)
         key = self._key(wanted)
         if key not in self.ids:
             return None
         digest = wanted.digest or self.digests.get(key, "")
         if digest:
-            return Base(name, digest, f"{wanted.familiar_name}@{digest}")
-        return Base(name, self.ids[key], name)
+            return Pinned(name, digest, f"{wanted.familiar_name}@{digest}")
+        return Pinned(name, self.ids[key], name)
 
     @staticmethod
     def _key(wanted: reference.Reference) -> str:
         return f"{wanted.familiar_name}{'@' + wanted.digest if wanted.digest else ':' + wanted.tag}"
-
-
-@dataclass(frozen=True, slots=True)
-class Builder:
-    """A way to build images that works with this engine."""
-
-    program: str
-    kind: BuilderKind
-    environment: Mapping[str, str]
-
-    @property
-    def syntax(self) -> Syntax:
-        return Syntax(mounts=self.kind != "classic")
-
-    def command(self, *options: str) -> tuple[str, ...]:
-        if self.kind == "buildx":
-            return (self.program, "buildx", "build", "--load", "--progress=plain", *options)
-        if self.kind == "buildkit":
-            return (self.program, "build", "--progress=plain", *options)
-        return (self.program, "build", "--rm", "--force-rm", *options)
 
 
 @dataclass(frozen=True)
@@ -178,22 +152,9 @@ class Docker:
             pattern = f"id=^({'|'.join(ids)})$"
             await run([self.program, "builder", "prune", "--force", "--filter", pattern], seconds=600.0)
 
-    async def prune_untagged(self) -> None:
-        """Images of ours that have lost their name to a newer one."""
-        await run([self.program, "image", "prune", "--force", "--filter", f"label={dockerfile.LABEL}"], seconds=600.0)
-
-    async def builder(self) -> Builder:
-        """BuildKit through the command that has it; the classic builder where none has."""
-        context = (await run([self.program, "context", "show"])).output.strip() or "default"
-        for program in self.programs:
-            # The builder of the context is the engine's own; another might keep images to itself.
-            environment = {"BUILDX_BUILDER": context, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-            if await _can_build(found := Builder(program, "buildx", environment)):
-                return found
-        for program in self.programs:
-            if await _can_build(found := Builder(program, "buildkit", {"DOCKER_BUILDKIT": "1"})):
-                return found
-        return Builder(self.program, "classic", {"DOCKER_BUILDKIT": "0"})
+    async def prune_untagged(self, label: str) -> None:
+        """Images with this label that have lost their name to a newer one."""
+        await run([self.program, "image", "prune", "--force", "--filter", f"label={label}"], seconds=600.0)
 
 
 async def find() -> Docker:
@@ -219,12 +180,3 @@ def _programs() -> list[str]:
         if path.is_file() and os.access(path, os.X_OK):
             found.setdefault(path.resolve(), str(path))
     return list(found.values())
-
-
-async def _can_build(builder: Builder) -> bool:
-    with scratch.folder() as folder:
-        (folder / "Dockerfile").write_text(_PROBE)
-        command = builder.command("--output", f"type=local,dest={folder}/out", str(folder))
-        environment = {**builder.environment, scratch.TOKEN_VARIABLE: folder.name}
-        said = await run(command, environment=environment, seconds=60.0)
-        return said.code == 0

@@ -33,6 +33,17 @@ class Reference:
         return f"{self.familiar_name}{tag}{digest}"
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A named image, fixed to the content that it has at this moment."""
+
+    name: str
+    identity: str
+    """The digest of its manifest, or its id where only this engine has it."""
+    reference: str
+    """The name that an engine resolves to this content and to no other."""
+
+
 def parse(text: str) -> Reference:
     """ValueError if the text is no name of an image."""
     named, at, digest = text.partition("@")

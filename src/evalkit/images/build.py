@@ -16,13 +16,15 @@ import anyio
 
 from evalkit.config import Config
 from evalkit.containers import reference
-from evalkit.containers.docker_cli import Builder, Docker, LocalImages
+from evalkit.containers.docker_cli import Docker, LocalImages
 from evalkit.containers.existence import Existence, backoff
 from evalkit.containers.registry import Found, Missing, Unknown
 from evalkit.domain.failures import unwrap
 from evalkit.domain.rows import timestamp
 from evalkit.errors import EngineUnavailable, EvalkitError
+from evalkit.images.builder import Builder, find_builder
 from evalkit.images.disk import Disk
+from evalkit.images.dockerfile import LABEL
 from evalkit.images.plan import ImageSpec, Plan
 from evalkit.images.pool import Pool, WorkerDied
 from evalkit.images.worker import BuildCommand, BuildReport, Order
@@ -171,7 +173,7 @@ class Batch:
         if self._stopped is not None:
             raise self._stopped
         if any(row["status"] == "built" for row in self.rows):
-            await self.docker.prune_untagged()
+            await self.docker.prune_untagged(LABEL)
 
     async def _make(self, image: ImageSpec) -> None:
         making = Making(image.tag, image.base, image.instances, log=self.log_of(image.tag))
@@ -283,7 +285,7 @@ class Batch:
             await anyio.sleep(delay)
 
     async def _find_builder(self) -> Builder:
-        builder = await self.docker.builder()
+        builder = await find_builder(self.docker)
         if self.secrets and not builder.syntax.mounts:
             raise AgentImageFailed(
                 "images.install_env, pip_conf and ca_bundle need BuildKit, and only the classic builder works here",

@@ -53,7 +53,7 @@ class Disk:
         ours = (await self.docker.images(LABEL)).ids
         prefix = f"{self.repository}:"
         await self._drop([name for name in ours if name.startswith(prefix) and name not in self.wanted])
-        await self.docker.prune_untagged()
+        await self.docker.prune_untagged(LABEL)
         installs = [each["ID"] for each in await self.docker.build_cache() if INSTALLER in each["Description"]]
         await self.docker.prune_cache(installs)
 

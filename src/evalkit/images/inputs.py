@@ -16,12 +16,13 @@ from evalkit.config import Config
 from evalkit.containers import credentials, reference
 from evalkit.containers.docker_cli import Docker, LocalImages
 from evalkit.containers.existence import Existence
+from evalkit.containers.reference import Pinned
 from evalkit.containers.registry import Found, Missing, Registry, plain_hosts
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.images import plan, sdist
 from evalkit.images.dockerfile import CA_BUNDLE, CONSTRAINTS, ENVIRONMENT, INSTALLER, PIP_CONF
-from evalkit.images.plan import AgentPackage, Base, Context, Inputs, Plan
+from evalkit.images.plan import AgentPackage, Context, Inputs, Plan
 from evalkit.images.sdist import Packing
 from evalkit.system import files
 from evalkit.system.threads import in_thread
@@ -42,7 +43,7 @@ class Gathering:
     """A private one, gone when the command ends."""
     existence: Existence = field(init=False)
     _local: LocalImages = field(default_factory=lambda: LocalImages({}, {}))
-    _bases: dict[str, Base] = field(default_factory=dict)
+    _bases: dict[str, Pinned] = field(default_factory=dict)
     _problems: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,14 +113,14 @@ class Gathering:
         except ValueError as error:
             self._problems[name] = str(error)
             return
-        base = self._local.base(name)
+        base = self._local.find(name)
         if base is None and wanted.digest:
-            base = Base(name, wanted.digest, name)
+            base = Pinned(name, wanted.digest, name)
         if base is None:
             answer = await self.existence.ask(wanted)
             match answer:
                 case Found(digest):
-                    base = Base(name, digest, f"{wanted.familiar_name}@{digest}")
+                    base = Pinned(name, digest, f"{wanted.familiar_name}@{digest}")
                 case Missing():
                     self._problems[name] = f"there is no image {name}"
                 case _:

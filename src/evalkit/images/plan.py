@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from evalkit.containers import reference
+from evalkit.containers.reference import Pinned
 from evalkit.domain.records import Instance
 from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
@@ -22,17 +23,6 @@ Strategy = Literal["layer", "install"]
 _HASH_LENGTH = 12
 _READABLE_LENGTH = 80
 _UNSAFE = re.compile(r"[^a-z0-9._-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """An image to start from, as it is at this moment."""
-
-    name: str
-    identity: str
-    """The digest of its manifest, or its id where only this engine has it."""
-    pinned: str
-    """What gets exactly this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +44,7 @@ class AgentPackage:
     sdist_sha256: str
     installer_sha256: str
     architecture: str
-    base: Base | None = None
+    base: Pinned | None = None
     constraints_sha256: str = ""
     extra: tuple[str, ...] = ()
     """More packages that are installed with it."""
@@ -85,7 +75,7 @@ class AgentPackage:
         """Of the image that all others copy from or install from."""
         if self.base is None:
             return dockerfile.agent_source(self.tag)
-        return dockerfile.relocatable_agent(self.base.pinned, self.arguments, self.tag, syntax)
+        return dockerfile.relocatable_agent(self.base.reference, self.arguments, self.tag, syntax)
 
     def obstacle(self, architecture: str | None) -> str | None:
         """Why this agent cannot be copied into images of an architecture."""
@@ -150,7 +140,7 @@ class Inputs:
     repository: str
     default_image: str
     contexts: Mapping[Path, Context] = field(default_factory=dict)
-    bases: Mapping[str, Base] = field(default_factory=dict)
+    bases: Mapping[str, Pinned] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Why a base or a context that is missing above is not known."""
     agent: AgentPackage | None = None
@@ -220,7 +210,7 @@ def _plan_extended(name: str, inputs: Inputs) -> ImageSpec | Unplanned:
     return ImageSpec(
         tag=_tag(inputs, f"{parsed.path.rpartition('/')[2]}-{version}", _hash(base.identity, inputs.platform)),
         base=name,
-        start=f"FROM {base.pinned}\n",
+        start=f"FROM {base.reference}\n",
         needs=(name,),
     )
 
