@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import ast
 import builtins
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,23 @@ async def carry_out(workers: Pool, made: Order) -> BuildReport:
         return await worker.carry_out(made)
 
 
-async def evaluate(worker: Worker, expression: str) -> Any:
-    """What an expression is in a worker."""
-    return await asyncio.wrap_future(worker.executor.submit(builtins.eval, expression))
+class Evaluated:
+    """Pickled, it becomes the value of an expression where it is read."""
+
+    def __init__(self, expression: str) -> None:
+        self.expression = expression
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return builtins.eval, (self.expression,)
+
+
+async def evaluate(worker: Worker, folder: Path, expression: str) -> Any:
+    """What an expression is in a worker: it becomes the name of a job, which the job prints."""
+    made = order(folder, 'printf "%s" "$EVALKIT_BUILD_JOB"', "evaluate")
+    (folder / "evaluate.log").unlink(missing_ok=True)
+    job: Any = Evaluated(f"repr({expression})")
+    assert (await worker.carry_out(replace(made, job=job))).problem is None
+    return ast.literal_eval((folder / "evaluate.log").read_text())
 
 
 @pytest.fixture
@@ -71,16 +86,16 @@ def test_workers_are_spawned_and_import_only_what_they_need(token: Path) -> None
     async def look(workers: Pool) -> tuple[str, list[str], str]:
         async with workers.worker() as worker:
             await worker.carry_out(order(token, "true"))
-            command = await evaluate(worker, "open('/proc/self/cmdline').read()")
-            modules = await evaluate(worker, "sorted(__import__('sys').modules)")
-            status = await evaluate(worker, "open('/proc/self/status').read()")
+            command = await evaluate(worker, token, "open('/proc/self/cmdline').read()")
+            modules = await evaluate(worker, token, "sorted(__import__('sys').modules)")
+            status = await evaluate(worker, token, "open('/proc/self/status').read()")
             return command, modules, status
 
     with pool.opened(1, token) as workers:
         command, modules, status = anyio.run(look, workers)
     assert "spawn_main" in command
     ours = {name for name in modules if name.partition(".")[0] == "evalkit"}
-    assert ours == {"evalkit", "evalkit.images", "evalkit.images.spawn", "evalkit.images.worker"}
+    assert ours == {"evalkit", "evalkit.images", "evalkit.images.worker"}
     foreign = {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"evalkit", "__mp_main__"}
     assert not {name for name in foreign if not name.startswith(("_", "sitecustomize"))}
     heavy = {"asyncio", "ssl", "http.client", "urllib.request", "email", "json", "pathlib"}
@@ -100,7 +115,7 @@ def test_a_killed_worker_costs_its_own_build_and_no_other(token: Path) -> None:
 
         async def victim() -> None:
             async with workers.worker() as worker:
-                pids.append(await evaluate(worker, "__import__('os').getpid()"))
+                pids.append(await evaluate(worker, token, "__import__('os').getpid()"))
                 with pytest.raises(WorkerDied):
                     await worker.carry_out(order(token, ': >"$0/begun"; exec sleep 600', "victim"))
             reports.append(await carry_out(workers, order(token, "true", "victim")))
@@ -121,14 +136,15 @@ def test_a_killed_worker_costs_its_own_build_and_no_other(token: Path) -> None:
 
 
 def test_workers_are_replaced_after_some_builds(token: Path) -> None:
+
     async def run(workers: Pool) -> list[int]:
         pids = []
         for _ in range(7):
             async with workers.worker() as worker:
-                pids.append(await evaluate(worker, "__import__('os').getpid()"))
+                pids.append(await evaluate(worker, token, "__import__('os').getpid()"))
         return pids
 
-    with pool.opened(1, token, builds_per_worker=3) as workers:
+    with pool.opened(1, token, orders_per_worker=3) as workers:
         pids = anyio.run(run, workers)
     assert len(set(pids)) == 3
 

@@ -1,49 +1,65 @@
-"""Build workers: processes of their own, started new rather than forked, each replaced when it dies.
-
-A worker has a pool to itself. The death of one breaks its pool, and no other.
-"""
+"""Build workers: spawned processes, each replaced when it dies or has carried out its share of orders."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
+import sys
+import types
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import anyio
 
 from evalkit.images import worker
-from evalkit.images.spawn import WorkerContext
 from evalkit.images.worker import BuildReport, Order
 from evalkit.system import scratch
 
-_BUILDS_PER_WORKER = 50
+_ORDERS_PER_WORKER = 50
+# A forked process inherits locks that threads of this one hold, and nobody there releases them.
+_SPAWN = get_context("spawn")
 
 
 class WorkerDied(Exception):
-    """The process that was at it is gone. Nobody else's work is lost."""
+    """The process that carried out an order is gone. Orders of other workers are not affected."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Worker:
-    """One worker, lent for one order."""
+    """One worker process, lent for one order at a time."""
 
-    executor: ProcessPoolExecutor
+    process: SpawnProcess
+    connection: Connection
+    orders: int = 0
     is_alive: bool = True
 
     async def carry_out(self, order: Order) -> BuildReport:
+        """Ends the worker, and all that it started, unless the order is carried out to its end."""
         try:
-            return await asyncio.wrap_future(self.executor.submit(worker.carry_out, order))
-        except (BrokenProcessPool, OSError) as error:
-            self.is_alive = False
+            self.connection.send(order)
+            await anyio.wait_readable(self.connection)
+            report: BuildReport = self.connection.recv()
+        except BaseException as error:
+            self.end()
             end_processes(f"{worker.JOB_VARIABLE}={order.job}")
-            raise WorkerDied(f"the process that built it is gone: {error}") from error
+            if isinstance(error, EOFError | ConnectionError):
+                raise WorkerDied("the process that built it is gone") from error
+            raise
+        self.orders += 1
+        return report
+
+    def end(self) -> None:
+        if self.is_alive:
+            self.is_alive = False
+            self.connection.close()
+            self.process.kill()
+            self.process.join()
+            self.process.close()
 
 
 @dataclass(slots=True)
@@ -51,10 +67,10 @@ class Pool:
     """As many workers as there is work for, up to a number."""
 
     size: int
-    builds_per_worker: int
+    token: str
+    orders_per_worker: int = _ORDERS_PER_WORKER
     _slots: anyio.Semaphore = field(init=False)
-    _idle: list[ProcessPoolExecutor] = field(default_factory=list)
-    _all: set[ProcessPoolExecutor] = field(default_factory=set)
+    _idle: list[Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._slots = anyio.Semaphore(self.size)
@@ -62,48 +78,73 @@ class Pool:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Worker]:
         async with self._slots:
-            lent = Worker(self._idle.pop() if self._idle else self._start())
-            yield lent
-            if lent.is_alive:
-                self._idle.append(lent.executor)
-            else:
-                self._all.discard(lent.executor)
-                lent.executor.shutdown(wait=False)
-
-    def _start(self) -> ProcessPoolExecutor:
-        executor = ProcessPoolExecutor(
-            1, mp_context=WorkerContext(), initializer=worker.prepare, max_tasks_per_child=self.builds_per_worker
-        )
-        self._all.add(executor)
-        return executor
-
-    @property
-    def is_busy(self) -> bool:
-        return len(self._idle) < len(self._all)
+            lent = self._idle.pop() if self._idle else start_worker(self.token)
+            try:
+                yield lent
+            finally:
+                if lent.is_alive and lent.orders < self.orders_per_worker:
+                    self._idle.append(lent)
+                else:
+                    lent.end()
 
     def close(self) -> None:
-        for executor in self._all:
-            executor.shutdown(wait=True, cancel_futures=True)
+        for idle in self._idle:
+            idle.end()
+        # A worker that was killed may have been about to start a command, which had no name of a job yet.
+        end_processes(f"{scratch.TOKEN_VARIABLE}={self.token}")
 
 
 @contextmanager
-def opened(size: int, token: Path, builds_per_worker: int = _BUILDS_PER_WORKER) -> Iterator[Pool]:
+def opened(size: int, token: Path, *, orders_per_worker: int = _ORDERS_PER_WORKER) -> Iterator[Pool]:
     """A pool whose workers, and all that these start, carry a token by which they are found. None outlives it."""
-    resource_tracker.ensure_running()  # it belongs to this process, and not to the pool
-    mark = f"{scratch.TOKEN_VARIABLE}={token.name}"
-    earlier = os.environ.get(scratch.TOKEN_VARIABLE)
-    os.environ[scratch.TOKEN_VARIABLE] = token.name
-    pool = Pool(size, builds_per_worker)
+    pool = Pool(size, token.name, orders_per_worker)
     try:
         yield pool
     finally:
-        if pool.is_busy:
-            end_processes(mark)
+        pool.close()
+
+
+def start_worker(token: str) -> Worker:
+    resource_tracker.ensure_running()  # multiprocessing has one for this process: it must not carry the token
+    ours, theirs = _SPAWN.Pipe()
+    try:
+        process = _SPAWN.Process(target=worker.serve, args=(theirs,), daemon=True)
+        with _marked(token), _without_main_module():
+            process.start()
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return Worker(process, ours)
+
+
+@contextmanager
+def _marked(token: str) -> Iterator[None]:
+    """Processes that are started meanwhile carry the token in their environment."""
+    earlier = os.environ.get(scratch.TOKEN_VARIABLE)
+    os.environ[scratch.TOKEN_VARIABLE] = token
+    try:
+        yield
+    finally:
         if earlier is None:
             del os.environ[scratch.TOKEN_VARIABLE]
         else:
             os.environ[scratch.TOKEN_VARIABLE] = earlier
-        pool.close()
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """A spawned process imports the main module of its parent, which here is the whole command line.
+
+    https://docs.python.org/3/library/multiprocessing.html#the-spawn-and-forkserver-start-methods
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def end_processes(mark: str) -> None:

@@ -15,7 +15,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 JOB_VARIABLE = "EVALKIT_BUILD_JOB"
 _BLOCK = 1 << 16
@@ -53,15 +56,27 @@ class BuildReport:
     seconds: Mapping[str, float]
     final: bool = False
     """Trying again makes no sense."""
+    errno: int | None = None
+    """Why a command could not be run, where the system gave a reason."""
 
 
-def prepare() -> None:
-    """What ^C is for is decided by the parent, which ends all builds."""
+def serve(connection: Connection) -> None:
+    """Carry out orders until the parent closes the connection. The parent also decides what ^C means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(carry_out(connection.recv()))
 
 
 def carry_out(order: Order) -> BuildReport:
     seconds: dict[str, float] = {}
+    try:
+        return _carry_out(order, seconds)
+    except OSError as error:
+        return BuildReport(f"cannot be run: {error}", "", seconds, errno=error.errno)
+
+
+def _carry_out(order: Order, seconds: dict[str, float]) -> BuildReport:
     with open(order.log, "ab", buffering=0) as log:
         for path, text in order.files.items():
             with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
