@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import partial
 from typing import Annotated
 
@@ -13,8 +12,11 @@ from evalkit import console, plugins, stdout
 from evalkit.cli.options import IMAGE_WORKERS, Quiet, TasksArgument, configured
 from evalkit.console.image_progress import ImageProgress
 from evalkit.errors import EvalkitError, ExitCode
+from evalkit.images import shortages
+from evalkit.images.inputs import find_sources
+from evalkit.images.plan import plan
 from evalkit.runs.execute import load_instances, select_instances
-from evalkit.runs.provision import Provision, build_directory, private_folder
+from evalkit.runs.provision import Work, build, describe_plan, inputs, working
 from evalkit.runs.signals import until_signal
 from evalkit.settings import Settings, override
 
@@ -42,37 +44,39 @@ def build_images(
         settings = override(settings, {"workspace.kind": "docker"}, "build-images")
     config = settings.config
     benchmark = plugins.create("benchmarks", config.benchmark.name, config)
-    instances = list(select_instances(load_instances(benchmark, config), config).values())
-    directory = build_directory(config)
-    with ExitStack() as stack:
-        stack.enter_context(directory.writing())
-        folder = stack.enter_context(private_folder())
+    instances = select_instances(load_instances(benchmark, config), config)
+    with working(config, instances) as work:
         if dry_run:
-            return _print_plan(Provision(config, instances, directory, folder))
-        watch = stack.enter_context(console.watch_images(directory.log_of, quiet=quiet))
-        provision = Provision(config, instances, directory, folder)
-        try:
-            work = partial(_make, provision, watch, force=force)
-            signal_number = anyio.run(until_signal, work, watch.keep_fresh)
-        except EvalkitError as error:
-            error.document = provision.document()
-            raise
-    document = provision.document()
+            return _print_plan(work)
+        with console.watch_images(work.directory.log_of, quiet=quiet) as watch:
+            try:
+                with shortages.named():
+                    signal_number = anyio.run(until_signal, partial(_build, work, watch, force=force), watch.keep_fresh)
+            except EvalkitError as error:
+                error.document = work.document()
+                raise
+    document = work.document()
     stdout.emit(document)
     if signal_number is not None:
         return 128 + signal_number
     return ExitCode.INCOMPLETE if document["failed"] else ExitCode.DONE
 
 
-async def _make(provision: Provision, watch: ImageProgress, *, force: bool) -> None:
-    await provision.draw_up()
-    watch.expect(provision.planned)
-    await provision.make(watch, force=force)
+async def _build(work: Work, watch: ImageProgress, *, force: bool) -> None:
+    sources = await find_sources(work.config)
+    work.plan = plan(work.instances, await inputs(work, sources))
+    watch.expect(work.planned)
+    await build(work, sources, watch, force=force)
 
 
-def _print_plan(provision: Provision) -> int:
-    signal_number = anyio.run(until_signal, provision.draw_up, anyio.sleep_forever)
+def _print_plan(work: Work) -> int:
+    signal_number = anyio.run(until_signal, partial(_plan, work), anyio.sleep_forever)
     if signal_number is not None:
         return 128 + signal_number
-    stdout.emit(provision.describe_plan())
+    assert work.plan is not None
+    stdout.emit(describe_plan(work, work.plan))
     return ExitCode.DONE
+
+
+async def _plan(work: Work) -> None:
+    work.plan = plan(work.instances, await inputs(work, await find_sources(work.config)))

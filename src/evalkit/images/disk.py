@@ -11,6 +11,7 @@ import anyio
 
 from evalkit.containers.docker_cli import Docker
 from evalkit.errors import EvalkitError
+from evalkit.images.decisions import find_obsolete
 from evalkit.images.dockerfile import INSTALLER, LABEL
 
 
@@ -51,8 +52,7 @@ class Disk:
     async def _prune(self) -> None:
         """Images of earlier plans, and what only the cache of their builds still holds."""
         ours = (await self.docker.images(LABEL)).ids
-        prefix = f"{self.repository}:"
-        await self._drop([name for name in ours if name.startswith(prefix) and name not in self.wanted])
+        await self._drop(find_obsolete(ours, self.repository, self.wanted))
         await self.docker.prune_untagged(LABEL)
         installs = [each["ID"] for each in await self.docker.build_cache() if INSTALLER in each["Description"]]
         await self.docker.prune_cache(installs)

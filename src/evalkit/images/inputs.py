@@ -7,23 +7,24 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
 
 from evalkit.config import Config
-from evalkit.containers import credentials, reference
+from evalkit.containers import credentials, docker_cli, reference
 from evalkit.containers.docker_cli import Docker, LocalImages
 from evalkit.containers.existence import Existence
 from evalkit.containers.reference import Pinned
-from evalkit.containers.registry import Found, Missing, Registry, plain_hosts
+from evalkit.containers.registry import Found, Missing, Registry, Unknown, plain_hosts
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.images import plan, sdist
 from evalkit.images.dockerfile import CA_BUNDLE, CONSTRAINTS, ENVIRONMENT, INSTALLER, PIP_CONF
-from evalkit.images.plan import AgentPackage, Context, Inputs, Plan
+from evalkit.images.plan import AgentPackage, Context, Inputs
 from evalkit.images.sdist import Packing
+from evalkit.images.shortages import find_shortage
 from evalkit.system import files
 from evalkit.system.threads import in_thread
 
@@ -34,149 +35,171 @@ class BaseUnknown(EvalkitError):
     kind = "agent_base"
 
 
-@dataclass(slots=True)
-class Gathering:
-    config: Config
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where images are looked up: the engine, and registries."""
+
     docker: Docker
-    packing: Packing
-    folder: Path
-    """A private one, gone when the command ends."""
-    existence: Existence = field(init=False)
-    _local: LocalImages = field(default_factory=lambda: LocalImages({}, {}))
-    _bases: dict[str, Pinned] = field(default_factory=dict)
-    _problems: dict[str, str] = field(default_factory=dict)
+    existence: Existence
 
-    def __post_init__(self) -> None:
-        registry = Registry(credentials.find, plain_hosts(self.docker.info))
-        self.existence = Existence(registry, self.config.images.retries)
 
-    @property
-    def agent_folder(self) -> Path:
-        """What the agent's image is made from."""
-        return self.folder / "agent"
+async def find_sources(config: Config) -> Sources:
+    docker = await docker_cli.find()
+    registry = Registry(credentials.find, plain_hosts(docker.info))
+    return Sources(docker, Existence(registry, config.images.retries))
 
-    async def plan(self, instances: Sequence[Instance]) -> Plan:
-        """One command's plan: the sdist is built for it, and bases are looked up for it."""
-        images = self.config.images
-        try:
-            reference.parse(f"{images.repository}:tag")
-        except ValueError:
-            raise ConfigError(f"images.repository: {images.repository!r} is no repository of images") from None
-        if images.agent_source is not None:
-            source = await self.packing.pack(images.agent_source)
-            names = plan.named_bases(instances, self.config.workspace.image)
-            await self._look_up([*names, images.agent_base] if images.strategy == "layer" else names)
-            agent = self._make_agent(source)
-            await self._refuse_other_architectures(agent)
+
+async def find_inputs(
+    config: Config, instances: Sequence[Instance], sources: Sources, packing: Packing, folder: Path
+) -> Inputs:
+    """One command's inputs: the sdist is built for it, and bases are looked up for it."""
+    images = config.images
+    try:
+        reference.parse(f"{images.repository}:tag")
+    except ValueError:
+        raise ConfigError(f"images.repository: {images.repository!r} is no repository of images") from None
+    contexts, problems = await in_thread(_read_contexts, plan.contexts(instances))
+    known = Inputs(
+        repository=images.repository,
+        default_image=config.workspace.image,
+        contexts=contexts,
+        problems=problems,
+        build_args=images.build_args,
+        platform=images.platform or "",
+    )
+    if images.agent_source is None:
+        return known
+    source = await packing.pack(images.agent_source)
+    names = plan.named_bases(instances, config.workspace.image)
+    bases = await _look_up([*names, images.agent_base] if images.strategy == "layer" else names, sources)
+    agent = _make_agent(config, source, bases, sources.docker, folder)
+    bases.problems.update(await _find_obstacles(agent, bases, sources.docker))
+    fitting = {name: base for name, base in bases.found.items() if name not in bases.problems}
+    return replace(known, agent=agent, bases=fitting, problems=problems | bases.problems)
+
+
+def agent_context(folder: Path) -> Path:
+    """The context of the agent's image, in the private folder of a command."""
+    return folder / "agent"
+
+
+def find_secrets(config: Config, folder: Path) -> dict[str, Path]:
+    """Files that an install may see and an image may not keep, by their names in Dockerfiles."""
+    images = config.images
+    found: dict[str, Path] = {}
+    for name, key, path in ((PIP_CONF, "pip_conf", images.pip_conf), (CA_BUNDLE, "ca_bundle", images.ca_bundle)):
+        if path is not None:
+            if not path.is_file():
+                raise ConfigError(f"images.{key}: there is no file {path}")
+            found[name] = path.resolve()
+    if images.install_env:
+        missing = [name for name in images.install_env if name not in os.environ]
+        if missing:
+            raise ConfigError(f"images.install_env: {', '.join(missing)} is not set in your environment")
+        path = folder / "install-env.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({name: os.environ[name] for name in images.install_env}))
+        found[ENVIRONMENT] = path
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """The images to start from that were found, and why others were not."""
+
+    local: LocalImages
+    found: dict[str, Pinned] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+async def _look_up(names: Iterable[str], sources: Sources) -> Bases:
+    bases = Bases(await sources.docker.images())
+
+    async def look_up(name: str) -> None:
+        base = await _look_up_one(name, bases.local, sources.existence)
+        if isinstance(base, Pinned):
+            bases.found[name] = base
         else:
-            agent = None
-        inputs = Inputs(
-            repository=images.repository,
-            default_image=self.config.workspace.image,
-            contexts=await in_thread(self._read_contexts, plan.contexts(instances)),
-            bases=self._bases,
-            problems=self._problems,
-            agent=agent,
-            build_args=images.build_args,
-            platform=images.platform or "",
+            bases.problems[name] = base
+
+    async with anyio.create_task_group() as tasks:
+        for name in dict.fromkeys(names):
+            tasks.start_soon(look_up, name)
+    return bases
+
+
+async def _look_up_one(name: str, local: LocalImages, existence: Existence) -> Pinned | str:
+    """The image of this name, or why there is none."""
+    try:
+        wanted = reference.parse(name)
+    except ValueError as error:
+        return str(error)
+    if base := local.find(name):
+        return base
+    if wanted.digest:
+        return Pinned(name, wanted.digest, name)
+    match await existence.ask(wanted):
+        case Found(digest):
+            return Pinned(name, digest, f"{wanted.familiar_name}@{digest}")
+        case Missing():
+            return f"there is no image {name}"
+        case Unknown() as unknown:
+            return f"nobody knows whether it exists: {unknown.reason}"
+
+
+def _make_agent(config: Config, source: Path, bases: Bases, docker: Docker, folder: Path) -> AgentPackage:
+    """Describes the agent, and lays out the context of its image."""
+    images = config.images
+    if images.strategy == "layer" and images.agent_base not in bases.found:
+        raise BaseUnknown(
+            f"images.agent_base: {bases.problems[images.agent_base]}",
+            hint="name an image with Python and venv, or set images.strategy=install",
         )
-        return plan.plan(instances, inputs)
-
-    def secrets(self) -> dict[str, Path]:
-        """What an install may see and an image may not keep, by its name in Dockerfiles."""
-        images = self.config.images
-        found: dict[str, Path] = {}
-        for name, key, path in ((PIP_CONF, "pip_conf", images.pip_conf), (CA_BUNDLE, "ca_bundle", images.ca_bundle)):
-            if path is not None:
-                if not path.is_file():
-                    raise ConfigError(f"images.{key}: there is no file {path}")
-                found[name] = path.resolve()
-        if images.install_env:
-            missing = [name for name in images.install_env if name not in os.environ]
-            if missing:
-                raise ConfigError(f"images.install_env: {', '.join(missing)} is not set in your environment")
-            path = self.folder / "install-env.json"
-            path.touch(mode=0o600)
-            path.write_text(json.dumps({name: os.environ[name] for name in images.install_env}))
-            found[ENVIRONMENT] = path
-        return found
-
-    async def _look_up(self, names: Iterable[str]) -> None:
-        self._local = await self.docker.images()
-        async with anyio.create_task_group() as tasks:
-            for name in dict.fromkeys(names):
-                tasks.start_soon(self._look_up_one, name)
-
-    async def _look_up_one(self, name: str) -> None:
+    digest = sdist.hash_content(source)
+    context = agent_context(folder)
+    context.mkdir()
+    shutil.copy(source, context)
+    installer = Path(__file__).with_name(INSTALLER)
+    shutil.copy(installer, context / INSTALLER)
+    constraints = ""
+    if images.constraints is not None:
         try:
-            wanted = reference.parse(name)
-        except ValueError as error:
-            self._problems[name] = str(error)
-            return
-        base = self._local.find(name)
-        if base is None and wanted.digest:
-            base = Pinned(name, wanted.digest, name)
-        if base is None:
-            answer = await self.existence.ask(wanted)
-            match answer:
-                case Found(digest):
-                    base = Pinned(name, digest, f"{wanted.familiar_name}@{digest}")
-                case Missing():
-                    self._problems[name] = f"there is no image {name}"
-                case _:
-                    self._problems[name] = f"nobody knows whether it exists: {answer.reason}"
-        if base is not None:
-            self._bases[name] = base
+            shutil.copy(images.constraints, context / CONSTRAINTS)
+        except OSError as error:
+            raise ConfigError(f"images.constraints: {images.constraints} cannot be read: {error.strerror}") from error
+        constraints = _hash_file(images.constraints)
+    return AgentPackage(
+        repository=images.repository,
+        strategy=images.strategy,
+        sdist=source.name,
+        sdist_sha256=digest,
+        installer_sha256=_hash_file(installer),
+        architecture=(images.platform or docker.architecture).rpartition("/")[2],
+        base=bases.found[images.agent_base] if images.strategy == "layer" else None,
+        constraints_sha256=constraints,
+        extra=images.agent_extra,
+    )
 
-    def _make_agent(self, source: Path) -> AgentPackage:
-        images = self.config.images
-        if images.strategy == "layer" and images.agent_base not in self._bases:
-            raise BaseUnknown(
-                f"images.agent_base: {self._problems[images.agent_base]}",
-                hint="name an image with Python and venv, or set images.strategy=install",
-            )
-        digest = sdist.hash_content(source)
-        self.agent_folder.mkdir()
-        shutil.copy(source, self.agent_folder)
-        installer = Path(__file__).with_name(INSTALLER)
-        shutil.copy(installer, self.agent_folder / INSTALLER)
-        constraints = ""
-        if images.constraints is not None:
-            try:
-                shutil.copy(images.constraints, self.agent_folder / CONSTRAINTS)
-            except OSError as error:
-                raise ConfigError(
-                    f"images.constraints: {images.constraints} cannot be read: {error.strerror}"
-                ) from error
-            constraints = _hash_file(images.constraints)
-        return AgentPackage(
-            repository=images.repository,
-            strategy=images.strategy,
-            sdist=source.name,
-            sdist_sha256=digest,
-            installer_sha256=_hash_file(installer),
-            architecture=(images.platform or self.docker.architecture).rpartition("/")[2],
-            base=self._bases[images.agent_base] if images.strategy == "layer" else None,
-            constraints_sha256=constraints,
-            extra=images.agent_extra,
-        )
 
-    async def _refuse_other_architectures(self, agent: AgentPackage) -> None:
-        local = [name for name in self._bases if name in self._local]
-        for name, architecture in (await self.docker.architectures(local)).items():
-            if obstacle := agent.obstacle(architecture):
-                del self._bases[name]
-                self._problems[name] = obstacle
+async def _find_obstacles(agent: AgentPackage, bases: Bases, docker: Docker) -> dict[str, str]:
+    """Why the agent cannot be copied into some of the bases."""
+    local = [name for name in bases.found if name in bases.local]
+    architectures = await docker.architectures(local)
+    obstacles = {name: agent.obstacle(architecture) for name, architecture in architectures.items()}
+    return {name: obstacle for name, obstacle in obstacles.items() if obstacle}
 
-    def _read_contexts(self, folders: Iterable[Path]) -> dict[Path, Context]:
-        found = {}
-        for folder in folders:
-            try:
-                text = (folder / "Dockerfile").read_text(encoding="utf-8", errors="surrogateescape")
-                found[folder] = Context(folder, text, files.digest(folder))
-            except OSError as error:
-                self._problems[str(folder)] = f"{error.filename or folder} cannot be read: {error.strerror}"
-        return found
+
+def _read_contexts(folders: Iterable[Path]) -> tuple[dict[Path, Context], dict[str, str]]:
+    found, problems = {}, {}
+    for folder in folders:
+        try:
+            text = (folder / "Dockerfile").read_text(encoding="utf-8", errors="surrogateescape")
+            found[folder] = Context(folder, text, files.digest(folder))
+        except OSError as error:
+            if find_shortage(error.errno):
+                raise
+            problems[str(folder)] = f"{error.filename or folder} cannot be read: {error.strerror}"
+    return found, problems
 
 
 def _hash_file(path: Path) -> str:

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,13 @@ from msgspec import structs
 from evalkit import console
 from evalkit.config import Config
 from evalkit.console.image_progress import ImageProgress
-from evalkit.containers import docker_cli
 from evalkit.domain.records import Instance
 from evalkit.errors import ImagesMissing, Interrupted, Terminated, first_few
-from evalkit.images import pool
-from evalkit.images.build import Batch, BuildObserver
-from evalkit.images.disk import Disk
-from evalkit.images.inputs import Gathering
-from evalkit.images.plan import Plan
+from evalkit.images import build, shortages
+from evalkit.images.build import Results
+from evalkit.images.executor import Observer
+from evalkit.images.inputs import Sources, find_inputs, find_sources
+from evalkit.images.plan import Inputs, Plan, plan
 from evalkit.images.sdist import Packing
 from evalkit.runs.signals import until_signal
 from evalkit.store.builds import BuildDirectory
@@ -54,57 +53,28 @@ def private_folder() -> Iterator[Path]:
 
 
 @dataclass(slots=True)
-class Provision:
-    """The images of some instances: planned, then made."""
+class Work:
+    """The images of one command, and what has come of them so far."""
 
     config: Config
     instances: Sequence[Instance]
     directory: BuildDirectory
     folder: Path
     packing: Packing = field(init=False)
+    results: Results = field(init=False)
     plan: Plan | None = None
-    batch: Batch | None = None
-    _gathering: Gathering | None = None
     _began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.packing = Packing(self.folder, self.directory.logs / "sdist.log", self.config.timeouts.build)
-
-    async def draw_up(self) -> None:
-        docker = await docker_cli.find()
-        self._gathering = Gathering(self.config, docker, self.packing, self.folder)
-        self.plan = await self._gathering.plan(self.instances)
-
-    async def make(self, observer: BuildObserver, *, force: bool = False) -> None:
-        """Records each image as it is finished. Raises EvalkitError where the rest cannot be made."""
-        assert self.plan is not None
-        assert self._gathering is not None
-        docker, images = self._gathering.docker, self.config.images
-        secrets = self._gathering.secrets()
-        with pool.opened(images.workers, self.folder) as workers:
-            self.batch = Batch(
-                plan=self.plan,
-                config=self.config,
-                docker=docker,
-                existence=self._gathering.existence,
-                pool=workers,
-                disk=Disk(docker, images.disk_floor, images.repository, frozenset(self.plan.tags)),
-                scratch=self.folder,
-                agent_folder=self._gathering.agent_folder,
-                secrets=secrets,
-                log_of=self.directory.log_of,
-                record=self.directory.append,
-                observer=observer,
-                force=force,
-            )
-            await self.batch.make()
+        self.results = Results(self.directory.append)
 
     @property
     def planned(self) -> int:
         return len(self.plan.images) + len(self.plan.unplanned) if self.plan else 0
 
     def document(self) -> dict[str, Any]:
-        rows = self.batch.rows if self.batch else []
+        rows = self.results.rows
         counts = {status: sum(row["status"] == status for row in rows) for status in ("built", "skipped", "failed")}
         return {
             "schema": 1,
@@ -113,37 +83,12 @@ class Provision:
             **counts,
             "pushed": sum(row["pushed"] for row in rows),
             "seconds": round(time.monotonic() - self._began, 3),
-            "sdist": self._describe_sdist(),
-            "agent": self.batch.agent_row if self.batch else None,
+            "sdist": self.describe_sdist(),
+            "agent": self.results.agent,
             "images": rows,
         }
 
-    def describe_plan(self) -> dict[str, Any]:
-        assert self.plan is not None
-        images = [
-            {
-                "tag": image.tag,
-                "base": image.base,
-                "context": str(image.context) if image.context else None,
-                "needs": list(image.needs),
-                "instances": list(image.instances),
-                "error": None,
-            }
-            for image in self.plan.images
-        ]
-        problems = [
-            {"tag": None, "base": each.base, "instances": list(each.instances), "error": each.reason}
-            for each in self.plan.unplanned
-        ]
-        return {
-            "schema": 1,
-            "planned": self.planned,
-            "sdist": self._describe_sdist(),
-            "agent": self.plan.agent.tag if self.plan.agent else None,
-            "images": [*images, *problems],
-        }
-
-    def _describe_sdist(self) -> dict[str, Any]:
+    def describe_sdist(self) -> dict[str, Any]:
         agent = self.plan.agent if self.plan else None
         return {
             "builds": self.packing.builds,
@@ -152,36 +97,89 @@ class Provision:
         }
 
 
-def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool) -> dict[str, Instance]:
-    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
+@contextmanager
+def working(config: Config, instances: Mapping[str, Instance]) -> Iterator[Work]:
+    """The build folder is written to by one command at a time."""
     directory = build_directory(config)
-    with ExitStack() as stack:
-        stack.enter_context(directory.writing())
-        provision = Provision(config, list(instances.values()), directory, stack.enter_context(private_folder()))
-        watch = stack.enter_context(console.watch_images(directory.log_of, quiet=quiet or not build))
-        signal_number = anyio.run(until_signal, partial(_plan_or_make, provision, watch, build=build), watch.keep_fresh)
-    if signal_number is not None:
-        raise Interrupted("interrupted") if signal_number == signal.SIGINT else Terminated("terminated")
-    assert provision.plan is not None
+    with shortages.named(), directory.writing(), private_folder() as folder:
+        yield Work(config, list(instances.values()), directory, folder)
+
+
+async def inputs(work: Work, sources: Sources) -> Inputs:
+    return await find_inputs(work.config, work.instances, sources, work.packing, work.folder)
+
+
+async def build(work: Work, sources: Sources, observer: Observer, *, force: bool = False) -> None:
+    """Build the images of the plan. Raises EvalkitError where the rest cannot be built now."""
+    assert work.plan is not None
+    await build.build(
+        work.plan,
+        work.config,
+        sources,
+        folder=work.folder,
+        log_of=work.directory.log_of,
+        results=work.results,
+        observer=observer,
+        force=force,
+    )
+
+
+def describe_plan(work: Work, planned: Plan) -> dict[str, Any]:
+    images = [
+        {
+            "tag": image.tag,
+            "base": image.base,
+            "context": str(image.context) if image.context else None,
+            "needs": list(image.needs),
+            "instances": list(image.instances),
+            "error": None,
+        }
+        for image in planned.images
+    ]
+    problems = [
+        {"tag": None, "base": each.base, "instances": list(each.instances), "error": each.reason}
+        for each in planned.unplanned
+    ]
     return {
-        name: structs.replace(instance, image=provision.plan.image_of[name]) for name, instance in instances.items()
+        "schema": 1,
+        "planned": work.planned,
+        "sdist": work.describe_sdist(),
+        "agent": planned.agent.tag if planned.agent else None,
+        "images": [*images, *problems],
     }
 
 
-async def _plan_or_make(provision: Provision, watch: ImageProgress, *, build: bool) -> None:
-    await provision.draw_up()
-    assert provision.plan is not None
-    problems = {each.base: each.reason for each in provision.plan.unplanned}
-    if build:
-        watch.expect(provision.planned)
-        await provision.make(watch)
-        assert provision.batch is not None
-        problems = {
-            row["tag"] or row["base"]: row["error"] for row in provision.batch.rows if row["status"] == "failed"
-        }
+def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool) -> dict[str, Instance]:
+    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
+    with working(config, instances) as work:
+        with console.watch_images(work.directory.log_of, quiet=quiet or not build) as watch:
+            do = partial(_build_missing if build else _require, work, watch)
+            signal_number = anyio.run(until_signal, do, watch.keep_fresh)
+        if signal_number is not None:
+            raise Interrupted("interrupted") if signal_number == signal.SIGINT else Terminated("terminated")
+        assert work.plan is not None
+        image_of = work.plan.image_of
+    return {name: structs.replace(instance, image=image_of[name]) for name, instance in instances.items()}
+
+
+async def _build_missing(work: Work, watch: ImageProgress) -> None:
+    sources = await find_sources(work.config)
+    work.plan = plan(work.instances, await inputs(work, sources))
+    watch.expect(work.planned)
+    await build(work, sources, watch)
+    failed = {row["tag"] or row["base"]: row["error"] for row in work.results.rows if row["status"] == "failed"}
+    _refuse(work, failed, hint=f"see {work.directory.path}")
+
+
+async def _require(work: Work, _watch: ImageProgress) -> None:
+    sources = await find_sources(work.config)
+    work.plan = plan(work.instances, await inputs(work, sources))
+    unknown = {each.base: each.reason for each in work.plan.unplanned}
+    _refuse(work, unknown, hint="see `evalkit build-images --dry-run`")
+
+
+def _refuse(work: Work, problems: Mapping[str, str], *, hint: str) -> None:
     if problems:
         named = [f"{name} ({reason})" for name, reason in problems.items()]
-        raise ImagesMissing(
-            f"{len(named)} of {provision.planned} images cannot be made: {first_few(named)}",
-            hint=f"see {provision.directory.path}" if build else "see `evalkit build-images --dry-run`",
-        )
+        problem = f"{len(named)} of {work.planned} images cannot be made: {first_few(named)}"
+        raise ImagesMissing(problem, hint=hint)

@@ -1,0 +1,69 @@
+"""The orders for build workers: the commands that make one image. No I/O happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.config import Config
+from evalkit.images.builder import Builder
+from evalkit.images.decisions import Todo
+from evalkit.images.plan import ImageSpec, Plan
+from evalkit.images.worker import BuildCommand, Order
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Writes the orders of one plan."""
+
+    plan: Plan
+    config: Config
+    builder: Builder
+    folder: Path
+    """A private one: Dockerfiles are written there, and its name makes the names of jobs unique."""
+    agent_context: Path
+    secrets: Mapping[str, Path]
+    log_of: Callable[[str], Path]
+
+    def for_image(self, image: ImageSpec, todo: Todo) -> Order:
+        commands, files = [], {}
+        if todo.build:
+            dockerfile = self.folder / f"{image.tag.rpartition(':')[2]}.Dockerfile"
+            files[str(dockerfile)] = self.plan.dockerfile(image, self.builder.syntax)
+            given = self.config.images.build_args.items() if image.context else ()
+            arguments = [f"--build-arg={key}={value}" for key, value in given]
+            installs = self.plan.agent is not None and self.plan.agent.strategy == "install"
+            context = image.context or self.folder / "empty"
+            commands.append(self._build(image.tag, dockerfile, context, arguments, installs=installs))
+        if todo.push:
+            commands.append(self._command("push", (self.builder.program, "push", image.tag)))
+        return self._order(image.tag, commands, files)
+
+    def for_agent(self) -> Order:
+        """The image that all others copy from or install from."""
+        agent = self.plan.agent
+        assert agent is not None
+        dockerfile = self.folder / "agent.Dockerfile"
+        command = self._build(agent.tag, dockerfile, self.agent_context, (), installs=agent.strategy == "layer")
+        return self._order(agent.tag, [command], {str(dockerfile): agent.dockerfile(self.builder.syntax)})
+
+    def _build(
+        self, tag: str, dockerfile: Path, context: Path, arguments: Iterable[str], *, installs: bool
+    ) -> BuildCommand:
+        images = self.config.images
+        options = ["--tag", tag, "--file", str(dockerfile), *arguments]
+        if images.network != "default":
+            options += ["--network", images.network]
+        if images.platform:
+            options += ["--platform", images.platform]
+        if installs:
+            options += [f"--secret=id={name},src={path}" for name, path in self.secrets.items()]
+        return self._command("build", self.builder.command(*options, str(context)))
+
+    def _command(self, name: str, argv: tuple[str, ...]) -> BuildCommand:
+        return BuildCommand(name, argv, self.config.timeouts.build, self.config.images.stall)
+
+    def _order(self, tag: str, commands: Iterable[BuildCommand], files: Mapping[str, str]) -> Order:
+        job = f"{self.folder.name} {tag}"
+        return Order(job, tuple(commands), files, self.builder.environment, str(self.log_of(tag)))
