@@ -19,6 +19,7 @@ from tests.support.agents import break_agent, make_agent, make_sdist
 from tests.support.images import Builds, by_instance, counts, docker
 from tests.support.processes import all_end, processes_of, running
 from tests.support.registry import NO, Reply, fake_registry
+from tests.support.requirements import require
 from tests.support.tasks import make_task
 from tests.support.waiting import eventually, wait_until
 
@@ -304,6 +305,38 @@ def test_without_an_engine_it_says_so(builds: Builds) -> None:
     builds.task("one")
     builds.evalkit.variables["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
     builds.build().refused(3, "engine", "/nowhere/docker.sock")
+
+
+@pytest.mark.parametrize("files", [24, 40])
+def test_without_descriptors_it_says_so_and_the_next_call_builds_the_rest(builds: Builds, files: int) -> None:
+    for name in range(8):
+        builds.task(f"task-{name}", f"RUN echo {builds.repository}-{name} >/name")
+    finished = builds.build_below(f"ulimit -n {files}")
+    finished.refused(3, "environment", "no more files can be opened", "ulimit -n", "images.workers")
+    assert finished.document["failed"] == 0, "no image is blamed"
+    rest = builds.build()
+    assert counts(rest) == (8, 8 - finished.document["built"], finished.document["built"], 0), rest.stderr
+    builds.assert_nothing_left()
+
+
+@pytest.mark.parametrize("processes", [3, 8, 14])
+def test_without_processes_it_says_so_and_the_next_call_builds_the_rest(builds: Builds, processes: int) -> None:
+    for name in range(8):
+        builds.task(f"task-{name}", f"RUN echo {builds.repository}-{name} >/name")
+    group = Path("/sys/fs/cgroup/pids", builds.repository.rpartition("/")[2])
+    require("engine", os.access(group.parent, os.W_OK), "there is no cgroup for processes")
+    group.mkdir()
+    try:
+        (group / "pids.max").write_text(str(processes))
+        finished = builds.build_below(f"echo $$ >{group}/cgroup.procs")
+        assert eventually(lambda: not (group / "cgroup.procs").read_text())
+    finally:
+        group.rmdir()
+    finished.refused(3, "environment", "no more processes can be started", "pids.max")
+    rest = builds.build()
+    assert counts(rest)[3] == 0, rest.stderr
+    assert len(builds.tags()) == 8
+    builds.assert_nothing_left()
 
 
 def test_two_commands_do_not_write_to_one_build_folder(builds: Builds) -> None:

@@ -84,6 +84,20 @@ def test_what_the_machine_lacks_fails_no_image(number: int, tries: int, engine_a
     assert (step.error.kind, step.error.exit_code) == ("environment", 3)
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "runtime: failed to create new OS thread (have 5 already; errno=11)",
+        "runtime/cgo: pthread_create failed: Resource temporarily unavailable",
+    ],
+)
+def test_a_command_that_crashed_for_want_of_a_thread_fails_no_image(reason: str) -> None:
+    tail = f"{reason}\nSIGABRT: abort\ngs     0x0\n"
+    step = after_build(BuildReport("build failed with status 2", tail, {}), tries=1, retries=0)
+    assert isinstance(step, Stop)
+    assert "processes" in step.error.message
+
+
 def test_without_an_engine_nothing_is_tried_again() -> None:
     step = after_build(FAILED, tries=1, retries=5, engine_answers=False)
     assert isinstance(step, Stop)

@@ -50,6 +50,15 @@ class Builds:
     def build(self, *arguments: object, **keys: object) -> Finished:
         return self.evalkit("build-images", self.tasks, *arguments, *self.settings(**keys), timeout=1800)
 
+    def build_below(self, limit: str, *arguments: object) -> Finished:
+        """Where a line of shell has limited what a process may have."""
+        argv = self.evalkit.argv("build-images", self.tasks, *arguments, *self.settings())
+        command = ["/bin/sh", "-c", f'{limit} && exec "$@"', "sh", *argv]
+        ended = subprocess.run(
+            command, cwd=self.evalkit.folder, env=self.evalkit.environment(), capture_output=True, check=False
+        )
+        return Finished(ended.returncode, ended.stdout, ended.stderr.decode())
+
     def infer(self, *arguments: object, **keys: object) -> Finished:
         small = ("--set", "workspace.memory=128m", "--workspace", "docker")
         return self.evalkit("infer", self.tasks, *arguments, *small, *self.settings(**keys), timeout=1800)

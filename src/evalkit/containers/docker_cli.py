@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from evalkit.errors import EngineUnavailable
 
 _ANSWER_SECONDS = 20.0
 _NAMES_AT_ONCE = 200
+_NO_THREAD = re.compile(r"^runtime: failed to create new OS thread|^runtime/cgo: pthread_create failed", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,19 @@ async def run(
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
-        return Said(ended.returncode, _text(ended.stdout), _text(ended.stderr))
+        said = Said(ended.returncode, _text(ended.stdout), _text(ended.stderr))
+        if said.code and (number := errno_of_crash(said.error)):
+            raise OSError(number, f"{argv[0]} cannot start a thread")
+        return said
     return Said(124, "", f"{' '.join(argv[:2])} did not answer within {seconds:g} s")
+
+
+def errno_of_crash(text: str) -> int | None:
+    """EAGAIN where Docker's command got no thread: Go's runtime aborts the program then, and only prints why.
+
+    https://github.com/golang/go/blob/master/src/runtime/os_linux.go (newosproc), and runtime/cgo/gcc_libinit.c
+    """
+    return errno.EAGAIN if _NO_THREAD.search(text) else None
 
 
 def _text(output: bytes | None) -> str:

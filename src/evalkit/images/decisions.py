@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from evalkit.containers import reference
+from evalkit.containers.docker_cli import errno_of_crash
 from evalkit.containers.reference import Reference
 from evalkit.errors import EngineUnavailable, EvalkitError
 from evalkit.images.plan import ImageSpec
@@ -72,7 +73,7 @@ def after_build(
     """What follows from a try. The death of a worker is a failed try like any other; a fault of the machine is none."""
     if report.problem is None:
         return Done()
-    if shortage := find_shortage(report.errno):
+    if shortage := find_shortage(report.errno or errno_of_crash(report.tail)):
         return Stop(shortage)
     if not engine_answers:
         hint = "start it, and run the same command again"
