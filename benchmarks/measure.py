@@ -251,7 +251,9 @@ def report(bench: str, targets: Sequence[Target], **details: Any) -> int:
 
 def describe_machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    versions = {name: metadata.version(name) for name in ("evalkit", "anyio", "docker", "msgspec", "pydantic", "typer")}
+    versions = {
+        name: metadata.version(name) for name in ("agent-evalkit", "anyio", "docker", "msgspec", "pydantic", "typer")
+    }
     return {
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory / 2**30),

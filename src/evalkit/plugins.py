@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, Literal
 
 from evalkit.errors import ConfigError, EvalkitError
+from evalkit.system.installation import DISTRIBUTION
 
 Group = Literal["agents", "benchmarks", "models", "workspaces", "critics"]
 _KEY: dict[Group, str] = {
@@ -42,7 +43,7 @@ def names(group: Group) -> list[str]:
 def names_of_others(group: Group) -> dict[str, str]:
     """Names that other packages registered, each with its package."""
     owners = {point.name: _owner(point) for point in _points(group)}
-    return {name: owner for name, owner in sorted(owners.items()) if owner != "evalkit"}
+    return {name: owner for name, owner in sorted(owners.items()) if owner != DISTRIBUTION}
 
 
 def load(group: Group, name: str) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import DatasetError
+from evalkit.system.installation import install_hint
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 _SPLITS = ("train", "validation", "val", "dev", "test")
@@ -122,7 +123,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
         import pyarrow.parquet
     except ImportError as error:
         raise DatasetError(
-            f"{path}: reading parquet needs pyarrow", hint="install it with: pip install 'evalkit[parquet]'"
+            f"{path}: reading parquet needs pyarrow", hint=f"install it with: {install_hint('parquet')}"
         ) from error
     number = 0
     try:
@@ -174,7 +175,7 @@ def _download(dataset: str, split: str, others: str) -> Path:
     except ImportError as error:
         raise DatasetError(
             f"there is no file {dataset}, and data sets of the hub need huggingface_hub",
-            hint="install it with: pip install 'evalkit[hub]', or name a local file",
+            hint=f"install it with: {install_hint('hub')}; or name a local file",
         ) from error
     name, _, revision = dataset.partition("@")
     patterns = [f"*{split}*{suffix}" for suffix in (*_SUFFIXES, *others)]

@@ -1,1 +1,1 @@
-"""The machine underneath: files, processes, memory, temporary folders."""
+"""This machine: what evalkit asks of it and does on it, whatever is evaluated."""

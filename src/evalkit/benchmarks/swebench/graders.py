@@ -23,6 +23,7 @@ from typing import Any
 from evalkit.domain.failures import Failed, Kind
 from evalkit.domain.outputs import LOG, TooLarge
 from evalkit.errors import EvalkitError
+from evalkit.system.installation import install_hint
 
 _PACKAGE = "swebench.harness"
 _LANGUAGES = {
@@ -62,12 +63,12 @@ def load() -> Graders:
         version = importlib.metadata.version("swebench")
     except importlib.metadata.PackageNotFoundError:
         raise GradersMissing(
-            "grading SWE-bench needs the official graders", hint="install them with: pip install 'evalkit[swebench]'"
+            "grading SWE-bench needs the official graders", hint=f"install them with: {install_hint('swebench')}"
         ) from None
     if version.partition(".")[0] != "5":
         raise GradersMissing(
             f"swebench {version} is installed, and these graders need version 5",
-            hint="install it with: pip install 'swebench>=5,<6'",
+            hint=f"install it with: {install_hint('swebench')}",
         )
     try:
         try:
@@ -77,7 +78,7 @@ def load() -> Graders:
     except ImportError as error:
         raise GradersMissing(
             f"the graders of swebench {version} cannot be imported: {error}",
-            hint="install what they need with: pip install 'evalkit[swebench]'",
+            hint=f"install what they need with: {install_hint('swebench')}",
         ) from error
     return _collect(version, modules)
 
