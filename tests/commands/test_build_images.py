@@ -15,13 +15,19 @@ from pathlib import Path
 
 import pytest
 
+import evalkit
+from tests.support.registry import fake_registry
 from tests.support.agents import break_agent, make_agent, make_sdist
 from tests.support.images import Builds, by_instance, counts, docker
-from tests.support.processes import all_end, processes_of, running
-from tests.support.registry import NO, Reply, fake_registry
-from tests.support.requirements import require
+from tests.support.processes import running
 from tests.support.tasks import make_task
-from tests.support.waiting import eventually, wait_until
+from tests.support.processes import processes_of
+from tests.support.requirements import require
+from tests.support.waiting import wait_until
+from package_index import poisoned_index
+from tests.support.processes import all_end
+from tests.support.waiting import eventually
+from tests.support.registry import NO, Reply
 
 pytestmark = pytest.mark.engine
 
@@ -95,6 +101,22 @@ def test_an_agent_can_be_installed_in_each_image(builds: Builds) -> None:
         "toy agent 1.0 /opt/evalkit-agent/venv child",
         "nobody",
     ]
+
+
+def test_an_agent_that_depends_on_evalkit_gets_this_one_and_none_of_an_index(builds: Builds) -> None:
+    builds.task("theirs", base=builds.python)
+    look = "import evalkit; print(evalkit.__version__, hasattr(evalkit, 'POISONED'))"
+    with poisoned_index() as index:
+        builds.evalkit.variables |= {"PIP_INDEX_URL": index.url, "PIP_NO_CACHE_DIR": "1"}
+        given: dict[str, object] = {"strategy": "install", "install_env": "PIP_INDEX_URL,PIP_NO_CACHE_DIR"}
+        sdist = make_sdist(builds.evalkit.folder / "agent", requires="evalkit")
+        finished = builds.build(agent_source=sdist, **given)
+    assert counts(finished) == (1, 1, 0, 0), finished.document
+    tag = by_instance(finished)["theirs"]["tag"]
+    said = builds.run(tag, "/opt/evalkit-agent/venv/bin/python3", "-I", "-c", look)
+    assert said == f"{evalkit.__version__} False"
+    assert "httpx" in index.served
+    assert not index.served & {"evalkit", "agent-evalkit"}
 
 
 def test_what_the_install_was_given_is_in_no_image(builds: Builds) -> None:

@@ -57,22 +57,28 @@ def main():
 """
 
 
-def make_agent(folder: Path, version: str = "1.0") -> Path:
+def make_agent(folder: Path, version: str = "1.0", requires: str = "") -> Path:
     folder.mkdir(parents=True)
     (folder / "pyproject.toml").write_text(_PYPROJECT)
-    (folder / "backend.py").write_text(_BACKEND)
+    metadata = f"Version: 1.0\\nRequires-Dist: {requires}\\n" if requires else "Version: 1.0\\n"
+    (folder / "backend.py").write_text(_BACKEND.replace("Version: 1.0\\n", metadata, 1))
     (folder / "toy_agent.py").write_text(_AGENT.format(version=version))
     return folder
 
 
-def make_sdist(folder: Path, version: str = "1.0") -> Path:
+def make_sdist(folder: Path, version: str = "1.0", requires: str = "") -> Path:
     """The same agent, packed: always the same bytes, so that an engine recognises an install that it has done."""
-    source = make_agent(folder / "source", version)
+    source = make_agent(folder / "source", version, requires)
     path = folder / "toy_agent-1.0.tar.gz"
     with tarfile.open(path, "w:gz", compresslevel=0, format=tarfile.PAX_FORMAT) as archive:
         for name in ("pyproject.toml", "backend.py", "toy_agent.py"):
             content = (source / name).read_bytes()
             info = tarfile.TarInfo(f"toy_agent-1.0/{name}")
+            info.size, info.mtime = len(content), 10**9
+            archive.addfile(info, io.BytesIO(content))
+        if requires:
+            content = f"Metadata-Version: 2.1\nName: toy-agent\nVersion: 1.0\nRequires-Dist: {requires}\n".encode()
+            info = tarfile.TarInfo("toy_agent-1.0/PKG-INFO")
             info.size, info.mtime = len(content), 10**9
             archive.addfile(info, io.BytesIO(content))
     packed = bytearray(path.read_bytes())

@@ -20,7 +20,7 @@ from evalkit.containers.reference import Pinned
 from evalkit.containers.registry import Found, Missing, Registry, Unknown, plain_hosts
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, EvalkitError
-from evalkit.images import plan, sdist
+from evalkit.images import own_wheels, plan, sdist
 from evalkit.images.dockerfile import CA_BUNDLE, CONSTRAINTS, ENVIRONMENT, INSTALLER, PIP_CONF
 from evalkit.images.plan import AgentPackage, Context, Inputs
 from evalkit.images.sdist import Packing
@@ -168,6 +168,8 @@ def _make_agent(config: Config, source: Path, bases: Bases, docker: Docker, fold
         except OSError as error:
             raise ConfigError(f"images.constraints: {images.constraints} cannot be read: {error.strerror}") from error
         constraints = _hash_file(images.constraints)
+    needs_evalkit = own_wheels.depends_on_evalkit([*own_wheels.requirements_of(source), *images.agent_extra])
+    wheels = own_wheels.pack(context) if needs_evalkit else ()
     return AgentPackage(
         repository=images.repository,
         strategy=images.strategy,
@@ -178,6 +180,8 @@ def _make_agent(config: Config, source: Path, bases: Bases, docker: Docker, fold
         base=bases.found[images.agent_base] if images.strategy == "layer" else None,
         constraints_sha256=constraints,
         extra=images.agent_extra,
+        evalkit=tuple(wheel.name for wheel in wheels),
+        evalkit_sha256=" ".join(map(_hash_file, wheels)),
     )
 
 

@@ -24,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+# By both names: an unrelated project has the first one on the package index.
+EVALKIT_NAMES = ("evalkit", "agent-evalkit")
 _RESOLVED = re.compile(r"^\s*(\S+) => (/\S+) \(0x", re.MULTILINE)
 _MISSING = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
 # Loaded by name at run time, so nothing lists them.
@@ -121,6 +123,21 @@ def install_with(python: Path, prefix: Path, source: Path, options: list[str]) -
     _publish_scripts(_output([*agent, "-c", _LIST_SCRIPTS, source.name]).splitlines(), prefix)
 
 
+def take_evalkit_from(wheels: list[Path], folder: Path) -> list[str]:
+    """Arguments of pip that make it take evalkit from these wheels, and from no index whatever is offered there.
+
+    A requirement by path leaves pip no other candidate of that name, also for evalkit[extra]; a constraint below 0
+    leaves it none at all. Nothing of that name is ever built, since a build runs code.
+    """
+    constraints = folder / "evalkit.txt"
+    constraints.write_text("".join(f"{name}<0\n" for name in EVALKIT_NAMES))
+    # What a build requires follows this option alone, from pip 25.3 on.
+    given = filter(None, (os.environ.get("PIP_BUILD_CONSTRAINT"), str(constraints)))
+    os.environ["PIP_BUILD_CONSTRAINT"] = " ".join(given)
+    own = [str(wheel) for wheel in wheels] or ["--constraint", str(constraints)]
+    return ["--only-binary", ",".join(EVALKIT_NAMES), *own]
+
+
 def _require_pip() -> None:
     said = subprocess.run([*PIP, "--version"], check=False, capture_output=True, text=True)
     version = re.match(r"pip (\d+)\.(\d+)", said.stdout)
@@ -197,6 +214,7 @@ def main() -> None:
     parser.add_argument("sdist")
     parser.add_argument("--constraints")
     parser.add_argument("--with", action="append", default=[], dest="extra")
+    parser.add_argument("--evalkit", action="append", default=[])
     parser.add_argument("--relocatable", action="store_true")
     given = parser.parse_args()
     context = Path(__file__).parent
@@ -204,11 +222,13 @@ def main() -> None:
     _require_pip()
     os.environ["PIP_ROOT_USER_ACTION"] = "ignore"
     constraints = ["--constraint", str(context / given.constraints)] if given.constraints else []
-    options = [*constraints, *given.extra]
-    if given.relocatable:
-        install_relocatable(given.prefix, context / given.sdist, options)
-    else:
-        install_with(Path(sys.executable), given.prefix, context / given.sdist, options)
+    with tempfile.TemporaryDirectory() as folder:
+        own = take_evalkit_from([context / name for name in given.evalkit], Path(folder))
+        options = [*constraints, *own, *given.extra]
+        if given.relocatable:
+            install_relocatable(given.prefix, context / given.sdist, options)
+        else:
+            install_with(Path(sys.executable), given.prefix, context / given.sdist, options)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,15 @@ class AgentPackage:
     constraints_sha256: str = ""
     extra: tuple[str, ...] = ()
     """More packages that are installed with it."""
+    evalkit: tuple[str, ...] = ()
+    """Wheels of this evalkit, for an agent that depends on it."""
+    evalkit_sha256: str = ""
 
     @property
     def arguments(self) -> tuple[str, ...]:
         constraints = ("--constraints", dockerfile.CONSTRAINTS) if self.constraints_sha256 else ()
-        return (self.sdist, *constraints, *(f"--with={each}" for each in self.extra))
+        wheels = (f"--evalkit={each}" for each in self.evalkit)
+        return (self.sdist, *constraints, *(f"--with={each}" for each in self.extra), *wheels)
 
     @property
     def digest(self) -> str:
@@ -64,6 +68,7 @@ class AgentPackage:
             self.base.identity if self.base else "",
             self.architecture,
             _RECIPES,
+            self.evalkit_sha256,
             *self.extra,
         )
 

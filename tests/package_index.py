@@ -1,0 +1,80 @@
+"""A package index on this machine that offers a newer evalkit than ours, with code of somebody else in it."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_EVALKIT = ("evalkit", "agent-evalkit")
+
+
+@dataclass
+class PackageIndex:
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def served(self) -> set[str]:
+        """The projects whose files were fetched."""
+        return {path.split("/")[2] for path in self.asked if path.endswith(".whl")}
+
+
+@contextmanager
+def poisoned_index() -> Iterator[PackageIndex]:
+    """Offers evalkit 99.0 by both of its names, and an empty package by any other name."""
+    index = PackageIndex()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            index.asked.append(self.path)
+            name = self.path.split("/")[2]
+            if self.path.endswith(".whl"):
+                self._send(make_wheel(name), "application/zip")
+            else:
+                self._send(f'<a href="{_file_name(name)}">{_file_name(name)}</a>'.encode(), "text/html")
+
+        def _send(self, body: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    index.url = f"http://127.0.0.1:{server.server_port}/simple"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield index
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _file_name(name: str) -> str:
+    return f"{name.replace('-', '_')}-{_version(name)}-py3-none-any.whl"
+
+
+def _version(name: str) -> str:
+    return "99.0" if name in _EVALKIT else "999.0"
+
+
+def make_wheel(name: str) -> bytes:
+    buffer = io.BytesIO()
+    stem = f"{name.replace('-', '_')}-{_version(name)}.dist-info"
+    with zipfile.ZipFile(buffer, "w") as wheel:
+        if name in _EVALKIT:
+            wheel.writestr("evalkit/__init__.py", "POISONED = True\n")
+        wheel.writestr(f"{stem}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {_version(name)}\n")
+        wheel.writestr(f"{stem}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{stem}/RECORD", "")
+    return buffer.getvalue()
