@@ -43,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "stdout": {"errors"},
     "masking": {"errors"},
     "logs": {"errors", "masking"},
-    "plugins": {"errors"},
+    "plugins": {"errors", "system"},
     "config": {"domain"},
     "settings": {"config", "errors"},
 }

@@ -16,18 +16,14 @@ from pathlib import Path
 import pytest
 
 import evalkit
-from tests.support.registry import fake_registry
 from tests.support.agents import break_agent, make_agent, make_sdist
 from tests.support.images import Builds, by_instance, counts, docker
-from tests.support.processes import running
-from tests.support.tasks import make_task
-from tests.support.processes import processes_of
+from tests.support.package_index import poisoned_index
+from tests.support.processes import all_end, processes_of, running
+from tests.support.registry import NO, Reply, fake_registry
 from tests.support.requirements import require
-from tests.support.waiting import wait_until
-from package_index import poisoned_index
-from tests.support.processes import all_end
-from tests.support.waiting import eventually
-from tests.support.registry import NO, Reply
+from tests.support.tasks import make_task
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import evalkit
-from tests.support.agents import make_sdist
 from evalkit.images import install_agent, own_wheels
-from package_index import PackageIndex, poisoned_index
+from tests.support.agents import make_sdist
+from tests.support.package_index import PackageIndex, poisoned_index
 
 _LOOK = """
 import importlib.metadata as metadata, evalkit, pathlib

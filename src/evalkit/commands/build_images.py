@@ -16,7 +16,7 @@ from evalkit.images import shortages
 from evalkit.images.inputs import find_sources
 from evalkit.images.plan import plan
 from evalkit.runs.execute import load_instances, select_instances
-from evalkit.runs.provision import Work, build, describe_plan, inputs, working
+from evalkit.runs.image_builds import BuildWork, build, describe_plan, inputs, working
 from evalkit.runs.signals import until_signal
 from evalkit.settings import Settings, override
 
@@ -62,14 +62,14 @@ def build_images(
     return ExitCode.INCOMPLETE if document["failed"] else ExitCode.DONE
 
 
-async def _build(work: Work, watch: ImageProgress, *, force: bool) -> None:
+async def _build(work: BuildWork, watch: ImageProgress, *, force: bool) -> None:
     sources = await find_sources(work.config)
     work.plan = plan(work.instances, await inputs(work, sources))
     watch.expect(work.planned)
     await build(work, sources, watch, force=force)
 
 
-def _print_plan(work: Work) -> int:
+def _print_plan(work: BuildWork) -> int:
     signal_number = anyio.run(until_signal, partial(_plan, work), anyio.sleep_forever)
     if signal_number is not None:
         return 128 + signal_number
@@ -78,5 +78,5 @@ def _print_plan(work: Work) -> int:
     return ExitCode.DONE
 
 
-async def _plan(work: Work) -> None:
+async def _plan(work: BuildWork) -> None:
     work.plan = plan(work.instances, await inputs(work, await find_sources(work.config)))

@@ -20,10 +20,10 @@ from evalkit.images.builder import find_builder
 from evalkit.images.decisions import Needs, Todo, find_todo, needs_registry
 from evalkit.images.disk import Disk
 from evalkit.images.dockerfile import LABEL
-from evalkit.images.executor import Executor, ImageFailed, Making, Observer
+from evalkit.images.executor import BuildObserver, Executor, ImageFailed, Making
 from evalkit.images.inputs import Sources, agent_context, find_secrets
 from evalkit.images.orders import Orders
-from evalkit.images.parts import AgentImageFailed, Parts
+from evalkit.images.parts import AgentImageFailed, ImageParts
 from evalkit.images.plan import ImageSpec, Plan
 from evalkit.images.shortages import shortage_behind
 from evalkit.system import processes
@@ -75,7 +75,7 @@ async def build(
         disk = Disk(docker, images.disk_floor, images.repository, frozenset(plan.tags))
         executor = Executor(docker, workers, disk, images.retries, observer)
         local = await docker.images()
-        parts = Parts(config, docker, sources.existence, executor, plan.agent, local, find_orders, log_of, force)
+        parts = ImageParts(config, docker, sources.existence, executor, plan.agent, local, find_orders, log_of, force)
         try:
             await Batch(plan, config, sources.existence, executor, parts, results, log_of, force).build()
         finally:
@@ -90,7 +90,7 @@ class Batch:
     config: Config
     existence: Existence
     executor: Executor
-    parts: Parts
+    parts: ImageParts
     results: Results
     log_of: Callable[[str], Path]
     force: bool

@@ -28,7 +28,7 @@ class ImageFailed(Exception):
     """One image cannot be made. The others can."""
 
 
-class Observer(Protocol):
+class BuildObserver(Protocol):
     """Is told what happens to images."""
 
     def entered(self, name: str, stage: str) -> None: ...
@@ -95,7 +95,7 @@ class Executor:
     pool: Pool
     disk: Disk
     retries: int
-    observer: Observer
+    observer: BuildObserver
     stopped: EvalkitError | None = None
     """Why nothing more is started. What is under way is finished."""
 

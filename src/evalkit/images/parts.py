@@ -53,7 +53,7 @@ class Once(Generic[T]):
 
 
 @dataclass(slots=True)
-class Parts:
+class ImageParts:
     config: Config
     docker: Docker
     existence: Existence

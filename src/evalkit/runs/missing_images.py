@@ -19,7 +19,7 @@ def provide_images(
     builds = config.images.agent_source is not None or any(each.build for each in instances.values())
     if config.workspace_kind != "docker" or not builds:
         return dict(instances)
-    from evalkit.runs.provision import provide  # asks registries and starts builders
+    from evalkit.runs.image_builds import provide  # asks registries and starts builders
 
     return provide(config, instances, build=build, quiet=quiet)
 

@@ -20,9 +20,10 @@ from evalkit.config import Config
 from evalkit.console.image_progress import ImageProgress
 from evalkit.domain.records import Instance
 from evalkit.errors import ImagesMissing, Interrupted, Terminated, first_few
-from evalkit.images import build, shortages
+from evalkit.images import shortages
 from evalkit.images.build import Results
-from evalkit.images.executor import Observer
+from evalkit.images.build import build as build_plan
+from evalkit.images.executor import BuildObserver
 from evalkit.images.inputs import Sources, find_inputs, find_sources
 from evalkit.images.plan import Inputs, Plan, plan
 from evalkit.images.sdist import Packing
@@ -53,7 +54,7 @@ def private_folder() -> Iterator[Path]:
 
 
 @dataclass(slots=True)
-class Work:
+class BuildWork:
     """The images of one command, and what has come of them so far."""
 
     config: Config
@@ -98,21 +99,21 @@ class Work:
 
 
 @contextmanager
-def working(config: Config, instances: Mapping[str, Instance]) -> Iterator[Work]:
+def working(config: Config, instances: Mapping[str, Instance]) -> Iterator[BuildWork]:
     """The build folder is written to by one command at a time."""
     directory = build_directory(config)
     with shortages.named(), directory.writing(), private_folder() as folder:
-        yield Work(config, list(instances.values()), directory, folder)
+        yield BuildWork(config, list(instances.values()), directory, folder)
 
 
-async def inputs(work: Work, sources: Sources) -> Inputs:
+async def inputs(work: BuildWork, sources: Sources) -> Inputs:
     return await find_inputs(work.config, work.instances, sources, work.packing, work.folder)
 
 
-async def build(work: Work, sources: Sources, observer: Observer, *, force: bool = False) -> None:
+async def build(work: BuildWork, sources: Sources, observer: BuildObserver, *, force: bool = False) -> None:
     """Build the images of the plan. Raises EvalkitError where the rest cannot be built now."""
     assert work.plan is not None
-    await build.build(
+    await build_plan(
         work.plan,
         work.config,
         sources,
@@ -124,7 +125,7 @@ async def build(work: Work, sources: Sources, observer: Observer, *, force: bool
     )
 
 
-def describe_plan(work: Work, planned: Plan) -> dict[str, Any]:
+def describe_plan(work: BuildWork, planned: Plan) -> dict[str, Any]:
     images = [
         {
             "tag": image.tag,
@@ -162,7 +163,7 @@ def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, q
     return {name: structs.replace(instance, image=image_of[name]) for name, instance in instances.items()}
 
 
-async def _build_missing(work: Work, watch: ImageProgress) -> None:
+async def _build_missing(work: BuildWork, watch: ImageProgress) -> None:
     sources = await find_sources(work.config)
     work.plan = plan(work.instances, await inputs(work, sources))
     watch.expect(work.planned)
@@ -171,14 +172,14 @@ async def _build_missing(work: Work, watch: ImageProgress) -> None:
     _refuse(work, failed, hint=f"see {work.directory.path}")
 
 
-async def _require(work: Work, _watch: ImageProgress) -> None:
+async def _require(work: BuildWork, _watch: ImageProgress) -> None:
     sources = await find_sources(work.config)
     work.plan = plan(work.instances, await inputs(work, sources))
     unknown = {each.base: each.reason for each in work.plan.unplanned}
     _refuse(work, unknown, hint="see `evalkit build-images --dry-run`")
 
 
-def _refuse(work: Work, problems: Mapping[str, str], *, hint: str) -> None:
+def _refuse(work: BuildWork, problems: Mapping[str, str], *, hint: str) -> None:
     if problems:
         named = [f"{name} ({reason})" for name, reason in problems.items()]
         problem = f"{len(named)} of {work.planned} images cannot be made: {first_few(named)}"
