@@ -181,7 +181,7 @@ def test_a_parent_with_threads_and_held_locks_does_not_stop_its_workers(tmp_path
             from pathlib import Path
             import anyio
             from rich.logging import RichHandler
-            from evalkit import scratch
+            from evalkit.system import scratch
             from evalkit.images import pool
             from evalkit.images.worker import Command, Order
 
