@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.domain.planning import BUCKETS, Attempts, Ledger, Standing, plan
-from evalkit.domain.rows import Row, RowFailure, RowUsage
+from evalkit.domain.rows import Failure, Row, Usage
 from evalkit.domain.summary import RunFacts, Tally
 
 IDS = ("a", "b", "c", "d")
@@ -26,8 +26,8 @@ def rows(draw: st.DrawFn) -> Row:
         attempt=draw(st.integers(1, 4)),
         outcome=outcome,  # type: ignore[arg-type]  # sampled from its values
         verdict=verdict,  # type: ignore[arg-type]  # likewise
-        failure=RowFailure(kind=kind) if outcome == "error" else None,
-        usage=RowUsage(cost_usd=draw(st.sampled_from((None, 0.0, 0.5))), input_tokens=draw(st.integers(0, 9))),
+        failure=Failure(kind=kind) if outcome == "error" else None,
+        usage=Usage(cost_usd=draw(st.sampled_from((None, 0.0, 0.5))), input_tokens=draw(st.integers(0, 9))),
         seconds=draw(st.floats(0, 10_000)),
         accepted=outcome != "error" and draw(st.booleans()),
     )
@@ -113,13 +113,13 @@ def test_a_run_that_is_finished_needs_no_more(history: list[Row], attempts: Atte
     ledger = ledger_of(history)
     for step in plan(ledger.standings, attempts, ("error",)):
         for number in (step.attempt, *step.then):
-            ledger.record(Row(step.instance_id, number, "submitted", "unresolved"))
+            ledger.record(Row(instance_id=step.instance_id, attempt=number, outcome="submitted", verdict="unresolved"))
     assert plan(ledger.standings, attempts, ("error",)) == []
 
 
 def test_a_resolved_time_out_is_not_tried_again() -> None:
     standing = Standing()
     ledger = Ledger({"a": standing})
-    ledger.record(Row("a", 1, "timeout", "resolved"))
+    ledger.record(Row(instance_id="a", attempt=1, outcome="timeout", verdict="resolved"))
     assert plan(ledger.standings, Attempts(), ("timeout",)) == []
     assert standing.bucket == "resolved"

@@ -107,11 +107,15 @@ def _environment(job: Job, place: PurePosixPath) -> dict[str, str]:
     return environment
 
 
+class _ToldUsage(Usage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A field that nobody knows is a mistake of the agent's author, who has to hear of it."""
+
+
 def _read_usage(path: Path) -> Usage:
     """What the agent says it spent. A file that cannot be trusted leaves the cost unknown."""
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(), type=Usage, strict=False)
+            return msgspec.json.decode(file.read(), type=_ToldUsage, strict=False)
     except (OSError, ValueError) as error:
         logger.warning("the usage file of the agent cannot be read: %s", error)
         return Usage(cost_usd=None)

@@ -106,7 +106,7 @@ def _write_official(runs: Sequence[AnyRun], target: Path) -> None:
 
     if len(runs) != 1 or not isinstance(runs[0], RunDirectory):
         raise UsageError("--report is for one run of evalkit")
-    write_report(runs[0], target)
+    write_report(runs[0], runs[0].standing_rows(), target)
 
 
 def _require_fields(directories: Sequence[AnyRun], by: Sequence[str]) -> None:

@@ -12,8 +12,7 @@ from evalkit.cli.options import configured
 from evalkit.domain.comparison import Standing
 from evalkit.domain.comparison import compare as compare_standings
 from evalkit.domain.planning import Ledger
-from evalkit.domain.rows import Row
-from evalkit.runs.summarize import AnyRun, facts_of, open_run
+from evalkit.runs.summarize import AnyRun, facts_of, open_run, readable
 from evalkit.settings import Settings
 
 
@@ -51,10 +50,7 @@ def _stand(run: AnyRun) -> dict[str, Standing]:
     """Where a run stands with each of its instances."""
     ledger = Ledger.of(facts_of(run).instance_ids)
     standings = {name: Standing() for name in ledger.standings}
-    for row in run.rows():
-        if not isinstance(row, Row):
-            console.say(f"evalkit: {row.file}:{row.line}: not a result: {row.reason}")
-            continue
+    for row in readable(run.rows()):
         ledger.record(row)
         if (standing := standings.get(row.instance_id)) is not None:
             standing.seconds += row.seconds

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
 import typer
 
 from evalkit import console, stdout
 from evalkit.agents.builtin import RECORDED
 from evalkit.cli.options import BuildMissing, Quiet, RunArgument, configured, explain
 from evalkit.config import Config
-from evalkit.domain.planning import Step
+from evalkit.domain.planning import StandingRows, Step
 from evalkit.domain.protocols import ReferencePatches
 from evalkit.domain.records import Instance
 from evalkit.errors import UsageError
@@ -123,10 +124,12 @@ def grade(
     with opened.directory.writing():
         how = How(force=force, dry_run=dry_run, build_missing=build_missing, quiet=quiet)
         code = _grade(opened, recorded_logs, how)
-        if report is not None and not dry_run:
-            write_report(opened.directory, report)
-        if gold:
-            _write_bad(opened.directory)
+        if not dry_run and (gold or report is not None):
+            rows = opened.directory.standing_rows()
+            if report is not None:
+                write_report(opened.directory, rows, report)
+            if gold:
+                _write_bad(opened.directory, rows)
     return code
 
 
@@ -220,13 +223,16 @@ def _reference_predictions(parts: Parts, instances: Mapping[str, Instance]) -> d
 
 def _grade(opened: Opened, logs: RecordedLogs | None, how: How) -> int:
     directory, parts, instances = opened.directory, opened.parts, opened.instances
-    answers = find_answers(directory)
-    steps = plan_grading(directory, answers, instances, parts.benchmark.grader_version, force=how.force)
+    rows = directory.standing_rows()
+    answers = find_answers(directory, rows)
+    steps = plan_grading(rows, answers, instances, parts.benchmark.grader_version, force=how.force)
     if how.dry_run:
         return _print_plan(steps)
     if logs is not None:
         with console.watch(len(steps), quiet=how.quiet) as observer:
-            LogGrading(directory, parts, logs, observer, opened.models).execute(instances, steps, answers)
+            limits = opened.settings.config.limits
+            grading = LogGrading(directory, parts.benchmark, parts.critic, limits, logs, observer, opened.models)
+            anyio.run(grading.execute, instances, steps, answers)
         return _print_summary(directory)
     pending = {step.instance_id: instances[step.instance_id] for step in steps}
     config = _without_agent(opened.settings.config)
@@ -239,8 +245,8 @@ def _without_agent(config: Config) -> Config:
     return config.model_copy(update={"images": config.images.model_copy(update={"agent_source": None})})
 
 
-def _write_bad(directory: RunDirectory) -> None:
-    bad = find_bad(directory)
+def _write_bad(directory: RunDirectory, rows: StandingRows) -> None:
+    bad = find_bad(rows)
     path = directory.path / "known-bad.json"
     write_atomically(path, json.dumps(bad, indent=1).encode() + b"\n")
     if bad["failing"] or bad["flaky"]:

@@ -15,9 +15,10 @@ import typer
 
 from evalkit import console, stdout
 from evalkit.cli.options import RunArgument, configured
+from evalkit.domain.planning import StandingRows, choose_attempt, stand
 from evalkit.domain.rows import Row
 from evalkit.errors import ExitCode, UsageError
-from evalkit.runs.summarize import open_run
+from evalkit.runs.summarize import open_run, readable
 from evalkit.settings import Settings
 from evalkit.store.foreign import Entry, ForeignRun
 from evalkit.store.run_directory import RunDirectory
@@ -50,10 +51,11 @@ def predictions(
     answers: list[tuple[Row, Callable[[], IO[bytes]]]]
     if isinstance(directory, ForeignRun):
         label = name or directory.label
-        answers = [(each.row, partial(_open_entry, each)) for each in choose_entries(directory, attempt)]
+        answers = [(each.row, partial(_open_entry, each)) for each in _choose_entries(directory, attempt)]
     else:
         label = name or _label(directory)
-        answers = [(row, partial(_open_patch, directory, row)) for row in choose_rows(directory, attempt).values()]
+        rows = stand(readable(directory.rows()), directory.manifest.instance_ids)
+        answers = [(row, partial(_open_patch, directory, row)) for row in choose_rows(rows, attempt)]
     _require_patches(directory.path, [row for row, _ in answers])
     missing = 0
     for row, open_patch in answers:
@@ -79,43 +81,24 @@ def _require_patches(path: Path, rows: Iterable[Row]) -> None:
         )
 
 
-def choose_rows(directory: RunDirectory, attempt: int | None = None) -> dict[str, Row]:
-    """The row that stands for each instance: accepted before not, a result before an error, late before early."""
-    chosen: dict[str, Row] = {}
-    known = set(directory.manifest.instance_ids)
-    for row in directory.rows():
-        if not isinstance(row, Row):
-            console.say(f"evalkit: {row.file}:{row.line}: not a result: {row.reason}")
-        elif row.instance_id in known and attempt in (None, row.attempt):
-            earlier = chosen.get(row.instance_id)
-            if earlier is None or _rank(row) >= _rank(earlier):
-                chosen[row.instance_id] = row
-    return {
-        instance_id: chosen[instance_id] for instance_id in directory.manifest.instance_ids if instance_id in chosen
-    }
+def choose_rows(rows: StandingRows, attempt: int | None = None) -> list[Row]:
+    """The row of each instance whose answer is taken; of this attempt only, if one is named."""
+    if attempt is not None:
+        return [numbers[attempt] for numbers in rows.values() if attempt in numbers]
+    return [numbers[choose_attempt(numbers)] for numbers in rows.values() if numbers]
 
 
-def choose_entries(run: ForeignRun, attempt: int | None = None) -> Iterable[Entry]:
+def _choose_entries(run: ForeignRun, attempt: int | None) -> Iterator[Entry]:
     """Those of another tool, chosen alike."""
-    chosen: dict[str, Entry] = {}
-    for each in run.unreadable:
-        console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
-    for entry in run.entries:
-        if attempt in (None, entry.row.attempt):
-            earlier = chosen.get(entry.row.instance_id)
-            if earlier is None or _rank(entry.row) >= _rank(earlier.row):
-                chosen[entry.row.instance_id] = entry
-    return chosen.values()
+    entry_of = {id(entry.row): entry for entry in run.entries}
+    for row in choose_rows(stand(readable(run.rows()), run.facts.instance_ids), attempt):
+        yield entry_of[id(row)]
 
 
 def _open_entry(entry: Entry) -> IO[bytes]:
     if entry.row.outcome == "submitted" and entry.row.patch is None:
         raise FileNotFoundError("it is not there")
     return io.BytesIO(entry.read_patch())
-
-
-def _rank(row: Row) -> tuple[bool, bool]:
-    return (row.accepted, row.outcome != "error")
 
 
 def _label(directory: RunDirectory) -> str:

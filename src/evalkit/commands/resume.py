@@ -21,7 +21,7 @@ from evalkit.errors import UsageError, first_few
 from evalkit.runs.execute import Parts, create_parts, execute, load_instances, select_instances
 from evalkit.runs.identity import chooses_otherwise, describe_dataset, find_changes, make_manifest
 from evalkit.runs.missing_images import provide_images
-from evalkit.runs.regrade import find_answers
+from evalkit.runs.regrade import Answers, find_answers
 from evalkit.settings import Settings, load_again, override
 from evalkit.store.manifest import Manifest
 from evalkit.store.run_directory import RunDirectory, find_run
@@ -71,7 +71,7 @@ def resume(
         instances = _choose_instances(manifest, parts, accept_change or (), extend=extend)
         directory.adopt(_renew(manifest, settings, instances))
         ledger = directory.ledger()
-        recorded = find_answers(directory) if settings.config.agent.name == RECORDED else None
+        recorded = _recorded(directory) if settings.config.agent.name == RECORDED else None
         steps = _plan(ledger, instances, settings.config, kinds, recorded)
         if dry_run:
             stdout.emit(_describe(directory, steps))
@@ -92,6 +92,10 @@ def resume(
             spent_usd_on=ledger.spent_usd_on,
             quiet=quiet,
         )
+
+
+def _recorded(directory: RunDirectory) -> Answers:
+    return find_answers(directory, directory.standing_rows())
 
 
 def _parse_kinds(text: str) -> frozenset[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from evalkit.domain.failures import is_final
 from evalkit.domain.rows import Outcome, Row, Verdict
-
-if TYPE_CHECKING:
-    from evalkit.domain.records import Result
 
 Bucket = Literal["resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"]
 BUCKETS: tuple[Bucket, ...] = (
@@ -24,6 +21,32 @@ BUCKETS: tuple[Bucket, ...] = (
     "incomplete",
 )
 StopOn = Literal["critic", "never"]
+
+
+class Ended(Protocol):
+    """How an attempt ended, as the rules below ask for it."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    @property
+    def accepted(self) -> bool: ...
+
+
+def replaces(later: Ended, earlier: Ended | None) -> bool:
+    """The rule for which row of an attempt stands: a later one replaces an earlier one, an error never a result."""
+    return later.outcome != "error" or earlier is None or earlier.outcome == "error"
+
+
+def choose_attempt(attempts: Mapping[int, Ended]) -> int:
+    """The attempt whose answer is that of its instance: accepted before not, a result before an error, late before
+    early. It never depends on a grade."""
+
+    def rank(number: int) -> tuple[bool, bool, int]:
+        is_result = attempts[number].outcome != "error"
+        return (is_result and attempts[number].accepted, is_result, number)
+
+    return max(attempts, key=rank)
 
 
 class Mark(NamedTuple):
@@ -55,8 +78,20 @@ def _mark(outcome: Outcome, verdict: Verdict, failure: str | None, accepted: boo
     return Mark(bucket, outcome, failure, accepted and outcome != "error")
 
 
-def mark_of(row: Row | Result) -> Mark:
+def mark_of(row: Row) -> Mark:
     return _mark(row.outcome, row.verdict, row.failure.kind if row.failure else None, row.accepted)
+
+
+def bucket_of(marks: Sequence[Mark]) -> Bucket:
+    """The one bucket of an instance: the best verdict of its attempts, else how the last of them ended."""
+    if not marks:
+        return "incomplete"
+    buckets = {mark.bucket for mark in marks}
+    if "resolved" in buckets:
+        return "resolved"
+    if "unresolved" in buckets:
+        return "unresolved"
+    return marks[-1].bucket
 
 
 class Standing:
@@ -68,22 +103,15 @@ class Standing:
         self.marks: dict[int, Mark] = {}
 
     def record(self, attempt: int, mark: Mark) -> None:
-        """A later row replaces an earlier one of the same attempt, but an error never replaces a result."""
-        marks = self.marks
-        if mark.bucket != "error" or attempt not in marks or marks[attempt].bucket == "error":
-            marks[attempt] = mark
+        if replaces(mark, self.marks.get(attempt)):
+            self.marks[attempt] = mark
+
+    def in_order(self) -> list[Mark]:
+        return [self.marks[number] for number in sorted(self.marks)]
 
     @property
     def bucket(self) -> Bucket:
-        marks = self.marks
-        if not marks:
-            return "incomplete"
-        buckets = {mark.bucket for mark in marks.values()}
-        if "resolved" in buckets:
-            return "resolved"
-        if "unresolved" in buckets:
-            return "unresolved"
-        return marks[max(marks)].bucket
+        return bucket_of(self.in_order())
 
     @property
     def accepted(self) -> bool:
@@ -109,9 +137,22 @@ class Ledger:
             self.unknown_ids.add(row.instance_id)
             return
         standing.record(row.attempt, mark_of(row))
-        self.spent_usd += row.usage.least_cost_usd
+        self.spent_usd += row.usage.known_cost_usd
         spent = self.spent_usd_on.get(row.instance_id, 0.0)
-        self.spent_usd_on[row.instance_id] = spent + row.usage.least_cost_usd
+        self.spent_usd_on[row.instance_id] = spent + row.usage.known_cost_usd
+
+
+StandingRows: TypeAlias = "Mapping[str, Mapping[int, Row]]"
+
+
+def stand(rows: Iterable[Row], ids: Iterable[str]) -> StandingRows:
+    """The rows that stand, by instance and attempt, in the order of `ids`. Other instances are left out."""
+    standing: dict[str, dict[int, Row]] = {name: {} for name in ids}
+    for row in rows:
+        attempts = standing.get(row.instance_id)
+        if attempts is not None and replaces(row, attempts.get(row.attempt)):
+            attempts[row.attempt] = row
+    return standing
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
 
 from evalkit.domain.budget import Budget
-from evalkit.domain.failures import Kind, Stage
-from evalkit.domain.rows import SCHEMA, Outcome, Verdict
+from evalkit.domain.rows import Failure, Finite, Patch, Result, Usage, Verdict, round_money
 
-_MESSAGE_LIMIT = 500
-_LARGEST = sys.float_info.max
-Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+__all__ = [
+    "Answer",
+    "Failure",
+    "Grade",
+    "Instance",
+    "Job",
+    "Limits",
+    "Meter",
+    "Model",
+    "Overrides",
+    "Patch",
+    "Recorded",
+    "Result",
+    "Usage",
+    "check_instance",
+    "checked",
+    "grade_key",
+]
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Lean to make and to keep. Types are not checked when it is made: see `checked`."""
 
 
-M = TypeVar("M", bound=Model)
+M = TypeVar("M", bound=msgspec.Struct)
 
 
 def checked(kind: type[M], made: M) -> M:
@@ -101,64 +114,6 @@ class Instance(Model, frozen=True, kw_only=True):
         return f"Instance(id={self.id!r})"
 
 
-class Failure(Model, frozen=True, kw_only=True):
-    kind: Kind
-    message: str
-    stage: Stage
-
-    def __post_init__(self) -> None:
-        message = self.message.encode("utf-8", "replace").decode("utf-8")
-        if len(message) > _MESSAGE_LIMIT:
-            message = message[: _MESSAGE_LIMIT - 1] + "…"
-        structs.force_setattr(self, "message", message)
-
-
-class Patch(Model, frozen=True, kw_only=True):
-    sha256: str
-    bytes: int
-    path: str
-
-
-class Usage(Model, frozen=True, kw_only=True):
-    """Tokens and money spent. A cost of None is unknown, which is not the same as nothing.
-
-    `known_cost_usd` is the part of the cost that is known: at least this much was spent.
-    """
-
-    llm_calls: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: Finite | None = 0.0
-    known_cost_usd: Finite = 0.0
-
-    def __post_init__(self) -> None:
-        if self.cost_usd and not self.known_cost_usd:
-            structs.force_setattr(self, "known_cost_usd", self.cost_usd)
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-    def __add__(self, other: Usage) -> Usage:
-        known = self.cost_usd is not None and other.cost_usd is not None
-        return Usage(
-            llm_calls=self.llm_calls + other.llm_calls,
-            input_tokens=self.input_tokens + other.input_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-            cost_usd=_money((self.cost_usd or 0.0) + (other.cost_usd or 0.0)) if known else None,
-            known_cost_usd=_money(self.known_cost_usd + other.known_cost_usd),
-        )
-
-
-def _money(amount: float) -> float:
-    """Sums of prices without the noise of binary fractions."""
-    return round(amount, 9)
-
-
 class Meter:
     """Counts what an attempt spends. It outlives time-outs and failures, so spent money is always reported."""
 
@@ -173,8 +128,8 @@ class Meter:
     def settle(self, since: Usage, cost_usd: float) -> None:
         """What was spent since then cost exactly this, as the one who bills it says."""
         before = self.usage.known_cost_usd
-        cost = None if since.cost_usd is None else _money(since.cost_usd + cost_usd)
-        known = _money(since.known_cost_usd + cost_usd)
+        cost = None if since.cost_usd is None else round_money(since.cost_usd + cost_usd)
+        known = round_money(since.known_cost_usd + cost_usd)
         self.usage = structs.replace(self.usage, cost_usd=cost, known_cost_usd=known)
         self.budget.spend(known - before, 0)
 
@@ -201,32 +156,6 @@ class Grade(Model, frozen=True, kw_only=True):
     score: Finite | None = None
     metrics: Mapping[str, Finite] = msgspec.field(default_factory=dict)
     """More numbers that the grader gives, by name."""
-
-
-class Result(Model, frozen=True, kw_only=True):
-    """The decisions about one finished attempt: one line of results.jsonl."""
-
-    schema_: int = msgspec.field(default=SCHEMA, name="schema")
-    instance_id: str
-    attempt: int
-    outcome: Outcome
-    verdict: Verdict
-    score: float | None
-    failure: Failure | None
-    patch: Patch | None
-    usage: Usage
-    started_at: str
-    finished_at: str
-    seconds: float
-    stages: Mapping[str, float]
-    retries: int
-    resource_factor: int
-    artifacts: str
-    accepted: bool = False
-    grade_key: str | None = None
-    metrics: Mapping[str, float] = msgspec.field(default_factory=dict)
-    note: str | None = None
-    """Why a verdict was given without the grader, as for an answer that is too large to be taken."""
 
 
 def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:

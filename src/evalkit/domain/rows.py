@@ -1,63 +1,124 @@
-"""A result line, as planning and summaries read it: light to import, and read by the million."""
+"""The schema of results.jsonl: one line for each finished attempt. Light to import, and read by the million."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import structs
 
 Outcome = Literal["submitted", "empty", "timeout", "error"]
 Verdict = Literal["resolved", "unresolved", "ungraded"]
 
 SCHEMA = 1
+_MOST_ATTEMPTS = 100_000
+_MESSAGE_LIMIT = 500
+_LARGEST = sys.float_info.max
+Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
-class RowFailure(msgspec.Struct, frozen=True, gc=False):
+class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Why an attempt ended in an error. Rows of a newer evalkit may have kinds that this one does not know."""
+
     kind: str = "internal"
-    stage: str = ""
     message: str = ""
+    stage: str = ""
+
+    def __post_init__(self) -> None:
+        message = self.message
+        if not message.isascii():
+            message = message.encode("utf-8", "replace").decode("utf-8")
+        if len(message) > _MESSAGE_LIMIT:
+            message = message[: _MESSAGE_LIMIT - 1] + "…"
+        if message is not self.message:
+            structs.force_setattr(self, "message", message)
 
 
-class RowPatch(msgspec.Struct, frozen=True, gc=False):
-    path: str = ""
-    bytes: int = 0
+class Patch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sha256: str = ""
+    bytes: int = 0
+    path: str = ""
 
 
-class RowUsage(msgspec.Struct, frozen=True, gc=False):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Tokens and money spent. A cost of None is unknown, which is not the same as nothing.
+
+    `known_cost_usd` is the part of the cost that is known: at least this much was spent.
+    """
+
     llm_calls: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
-    cost_usd: float | None = None
-    known_cost_usd: float = 0.0
+    cost_usd: Finite | None = 0.0
+    known_cost_usd: Finite = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cost_usd and not self.known_cost_usd:
+            structs.force_setattr(self, "known_cost_usd", self.cost_usd)
 
     @property
-    def least_cost_usd(self) -> float:
-        return self.known_cost_usd if self.cost_usd is None else self.cost_usd
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return Usage(
+            llm_calls=self.llm_calls + other.llm_calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost_usd=round_money((self.cost_usd or 0.0) + (other.cost_usd or 0.0)) if known else None,
+            known_cost_usd=round_money(self.known_cost_usd + other.known_cost_usd),
+        )
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """What planning and summaries read of a result line.
+def round_money(amount: float) -> float:
+    """Sums of prices without the noise of binary fractions."""
+    return round(amount, 9)
 
-    Leaner and more lenient than Result: a row of a newer evalkit with other fields or kinds is still a result.
+
+UNKNOWN_USAGE = Usage(cost_usd=None)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The part of a result line that planning and summaries read: a `Result` without its times and stages.
+
+    Reading is lenient: fields that are unknown are skipped, and those with a default may be missing.
     """
 
+    schema_: Annotated[int, msgspec.Meta(le=SCHEMA)] = msgspec.field(default=SCHEMA, name="schema")
     instance_id: str
-    attempt: int
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ATTEMPTS)]
     outcome: Outcome
     verdict: Verdict
-    score: float | None = None
-    failure: RowFailure | None = None
-    patch: RowPatch | None = None
-    usage: RowUsage = RowUsage()
+    score: Finite | None = None
+    failure: Failure | None = None
+    patch: Patch | None = None
+    usage: Usage = UNKNOWN_USAGE
     seconds: float = 0.0
     artifacts: str = ""
     accepted: bool = False
     grade_key: str | None = None
-    metrics: dict[str, float] | None = None
+    metrics: Mapping[str, Finite] = msgspec.field(default_factory=dict)
+    """More numbers that the grader gives, by name."""
+
+
+class Result(Row, frozen=True, kw_only=True, gc=False):
+    """The decisions about one finished attempt: the whole line."""
+
+    started_at: str
+    finished_at: str
+    stages: Mapping[str, float]
+    retries: int
+    resource_factor: int
+    note: str | None = None
+    """Why a verdict was given without the grader, as for an answer that is too large to be taken."""
 
 
 def timestamp(moment: datetime | None = None) -> str:

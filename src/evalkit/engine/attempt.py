@@ -11,13 +11,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+from msgspec import structs
 
 from evalkit import logs, masking
 from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import Observer, Purpose, Workspace, WorkspaceSpec
-from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Limits, Meter, Result, checked
+from evalkit.domain.protocols import Critic, Observer, Purpose, Workspace, WorkspaceSpec
+from evalkit.domain.records import (
+    Answer,
+    Failure,
+    Grade,
+    Instance,
+    Job,
+    Limits,
+    Meter,
+    Recorded,
+    Result,
+    checked,
+    grade_key,
+)
 from evalkit.domain.rows import Outcome, timestamp
 from evalkit.engine.run import Run
 from evalkit.logs import logger
@@ -155,6 +168,11 @@ class Attempt:
             self.answer, self.timed_out = None, False
         self.failure = self.retry_after = None
 
+    def recall(self, recorded: Recorded) -> None:
+        """Take an answer that is there already: no agent makes it again."""
+        self.answer, self.timed_out, self.solved = recorded.answer, recorded.timed_out, True
+        self.meter.add(recorded.usage)
+
     @property
     def is_to_be_graded(self) -> bool:
         return self.failure is None and self.grade is None and self.answer is not None and not self.answer.empty
@@ -237,7 +255,22 @@ class Attempt:
             self.grade = Grade(verdict="unresolved", score=0.0)
             self.note = str(reason)
 
-    def result(self, artifacts: str) -> Result:
+    def conclude(self, artifacts: str, critic: Critic, grader_version: str) -> Result:
+        """The result of an attempt that is not tried again. A critic that raises costs this attempt and no other."""
+        result = self._result(artifacts)
+        if self.failure is not None:
+            return result
+        accepted = False
+        with self.catching():
+            accepted = bool(critic(result))
+        if self.failure is not None:
+            return self._result(artifacts)
+        key = None
+        if self.grade is not None and self.answer is not None:
+            key = grade_key(self.answer, self.instance, grader_version)
+        return structs.replace(result, accepted=accepted, grade_key=key)
+
+    def _result(self, artifacts: str) -> Result:
         now = anyio.current_time()
         began = now if self.began is None else self.began
         finished_at = datetime.now(UTC)

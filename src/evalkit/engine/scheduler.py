@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
-from msgspec import structs
 
 from evalkit.domain.failures import Breaker, unwrap
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Observer
-from evalkit.domain.records import Failure, Instance, Meter, Recorded, Result, grade_key
+from evalkit.domain.records import Failure, Instance, Meter, Recorded, Result
 from evalkit.engine.admission import Admission
 from evalkit.engine.attempt import Attempt, try_once
 from evalkit.engine.run import Run
@@ -72,28 +71,14 @@ class Scheduler:
 
     async def _finish(self, attempt: Attempt) -> None:
         """Make the result durable before anything else may start, then go on to what follows from it."""
-        result = self._result(attempt)
+        artifacts = self._run.store.artifacts(attempt.instance.id, attempt.step.attempt)
+        result = attempt.conclude(artifacts, self._run.critic, self._run.grader_version)
         await self._run.journal.append(result)
         self._observer.finished(result)
         following = attempt.step.following(accepted=result.accepted)
         if following:
             self._observer.added(following.instance_id, following.attempt)
             self._admission.add(self._begin(following, anyio.current_time()))
-
-    def _result(self, attempt: Attempt) -> Result:
-        artifacts = self._run.store.artifacts(attempt.instance.id, attempt.step.attempt)
-        result = attempt.result(artifacts)
-        if attempt.failure is not None:
-            return result
-        accepted = False
-        with attempt.catching():
-            accepted = bool(self._run.critic(result))
-        if attempt.failure is not None:
-            return attempt.result(artifacts)
-        key = None
-        if attempt.grade is not None and attempt.answer is not None:
-            key = grade_key(attempt.answer, attempt.instance, self._run.grader_version)
-        return structs.replace(result, accepted=accepted, grade_key=key)
 
     def _begin(self, step: Step, queued_since: float | None = None) -> Attempt:
         instance = self._instances[step.instance_id]
@@ -103,8 +88,7 @@ class Scheduler:
         attempt = Attempt(instance, step, limits, self._observer, meter, queued_since=since)
         recorded = self._recorded.get((step.instance_id, step.attempt))
         if recorded is not None:
-            attempt.answer, attempt.timed_out, attempt.solved = recorded.answer, recorded.timed_out, True
-            attempt.meter.add(recorded.usage)
+            attempt.recall(recorded)
         return attempt
 
     def _stop_if_tripped(self, attempt: Attempt) -> None:

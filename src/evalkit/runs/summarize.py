@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit import console
 from evalkit.domain.planning import Attempts
+from evalkit.domain.rows import Row
 from evalkit.domain.summary import RunFacts, Tally
 from evalkit.errors import ExitCode, UsageError
 from evalkit.store.folders import list_runs
@@ -52,13 +53,22 @@ def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str
                 unreadable += [row for row in batch if isinstance(row, Unreadable)]
     for each in unreadable:
         console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
-    unknown = sorted(tally.ledger.unknown_ids)
+    unknown = sorted(tally.unknown_ids)
     for name in unknown:
         console.say(f"evalkit: results of {name!r} are not counted: no run has this instance")
     return tally.summary(by=by) | {
         "unreadable": [{"file": each.file, "line": each.line, "reason": each.reason} for each in unreadable],
         "unknown_ids": unknown,
     }
+
+
+def readable(rows: Iterable[Row | Unreadable]) -> Iterator[Row]:
+    """The rows; lines that are none are named on standard error."""
+    for row in rows:
+        if isinstance(row, Unreadable):
+            console.say(f"evalkit: {row.file}:{row.line}: not a result: {row.reason}")
+        else:
+            yield row
 
 
 def exit_code(document: Mapping[str, Any]) -> ExitCode:

@@ -14,14 +14,12 @@ from typing import Any
 import msgspec
 
 from evalkit.domain.planning import Attempts
-from evalkit.domain.rows import Outcome, Row, RowFailure, RowPatch, RowUsage, Verdict
+from evalkit.domain.rows import UNKNOWN_USAGE, Failure, Outcome, Patch, Row, Usage, Verdict
 from evalkit.domain.summary import RunFacts
 from evalkit.errors import UsageError
 from evalkit.store.harness_logs import LOG, PATCH, REPORT
 from evalkit.store.prediction_file import encode, read_predictions
 from evalkit.store.rows import Unreadable
-
-_UNKNOWN = RowUsage(cost_usd=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ def _row_of_openhands(found: _OpenHandsRow, verdicts: Mapping[str, Verdict]) -> 
         outcome="error" if found.error else outcome,
         verdict="ungraded" if found.error else verdict,
         score=score,
-        failure=RowFailure(kind="agent", stage="solve", message=found.error) if found.error else None,
+        failure=Failure(kind="agent", stage="solve", message=found.error) if found.error else None,
         patch=_describe(patch),
         usage=_openhands_usage(found.metrics),
         accepted=not found.error,
@@ -172,12 +170,12 @@ def _score_of(result: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _openhands_usage(metrics: Mapping[str, Any] | None) -> RowUsage:
+def _openhands_usage(metrics: Mapping[str, Any] | None) -> Usage:
     if not metrics:
-        return _UNKNOWN
+        return UNKNOWN_USAGE
     tokens = metrics.get("accumulated_token_usage") or {}
     cost = metrics.get("accumulated_cost")
-    return RowUsage(
+    return Usage(
         llm_calls=len(metrics.get("costs") or metrics.get("token_usages") or ()),
         input_tokens=int(tokens.get("prompt_tokens") or 0),
         cached_tokens=int(tokens.get("cache_read_tokens") or 0),
@@ -226,9 +224,9 @@ def _row_of_prediction(name: str, patch: bytes, info: _Info) -> Row:
         attempt=1,
         outcome="error" if crashed else "submitted" if patch.strip() else "empty",
         verdict="ungraded",
-        failure=RowFailure(kind="agent", stage="solve", message=info.exit_status or "") if crashed else None,
+        failure=Failure(kind="agent", stage="solve", message=info.exit_status or "") if crashed else None,
         patch=_describe(patch),
-        usage=RowUsage(llm_calls=info.model_stats.api_calls, cost_usd=info.model_stats.instance_cost),
+        usage=Usage(llm_calls=info.model_stats.api_calls, cost_usd=info.model_stats.instance_cost),
         accepted=not crashed,
     )
 
@@ -256,7 +254,7 @@ def _read_logs(path: Path, folders: Sequence[Path]) -> ForeignRun:
 
 def _row_of_log(folder: Path, resolved: bool | None, reason: str) -> Row:
     verdict: Verdict = "ungraded" if resolved is None else "resolved" if resolved else "unresolved"
-    failure = RowFailure(kind="grader", stage="grade", message=reason)
+    failure = Failure(kind="grader", stage="grade", message=reason)
     return Row(
         instance_id=folder.name,
         attempt=1,
@@ -265,7 +263,7 @@ def _row_of_log(folder: Path, resolved: bool | None, reason: str) -> Row:
         score=None if resolved is None else float(resolved),
         failure=failure if resolved is None else None,
         patch=_describe(_read_or_nothing(folder / PATCH)),
-        usage=_UNKNOWN,
+        usage=UNKNOWN_USAGE,
         accepted=resolved is not None,
     )
 
@@ -291,8 +289,15 @@ def _read_report(path: Path, report: Mapping[str, Any]) -> ForeignRun:
     entries: dict[str, Entry] = {}
     for key, (outcome, verdict) in _STATES.items():
         for name in report.get(key) or ():
-            failure = RowFailure(kind="grader", stage="grade") if outcome == "error" else None
-            row = Row(str(name), 1, outcome, verdict, failure=failure, usage=_UNKNOWN, accepted=failure is None)
+            failure = Failure(kind="grader", stage="grade") if outcome == "error" else None
+            row = Row(
+                instance_id=str(name),
+                attempt=1,
+                outcome=outcome,
+                verdict=verdict,
+                failure=failure,
+                accepted=failure is None,
+            )
             entries.setdefault(row.instance_id, Entry(row, bytes))
     return ForeignRun(path, path.stem, list(entries.values()))
 
@@ -303,8 +308,8 @@ def _read_verdicts(path: Path) -> dict[str, Verdict]:
     return verdicts | dict.fromkeys(report.get("resolved_ids") or (), "resolved")
 
 
-def _describe(patch: bytes) -> RowPatch | None:
-    return RowPatch(bytes=len(patch), sha256=hashlib.sha256(patch).hexdigest()) if patch else None
+def _describe(patch: bytes) -> Patch | None:
+    return Patch(bytes=len(patch), sha256=hashlib.sha256(patch).hexdigest()) if patch else None
 
 
 def _read_or_nothing(path: Path) -> bytes:

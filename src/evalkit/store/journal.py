@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
-if TYPE_CHECKING:
-    from evalkit.domain.records import Result
-
+from evalkit.domain.rows import Result
 
 _GATHERING_SECONDS = 0.003
 

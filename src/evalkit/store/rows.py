@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from io import BytesIO, RawIOBase
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from evalkit.domain.rows import SCHEMA, Row
+from evalkit.domain.rows import SCHEMA, Result, Row
 from evalkit.store.durable import LineFile
 
-if TYPE_CHECKING:
-    from evalkit.domain.records import Result
-
-_MOST_ATTEMPTS = 100_000
 _BLOCK = 1 << 16
 
 
@@ -32,12 +27,7 @@ class Unreadable:
     reason: str
 
 
-class _Versioned(Row, frozen=True, gc=False):
-    attempt: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ATTEMPTS)]
-    schema: Annotated[int, msgspec.Meta(le=SCHEMA)] = SCHEMA
-
-
-_decoder = msgspec.json.Decoder(_Versioned)
+_decoder = msgspec.json.Decoder(Row)
 
 
 def encode_row(result: Result) -> bytes:
@@ -62,7 +52,7 @@ def _parse_slowly(line: bytes) -> Row:
     schema = row.get("schema") if isinstance(row, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:
         raise ValueError(f"schema {schema} is newer than this evalkit reads ({SCHEMA})")
-    return msgspec.convert(row, _Versioned)
+    return msgspec.convert(row, Row)
 
 
 def _finite(text: str) -> float:
@@ -92,7 +82,7 @@ def read_batches(path: Path) -> Iterator[Sequence[Row | Unreadable]]:
             number += count
 
 
-def _read_all(lines: bytes) -> list[_Versioned]:
+def _read_all(lines: bytes) -> list[Row]:
     """The rows of these lines, if all are rows."""
     try:
         return _decoder.decode_lines(lines)

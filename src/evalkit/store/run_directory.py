@@ -8,19 +8,15 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from evalkit.domain.planning import Ledger
-from evalkit.domain.rows import Row, RowPatch
+from evalkit.domain.planning import Ledger, StandingRows, stand
+from evalkit.domain.rows import Patch, Result, Row
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
 from evalkit.store.durable import exclusive
 from evalkit.store.folders import list_runs, name_folders
 from evalkit.store.manifest import Manifest
 from evalkit.store.rows import RowFile, Unreadable, encode_row, read_batches, read_rows
-
-if TYPE_CHECKING:
-    from evalkit.domain.records import Result
 
 RESULTS = "results.jsonl"
 LOG = "run.log"
@@ -111,7 +107,11 @@ class RunDirectory:
                 ledger.record(row)
         return ledger
 
-    def find_patch(self, patch: RowPatch) -> Path:
+    def standing_rows(self) -> StandingRows:
+        """The row that stands of each attempt, for what a mark does not tell."""
+        return stand((row for row in self.rows() if isinstance(row, Row)), self.manifest.instance_ids)
+
+    def find_patch(self, patch: Patch) -> Path:
         """Where the patch of a row is: where the row says, unless a later try of its attempt has moved it aside."""
         path = self.path / patch.path
         earlier = sorted(path.parent.parent.glob(f"{path.parent.name}.try-*"))
@@ -140,7 +140,7 @@ class RunDirectory:
         return folder
 
 
-def _is_patch(path: Path, patch: RowPatch) -> bool:
+def _is_patch(path: Path, patch: Patch) -> bool:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == patch.sha256
