@@ -124,6 +124,32 @@ def test_a_log_of_another_patch_is_no_verdict(folder: Folder, evalkit: Evalkit) 
     assert "is of another patch" in json.loads(results)["failure"]["message"]
 
 
+def test_a_full_disk_is_no_failure_of_the_grader(folder: Folder, evalkit: Evalkit) -> None:
+    folder.add("one", PASSED)
+    folder.add("other", PASSED)
+    run = folder.root / evalkit(*folder.write()).document["run"]
+    copied = run / "instances/one/attempt-1/test_output.txt"
+    copied.unlink()
+    copied.symlink_to("/dev/full")
+    evalkit("grade", run, "--logs", "logs", "--force")
+    failures = {row["instance_id"]: row["failure"] for row in evalkit.rows()[2:]}
+    assert failures["other"] is None
+    assert (failures["one"]["kind"], failures["one"]["stage"]) == ("disk_full", "grade")
+
+
+def test_a_critic_that_raises_costs_one_row(folder: Folder, evalkit: Evalkit) -> None:
+    for name in ("before", "one", "after"):
+        folder.add(name, PASSED)
+    done = evalkit(*folder.write(), "--set", "run.critic=raises")
+    assert done.code == 1, done.stderr
+    assert done.document["ids"]["resolved"] == ["before", "after"]
+    assert done.document["ids"]["error"] == ["one"]
+    (row,) = (row for row in evalkit.rows() if row["instance_id"] == "one")
+    assert "this one is beyond me" in row["failure"]["message"]
+    accepted = {row["instance_id"]: row["accepted"] for row in evalkit.rows()}
+    assert accepted == {"before": True, "one": False, "after": True}
+
+
 def test_what_is_judged_is_not_judged_again(folder: Folder, evalkit: Evalkit) -> None:
     folder.add("passes", PASSED)
     folder.add("no-log")

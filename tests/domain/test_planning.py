@@ -89,6 +89,27 @@ def test_buckets_add_up(history: list[Row]) -> None:
     assert summary["usage"]["input_tokens"] == sum(row.usage.input_tokens for row in known)
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), rows()), max_size=30))
+def test_buckets_of_several_runs_add_up(history: list[tuple[int, Row]]) -> None:
+    """Equal attempts of different runs are different attempts."""
+    names = (IDS[:2], IDS[1:], IDS)
+    tally = Tally([RunFacts(f"run-{index}", ids, Attempts()) for index, ids in enumerate(names)])
+    for index, row in history:
+        tally.add([row], index)
+    summary = tally.summary()
+    assert sum(summary["buckets"].values()) == summary["total"] == len(IDS)
+    assert sorted(name for listed in summary["ids"].values() for name in listed) == sorted(IDS)
+    stands = [(index, name) for index, ids in enumerate(names) for name in ids]
+    resolved = {
+        name
+        for index, name in stands
+        for number in range(1, 5)
+        if (best := slow_best([each for at, each in history if at == index], name, number)) is not None
+        and best.verdict == "resolved"
+    }
+    assert set(summary["ids"]["resolved"]) == resolved
+
+
 @given(st.lists(rows(), max_size=30), rows())
 def test_an_error_never_replaces_a_result(history: list[Row], last: Row) -> None:
     before, after = ledger_of(history), ledger_of([*history, last])

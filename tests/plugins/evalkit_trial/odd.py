@@ -11,7 +11,7 @@ from typing import Any
 
 from evalkit.config import Config
 from evalkit.domain.protocols import Benchmark
-from evalkit.domain.records import Instance
+from evalkit.domain.records import Instance, Result
 from evalkit.testing import FakeBenchmark
 
 ODD_NAMES = Path(__file__).with_name("odd_names.json")
@@ -23,6 +23,12 @@ def exit_when_created(_config: Config, _benchmark: Benchmark) -> Any:
 
 def fail_when_created(*_arguments: object) -> Any:
     raise ValueError("no licence")
+
+
+def raise_for_one(result: Result) -> bool:
+    if result.instance_id == "one":
+        raise ValueError("this one is beyond me")
+    return True
 
 
 def create_twins(_config: Config) -> FakeBenchmark:
