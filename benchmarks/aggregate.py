@@ -45,15 +45,22 @@ def make_run(folder: Path, rows: int) -> Path:
     each = itertools.cycle(itertools.product(range(1, ATTEMPTS + 1), ids))
     with (directory / "results.jsonl").open("w") as file:
         for attempt, name in itertools.islice(each, rows):
+            resolved = chance.random() < 0.5
             row |= {
                 "instance_id": name,
                 "attempt": attempt,
-                "verdict": chance.choice(["resolved", "unresolved"]),
+                "verdict": "resolved" if resolved else "unresolved",
+                "score": float(resolved),
                 "seconds": round(chance.lognormvariate(6, 1), 3),
                 "artifacts": f"instances/{name}/attempt-{attempt}",
                 "patch": {"sha256": f"{chance.getrandbits(256):064x}", "bytes": 1234, "path": "patch.diff"},
             }
-            row["usage"] |= {"llm_calls": 40, "input_tokens": chance.randrange(10**6), "cost_usd": 0.25}
+            row["usage"] |= {
+                "llm_calls": 40,
+                "input_tokens": chance.randrange(10**6),
+                "cost_usd": 0.25,
+                "known_cost_usd": 0.25,
+            }
             file.write(json.dumps(row, separators=(",", ":")) + "\n")
     return directory
 

@@ -135,8 +135,16 @@ def test_all_attempts_of_several_runs(evalkit: Evalkit) -> None:
     document = evalkit("aggregate", "a", "b", "b").document
     assert document["runs"] == ["runs/a", "runs/b"]
     assert document["total"] == document["buckets"]["resolved"] == 2
-    # One of four samples is right for each: 1 - C(3, k) / C(4, k).
-    assert document["pass_at"] == pytest.approx({"1": 0.25, "2": 0.5, "3": 0.75, "4": 1.0})
+    # One of four is right for x, one of three for y, whose fourth attempt was never made.
+    assert document["pass_at"] == pytest.approx(
+        {"1": (1 / 4 + 1 / 3) / 2, "2": (1 / 2 + 2 / 3) / 2, "3": 7 / 8, "4": 1.0}
+    )
+    assert document["resolve_rate"]["value"] == pytest.approx(document["pass_at"]["1"]), (
+        "the headline is no best of four"
+    )
+    assert document["resolve_rate"]["n"] == 2
+    assert document["repeats"]["pass_all"]["2"]["value"] == 0.0
+    assert document["repeats"]["pass_at"]["4"]["n"] == 1
     assert evalkit("aggregate", "a").document["pass_at"] == {"1": 0.25, "2": 0.5}
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from evalkit import console, stdout
 from evalkit.cli.options import configured, explain
-from evalkit.domain.statistics import wilson_interval
 from evalkit.errors import UsageError
 from evalkit.runs.summarize import AnyRun, exit_code, facts_of, open_run, summarize
 from evalkit.settings import Settings
@@ -32,6 +31,14 @@ def aggregate(
     by: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD", help="Group by a field of the instances, such as repo", show_default=False),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Widen intervals for instances that come in clusters, such as repo",
+            show_default=False,
+        ),
     ] = None,
     format_: Annotated[
         Literal["json", "table"],
@@ -54,7 +61,8 @@ def aggregate(
 ) -> int:
     """Print the numbers of one or more runs as one document, at any time, also while they run.
 
-    An instance counts once, in the bucket of its best attempt over all runs. Runs of other tools are taken too: an
+    The rate is that of what has a verdict, each instance once as the mean of its attempts; `selected` has its bounds
+    over all. An instance is in the bucket of its best attempt. Runs of other tools are taken too: an
     OpenHands output.jsonl, a mini-swe-agent folder, SWE-bench predictions, logs of the harness or its report.
 
     Examples:
@@ -64,10 +72,10 @@ def aggregate(
     output = settings.config.output.dir
     opened = [open_run(name, output) for name in runs] if runs else [open_run(None, output)]
     directories = list({run.path: run for run in opened}.values())
-    _require_fields(directories, by or ())
-    document = summarize(directories, by or ())
-    if known_bad is not None:
-        document["without_known_bad"] = without(document, read_bad(known_bad))
+    _require_fields(directories, "--by", by or ())
+    _require_fields(directories, "--cluster", [cluster] if cluster else ())
+    bad = None if known_bad is None else read_bad(known_bad)
+    document = summarize(directories, by or (), cluster, bad)
     if report is not None:
         _write_official(directories, report)
     stdout.emit(document)
@@ -88,19 +96,6 @@ def read_bad(path: Path) -> frozenset[str]:
     return frozenset(map(str, names))
 
 
-def without(document: dict[str, Any], bad: Collection[str]) -> dict[str, Any]:
-    """The rate over the instances that a reference solution resolves each time."""
-    kept = {bucket: [name for name in names if name not in bad] for bucket, names in document["ids"].items()}
-    total, resolved = sum(map(len, kept.values())), len(kept["resolved"])
-    low, high = wilson_interval(resolved, total)
-    return {
-        "total": total,
-        "resolved": resolved,
-        "resolve_rate": {"value": resolved / total if total else None, "low": low, "high": high},
-        "left_out": document["total"] - total,
-    }
-
-
 def _write_official(runs: Sequence[AnyRun], target: Path) -> None:
     from evalkit.runs.regrade import write_report  # what it imports is needed for this alone
 
@@ -109,11 +104,11 @@ def _write_official(runs: Sequence[AnyRun], target: Path) -> None:
     write_report(runs[0], runs[0].standing_rows(), target)
 
 
-def _require_fields(directories: Sequence[AnyRun], by: Sequence[str]) -> None:
+def _require_fields(directories: Sequence[AnyRun], option: str, names: Sequence[str]) -> None:
     known = {name for directory in directories for name in facts_of(directory).fields}
-    for name in by:
+    for name in names:
         if name not in known:
             raise UsageError(
-                f"--by {name}: the instances have no such field",
+                f"{option} {name}: the instances have no such field",
                 hint=f"they have: {', '.join(sorted(known)) or 'none'}",
             )

@@ -37,6 +37,8 @@ def render(document: Document, *, columns: int, styled: bool) -> str:
 
 
 def _sections(document: Document, bar: str) -> Iterator[RenderableType]:
+    for sentence in document.get("notes", ()):
+        yield Text(printable(sentence), "bold")
     yield _buckets(document, bar)
     yield _facts(_numbers(document))
     for field, groups in document["groups"].items():
@@ -64,11 +66,15 @@ def _buckets(document: Document, bar: str) -> Table:
 def _numbers(document: Document) -> Iterator[tuple[str, str]]:
     rate = document["resolve_rate"]
     if rate["value"] is not None:
-        interval = f"{percent(rate['low'])} to {percent(rate['high'])}"
-        yield "resolve rate", f"{percent(rate['value'])}, {rate['confidence']:.0%} interval {interval}"
+        of = f" of {rate['n']} with a verdict" if rate.get("n", document["total"]) != document["total"] else ""
+        yield "resolve rate", f"{percent(rate['value'])}{of}, {rate['confidence']:.0%} interval {_interval(rate)}"
+    yield from _scores(document)
     pass_at = {k: value for k, value in document["pass_at"].items() if value is not None}
     if len(pass_at) > 1:
         yield "pass@k", "  ".join(f"{k}: {percent(value)}" for k, value in pass_at.items())
+    if "repeats" in document:
+        all_of = document["repeats"]["pass_all"]
+        yield "pass^k", "  ".join(f"{k}: {percent(found['value'])}" for k, found in all_of.items())
     if document["failures"]:
         ordered = sorted(document["failures"].items(), key=lambda each: -each[1])
         yield "failures", ", ".join(f"{count} {kind}" for kind, count in ordered)
@@ -84,6 +90,35 @@ def _numbers(document: Document) -> Iterator[tuple[str, str]]:
     unreadable = document.get("unreadable")
     if unreadable:
         yield "unreadable", f"{len(unreadable)} lines of results cannot be read"
+
+
+def _interval(estimate: Document) -> str:
+    return f"{percent(estimate['low'])} to {percent(estimate['high'])}"
+
+
+def _scores(document: Document) -> Iterator[tuple[str, str]]:
+    """The mean score, where it says more than the rate."""
+    score = document.get("score", {"value": None})
+    if score["value"] is not None and score["value"] != document["resolve_rate"]["value"]:
+        interval = "" if score["low"] is None else f", 95% interval {score['low']:.3f} to {score['high']:.3f}"
+        yield "mean score", f"{score['value']:.3f}{interval}"
+    clusters = document.get("clusters")
+    if clusters:
+        largest = "" if clusters["largest"] is None else f", the largest has {percent(clusters['largest'])} of them"
+        yield "clusters", f"{clusters['count']} by {clusters['field']}{largest}"
+    for key, name in (("per_instance", "per instance"), ("per_resolved", "per resolved")):
+        costs = {kind: each["value"] for kind, each in document.get(key, {}).items() if each["value"] is not None}
+        if costs.get("cost_usd") or costs.get("tokens"):
+            yield name, ", ".join(_costs(costs))
+
+
+def _costs(costs: Document) -> Iterator[str]:
+    if "cost_usd" in costs:
+        yield money(costs["cost_usd"])
+    if costs.get("tokens"):
+        yield f"{amount(round(costs['tokens']))} tokens"
+    if "seconds" in costs:
+        yield _seconds(costs["seconds"])
 
 
 def _usage(usage: Document) -> str:

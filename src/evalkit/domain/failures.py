@@ -109,6 +109,12 @@ def kind_of(error: BaseException, stage: Stage) -> Kind:
     return _KIND_OF_STAGE[stage]
 
 
+def counts_against_agent(kind: str | None) -> bool:
+    """Whether a failure says of the agent that it did not do it. A kind of a newer evalkit says nothing."""
+    policy = POLICIES.get(kind)  # type: ignore[call-overload]  # rows may carry kinds of a newer evalkit
+    return policy is not None and policy.counts_against_agent
+
+
 def unwrap(error: BaseException) -> BaseException:
     """The first real cause inside nested exception groups."""
     while isinstance(error, BaseExceptionGroup):

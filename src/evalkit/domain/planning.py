@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from evalkit.domain.failures import is_final
+from evalkit.domain.failures import counts_against_agent, is_final
 from evalkit.domain.rows import Outcome, Row, Verdict
 
 Bucket = Literal["resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"]
@@ -56,6 +56,8 @@ class Mark(NamedTuple):
     outcome: Outcome
     failure: str | None
     accepted: bool
+    value: float | None
+    """1 for resolved, 0 for what counts as not resolved, None for what says nothing of the agent."""
 
     def matches(self, kinds: Collection[str]) -> bool:
         """Whether it is of these kinds. What is resolved is done, also where time ran out."""
@@ -65,7 +67,7 @@ class Mark(NamedTuple):
 
 
 @cache
-def _mark(outcome: Outcome, verdict: Verdict, failure: str | None, accepted: bool) -> Mark:
+def make_mark(outcome: Outcome, verdict: Verdict, failure: str | None, accepted: bool) -> Mark:
     bucket: Bucket
     if outcome == "error":
         bucket = "error"
@@ -75,11 +77,18 @@ def _mark(outcome: Outcome, verdict: Verdict, failure: str | None, accepted: boo
         bucket = outcome
     else:
         bucket = "ungraded"
-    return Mark(bucket, outcome, failure, accepted and outcome != "error")
+    return Mark(bucket, outcome, failure, accepted and outcome != "error", _value(bucket, failure))
+
+
+def _value(bucket: Bucket, failure: str | None) -> float | None:
+    if bucket == "resolved":
+        return 1.0
+    is_silent = bucket == "ungraded" or (bucket == "error" and not counts_against_agent(failure))
+    return None if is_silent else 0.0
 
 
 def mark_of(row: Row) -> Mark:
-    return _mark(row.outcome, row.verdict, row.failure.kind if row.failure else None, row.accepted)
+    return make_mark(row.outcome, row.verdict, row.failure.kind if row.failure else None, row.accepted)
 
 
 def bucket_of(marks: Sequence[Mark]) -> Bucket:
@@ -97,13 +106,17 @@ def bucket_of(marks: Sequence[Mark]) -> Bucket:
 class Standing:
     """What stands of one instance: one mark for each of its attempts."""
 
-    __slots__ = ("marks",)
+    __slots__ = ("marks", "place", "scores")
 
-    def __init__(self) -> None:
+    def __init__(self, place: int = 0) -> None:
+        self.place = place
+        """Of its instance in the run."""
         self.marks: dict[int, Mark] = {}
+        self.scores: dict[int, float] | None = None
+        """Those that are not plainly 1 or 0 by the verdict."""
 
     def record(self, attempt: int, mark: Mark) -> None:
-        if replaces(mark, self.marks.get(attempt)):
+        if mark.outcome != "error" or replaces(mark, self.marks.get(attempt)):  # most rows are no errors
             self.marks[attempt] = mark
 
     def in_order(self) -> list[Mark]:
@@ -112,6 +125,14 @@ class Standing:
     @property
     def bucket(self) -> Bucket:
         return bucket_of(self.in_order())
+
+    def keep_score(self, attempt: int, score: float | None, value: float | None) -> None:
+        if score is not None and value is not None and score != value:
+            if self.scores is None:
+                self.scores = {}
+            self.scores[attempt] = score
+        elif self.scores is not None:
+            self.scores.pop(attempt, None)
 
     @property
     def accepted(self) -> bool:
@@ -129,7 +150,7 @@ class Ledger:
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Ledger:
-        return cls({instance_id: Standing() for instance_id in ids})
+        return cls({instance_id: Standing(place) for place, instance_id in enumerate(dict.fromkeys(ids))})
 
     def record(self, row: Row) -> None:
         standing = self.standings.get(row.instance_id)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from evalkit.domain.planning import BUCKETS, Attempts, Bucket, Ledger, Mark, bucket_of, mark_of
+from evalkit.domain.planning import BUCKETS, Attempts, Bucket, Ledger, Mark, bucket_of, make_mark, replaces
 from evalkit.domain.rows import SCHEMA, Row, Usage
-from evalkit.domain.statistics import Distribution, pass_at_k, wilson_interval
+from evalkit.domain.samples import SILENCES, Sampled, Silence, sample_of
+from evalkit.domain.statistics import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,13 @@ class Spending:
     unknown_costs: int = 0
 
     def add(self, usages: Sequence[Usage]) -> None:
-        for usage in usages:
-            self.llm_calls += usage.llm_calls
-            self.input_tokens += usage.input_tokens
-            self.cached_tokens += usage.cached_tokens
-            self.output_tokens += usage.output_tokens
-            self.reasoning_tokens += usage.reasoning_tokens
-            self.cost_usd += usage.known_cost_usd
-            self.unknown_costs += usage.cost_usd is None
+        self.llm_calls += sum([usage.llm_calls for usage in usages])
+        self.input_tokens += sum([usage.input_tokens for usage in usages])
+        self.cached_tokens += sum([usage.cached_tokens for usage in usages])
+        self.output_tokens += sum([usage.output_tokens for usage in usages])
+        self.reasoning_tokens += sum([usage.reasoning_tokens for usage in usages])
+        self.cost_usd += sum([usage.known_cost_usd for usage in usages])
+        self.unknown_costs += [usage.cost_usd for usage in usages].count(None)
         self.rows += len(usages)
 
     def describe(self) -> dict[str, Any]:
@@ -60,28 +61,58 @@ class Spending:
         }
 
 
+class Spent(NamedTuple):
+    """What all rows of each instance took, by its place in the run. A cost is NaN where that of one row is unknown."""
+
+    cost_usd: array[float]
+    tokens: array[float]
+    seconds: array[float]
+
+    @classmethod
+    def on(cls, instances: int) -> Spent:
+        return cls(*(array("d", bytes(8 * instances)) for _ in range(3)))
+
+    def at(self, place: int) -> tuple[float, float, float]:
+        return (self.cost_usd[place], self.tokens[place], self.seconds[place])
+
+
 class Tally:
     """Takes rows as they come, many at a time; memory depends on the number of instances, not of rows."""
 
     def __init__(self, runs: Iterable[RunFacts]) -> None:
         self.runs = list(runs)
         self.ledgers = [Ledger.of(run.instance_ids) for run in self.runs]
+        self.spent = [Spent.on(len(ledger.standings)) for ledger in self.ledgers]
         self.seconds = Distribution()
         self.spending = Spending()
         self.metrics: dict[str, dict[str, float]] = {}
 
     def add(self, rows: Sequence[Row], run: int = 0) -> None:
+        """Runs a million times and more, so that it is written to be quick."""
         ledger = self.ledgers[run]
-        standings = ledger.standings
-        unknown = {row.instance_id for row in rows if row.instance_id not in standings}
-        if unknown:
-            ledger.unknown_ids |= unknown
-            rows = [row for row in rows if row.instance_id not in unknown]
+        cost_usd, tokens, seconds = self.spent[run]
+        find, strangers = ledger.standings.get, 0
         for row in rows:
-            standings[row.instance_id].record(row.attempt, mark_of(row))
+            standing = find(row.instance_id)
+            if standing is None:
+                ledger.unknown_ids.add(row.instance_id)
+                strangers += 1
+                continue
+            failure, number, usage = row.failure, row.attempt, row.usage
+            mark = make_mark(row.outcome, row.verdict, None if failure is None else failure.kind, row.accepted)
+            if mark.outcome != "error" or replaces(mark, standing.marks.get(number)):
+                standing.marks[number] = mark
+                if row.score != mark.value or standing.scores:
+                    standing.keep_score(number, row.score, mark.value)
+            place = standing.place
+            cost_usd[place] += math.nan if usage.cost_usd is None else usage.cost_usd
+            tokens[place] += usage.input_tokens + usage.output_tokens
+            seconds[place] += row.seconds
             if row.metrics:
                 for name, value in row.metrics.items():
                     self.metrics.setdefault(name, {})[row.instance_id] = value
+        if strangers:
+            rows = [row for row in rows if find(row.instance_id) is not None]
         self.seconds.add([row.seconds for row in rows])
         self.spending.add([row.usage for row in rows])
 
@@ -97,28 +128,46 @@ class Tally:
                 marks.setdefault(name, []).extend(standing.in_order())
         return marks
 
-    def summary(self, *, by: Sequence[str] = ()) -> dict[str, Any]:
-        marks = self._marks()
+    def sampled(self, cluster: str | None = None) -> Sampled:
+        """What rates and comparisons are made from, in clusters of the instances with one value of a field."""
+        names = dict.fromkeys(name for ledger in self.ledgers for name in ledger.standings)
+        parts = list(zip(self.runs, self.ledgers, self.spent, strict=True))
+        samples = {
+            name: sample_of(
+                [
+                    (standing, run.attempts.stop_on, spent.at(standing.place))
+                    for run, ledger, spent in parts
+                    if (standing := ledger.standings.get(name)) is not None
+                ]
+            )
+            for name in names
+        }
+        return Sampled(samples, None if cluster is None else self._values_of(cluster))
+
+    def summary(
+        self, *, by: Sequence[str] = (), cluster: str | None = None, bad: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        marks, sampled = self._marks(), self.sampled(cluster)
+        rate, selected = sampled.rate(), sampled.selected()
+        repeats = sampled.of_k() if any(len(each.values) > 1 for each in sampled.rated.values()) else None
         placed = {name: bucket_of(each) for name, each in marks.items()}
         buckets = Counter(placed.values())
         ids: dict[str, list[str]] = {bucket: [] for bucket in BUCKETS}
         for name, bucket in placed.items():
             ids[bucket].append(name)
         failures = Counter(mark.failure for each in marks.values() for mark in each if mark.failure is not None)
-        low, high = wilson_interval(buckets["resolved"], len(marks))
         return {
             "schema": SCHEMA,
             "runs": [run.name for run in self.runs],
             "total": len(marks),
+            "notes": list(note(rate, selected)),
             "buckets": {bucket: buckets[bucket] for bucket in BUCKETS},
-            "resolve_rate": {
-                "value": buckets["resolved"] / len(marks) if marks else None,
-                "low": low,
-                "high": high,
-                "confidence": 0.95,
-                "method": "wilson",
-            },
-            "pass_at": self._pass_at(),
+            "resolve_rate": rate,
+            "selected": selected,
+            "score": sampled.score(),
+            "pass_at": sampled.pass_at(),
+            **({} if repeats is None else {"repeats": repeats}),
+            **({} if cluster is None else {"clusters": describe_clusters(cluster, sampled)}),
             "failures": dict(sorted(failures.items())),
             "groups": {name: self._group(name, placed) for name in by},
             "metrics": {
@@ -126,42 +175,61 @@ class Tally:
                 for name, values in sorted(self.metrics.items())
             },
             "usage": self.spending.describe(),
+            **sampled.costs(),
             "seconds": {
                 "total": round(self.seconds.total, 3),
                 "p50": self.seconds.percentile(0.5),
                 "p95": self.seconds.percentile(0.95),
             },
             "ids": ids,
-        }
-
-    def _pass_at(self) -> dict[str, float]:
-        """A sample that is missing or failed counts as not resolved, so an unfinished run never looks better."""
-        samples: Counter[str] = Counter()
-        correct: Counter[str] = Counter()
-        for run, ledger in zip(self.runs, self.ledgers, strict=True):
-            drawn = range(1, run.attempts.count + 1) if run.attempts.stop_on == "never" else (1,)
-            for name in run.instance_ids:
-                marks = ledger.standings[name].marks
-                samples[name] += len(drawn)
-                for attempt in drawn:
-                    mark = marks.get(attempt)
-                    correct[name] += mark is not None and mark.bucket == "resolved"
-        # Many instances have drawn the same, so that each estimate is made once.
-        draws = Counter((samples[name], correct[name]) for name in samples)
-        most = min(samples.values(), default=0)
-        return {
-            str(k): math.fsum(pass_at_k(*draw, k) * number for draw, number in draws.items()) / len(samples)
-            for k in range(1, most + 1)
+            **({} if bad is None else {"without_known_bad": without(sampled, placed, bad)}),
         }
 
     def _group(self, field_name: str, placed: Mapping[str, Bucket]) -> dict[str, dict[str, int]]:
-        value_of: dict[str, str] = {}
-        for run in self.runs:
-            for name, value in zip(run.instance_ids, run.fields.get(field_name, ()), strict=False):
-                value_of.setdefault(name, value)
+        value_of = self._values_of(field_name)
         groups: dict[str, dict[str, int]] = {}
         for name, bucket in placed.items():
             group = groups.setdefault(value_of.get(name, ""), {"total": 0, **dict.fromkeys(BUCKETS, 0)})
             group["total"] += 1
             group[bucket] += 1
         return dict(sorted(groups.items()))
+
+    def _values_of(self, field_name: str) -> dict[str, str]:
+        value_of: dict[str, str] = {}
+        for run in self.runs:
+            for name, value in zip(run.instance_ids, run.fields.get(field_name, ()), strict=False):
+                value_of.setdefault(name, value)
+        return value_of
+
+
+def note(rate: Mapping[str, Any], selected: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader has to know before the rate: that what is not known weighs more than chance."""
+    silent = {kind: selected[kind] for kind in SILENCES if selected[kind]}
+    if not silent:
+        return
+    if rate["value"] is None or selected["high"] - selected["low"] > rate["high"] - rate["low"]:
+        parts = ", ".join(f"{count} {_SILENT[kind]}" for kind, count in silent.items())
+        yield (
+            f"{sum(silent.values())} of {selected['total']} selected instances have no verdict ({parts}): "
+            f"the rate over all is between {selected['low']:.1%} and {selected['high']:.1%}"
+        )
+
+
+_SILENT: Mapping[Silence, str] = {"not_run": "not run", "not_graded": "not graded", "error": "in error"}
+
+
+def without(sampled: Sampled, placed: Mapping[str, Bucket], bad: Collection[str]) -> dict[str, Any]:
+    """The numbers of the instances that a reference solution resolves each time."""
+    kept = [bucket for name, bucket in placed.items() if name not in bad]
+    return {
+        "total": len(kept),
+        "resolved": kept.count("resolved"),
+        "resolve_rate": sampled.without(bad).rate(),
+        "left_out": len(placed) - len(kept),
+    }
+
+
+def describe_clusters(field_name: str, sampled: Sampled) -> dict[str, Any]:
+    sizes = Counter(sampled.clusters(sampled.rated) or ())
+    largest = max(sizes.values(), default=0)
+    return {"field": field_name, "count": len(sizes), "largest": largest / sizes.total() if sizes else None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,7 +41,12 @@ def open_run(named: str | None, output: Path) -> AnyRun:
     return RunDirectory.open(find_run(named, output))
 
 
-def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str, Any]:
+def summarize(
+    directories: Sequence[AnyRun],
+    by: Sequence[str] = (),
+    cluster: str | None = None,
+    bad: Collection[str] | None = None,
+) -> dict[str, Any]:
     """The numbers of one or more runs. What cannot be counted is named in the document and on standard error."""
     tally = Tally([facts_of(directory) for directory in directories])
     unreadable: list[Unreadable] = []
@@ -56,7 +61,7 @@ def summarize(directories: Sequence[AnyRun], by: Sequence[str] = ()) -> dict[str
     unknown = sorted(tally.unknown_ids)
     for name in unknown:
         console.say(f"evalkit: results of {name!r} are not counted: no run has this instance")
-    return tally.summary(by=by) | {
+    return tally.summary(by=by, cluster=cluster, bad=bad) | {
         "unreadable": [{"file": each.file, "line": each.line, "reason": each.reason} for each in unreadable],
         "unknown_ids": unknown,
     }

@@ -1,0 +1,126 @@
+"""What counts in a rate, what only in its bounds, and what a reader is told first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.domain.planning import Attempts
+from evalkit.domain.rows import Failure, Row, Usage
+from evalkit.domain.summary import RunFacts, Tally
+
+
+def row(name: str, outcome: Any = "submitted", verdict: Any = "ungraded", attempt: int = 1, **more: Any) -> Row:
+    return Row(instance_id=name, attempt=attempt, outcome=outcome, verdict=verdict, **more)
+
+
+def summarize(ids: list[str], rows: list[Row], attempts: Attempts | None = None, **options: Any) -> dict[str, Any]:
+    fields = {"repo": [name[0] for name in ids]}
+    tally = Tally([RunFacts("run", ids, attempts or Attempts(), fields)])
+    tally.add(rows)
+    return tally.summary(**options)
+
+
+def test_each_kind_of_end_is_where_it_belongs() -> None:
+    ends = {
+        "resolved": row("resolved", verdict="resolved"),
+        "unresolved": row("unresolved", verdict="unresolved"),
+        "empty": row("empty", "empty"),
+        "timeout": row("timeout", "timeout"),
+        "crashed": row("crashed", "error", failure=Failure(kind="agent")),
+        "overflowed": row("overflowed", "error", failure=Failure(kind="context_overflow")),
+        "lacked memory": row("lacked memory", "error", failure=Failure(kind="oom")),
+        "of tomorrow": row("of tomorrow", "error", failure=Failure(kind="a-kind-of-tomorrow")),
+        "ungraded": row("ungraded"),
+    }
+    document = summarize([*ends, "not run"], list(ends.values()))
+    rate, selected = document["resolve_rate"], document["selected"]
+    assert (rate["n"], rate["value"]) == (6, pytest.approx(1 / 6))
+    assert (selected["not_run"], selected["not_graded"], selected["error"]) == (1, 1, 2)
+    assert (selected["low"], selected["high"]) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert rate["n"] + selected["not_run"] + selected["not_graded"] + selected["error"] == selected["total"] == 10
+
+
+def test_what_nobody_graded_has_no_rate() -> None:
+    ids = [f"i{number}" for number in range(100)]
+    answers = [row(name) for name in ids[1:]]
+    document = summarize(ids, [*answers, row(ids[0], "empty")])
+    assert document["resolve_rate"]["value"] is document["resolve_rate"]["low"] is document["score"]["value"] is None
+    assert document["resolve_rate"]["n"] == 0
+    assert (document["selected"]["low"], document["selected"]["high"]) == (0.0, 0.99)
+    assert document["notes"] == [
+        "99 of 100 selected instances have no verdict (99 not graded): the rate over all is between 0.0% and 99.0%"
+    ]
+    assert summarize(ids, [row(name, "empty") for name in ids])["resolve_rate"]["value"] == 0.0
+
+
+def test_a_run_that_goes_on_has_the_rate_of_what_is_done() -> None:
+    ids = [f"i{number}" for number in range(300)]
+    verdicts = ["resolved"] * 61 + ["unresolved"] * 39
+    document = summarize(ids, [row(name, verdict=verdict) for name, verdict in zip(ids, verdicts, strict=False)])
+    assert (document["resolve_rate"]["value"], document["resolve_rate"]["n"]) == (0.61, 100)
+    assert document["selected"]["low"] == pytest.approx(61 / 300)
+    assert "200 not run" in document["notes"][0]
+    assert list(document).index("notes") < list(document).index("resolve_rate")
+
+
+def test_a_single_error_in_many_is_no_news() -> None:
+    ids = [f"i{number}" for number in range(200)]
+    rows = [row(name, verdict="resolved" if number % 2 else "unresolved") for number, name in enumerate(ids[1:])]
+    document = summarize(ids, [*rows, row(ids[0], "error", failure=Failure(kind="engine"))])
+    assert document["notes"] == []
+    assert document["selected"]["error"] == 1
+
+
+@pytest.mark.parametrize(("stop_on", "value"), [("never", 0.5), ("critic", 0.0)])
+def test_repeats_are_averaged_and_attempts_for_a_critic_are_no_repeats(stop_on: Any, value: float) -> None:
+    rows = [row("a", verdict="unresolved"), row("a", verdict="resolved", attempt=2)]
+    document = summarize(["a"], rows, Attempts(2, stop_on))
+    assert document["buckets"]["resolved"] == 1
+    assert document["resolve_rate"]["value"] == document["pass_at"]["1"] == value
+    assert ("repeats" in document) == (stop_on == "never")
+
+
+def test_scores_costs_and_clusters() -> None:
+    spent: dict[str, Any] = {"usage": Usage(input_tokens=10, output_tokens=10, cost_usd=0.5), "seconds": 4.0}
+    rows = [
+        row("a1", verdict="resolved", score=1.0, **spent),
+        row("a2", verdict="unresolved", score=0.5, **spent),
+        row("b1", verdict="unresolved", score=0.25, **spent),
+        row("b2", verdict="resolved", usage=Usage(cost_usd=None)),
+        row("b2", "error", failure=Failure(kind="engine"), **spent),
+    ]
+    document = summarize(["a1", "a2", "b1", "b2"], rows, cluster="repo")
+    assert document["score"]["value"] == pytest.approx((1 + 0.5 + 0.25 + 1) / 4)
+    assert document["clusters"] == {"field": "repo", "count": 2, "largest": 0.5}
+    assert (document["per_instance"]["cost_usd"]["value"], document["per_instance"]["cost_usd"]["n"]) == (0.5, 3)
+    assert document["per_resolved"]["tokens"]["value"] == pytest.approx((20 + 20 + 20 + 20) / 2)
+    wide, narrow = document["resolve_rate"], summarize(["a1", "a2", "b1", "b2"], rows)["resolve_rate"]
+    assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"]
+
+
+ENDS = st.sampled_from(("resolved", "unresolved", "ungraded", "empty", "timeout", "oom", "agent"))
+
+
+def as_row(name: str, attempt: int, end: str) -> Row:
+    if end in ("oom", "agent"):
+        return row(name, "error", attempt=attempt, failure=Failure(kind=end))
+    return row(name, end, attempt=attempt) if end in ("empty", "timeout") else row(name, verdict=end, attempt=attempt)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 3), ENDS), max_size=20))
+def test_numbers_add_up_for_any_rows(told: list[tuple[str, int, str]]) -> None:
+    document = summarize(list("abcde"), [as_row(*each) for each in told], Attempts(3, "never"))
+    rate, selected = document["resolve_rate"], document["selected"]
+    assert sum(document["buckets"].values()) == document["total"] == selected["total"] == 5
+    assert sorted(name for names in document["ids"].values() for name in names) == list("abcde")
+    assert 0 <= selected["low"] <= selected["high"] <= 1
+    silent = selected["not_run"] + selected["not_graded"] + selected["error"]
+    assert selected["high"] - selected["low"] == pytest.approx(silent / 5)
+    if rate["value"] is not None:
+        assert rate["n"] + silent == 5
+        assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
+        assert rate["value"] == pytest.approx(document["pass_at"]["1"])
