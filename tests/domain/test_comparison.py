@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
+from typing import Any
 
 import pytest
 
-from evalkit.domain.comparison import Pairs, Standing, compare, mcnemar, paired_interval
+from evalkit.domain.comparison import Pairs, compare, compare_many, is_worse, mcnemar, paired_interval
+from evalkit.domain.planning import Attempts
+from evalkit.domain.rows import Failure, Row, Usage
+from evalkit.domain.samples import Sampled
+from evalkit.domain.summary import RunFacts, Tally
 
 
 @pytest.mark.parametrize(
@@ -53,20 +59,101 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(chances: tuple[float,
     assert 0.93 < covered < 0.995
 
 
-def test_only_what_both_have_is_compared_and_the_rest_is_named() -> None:
-    a = {"x": Standing(True, "resolved", 1.0, 10.0), "y": Standing(), "only here": Standing(True, "resolved")}
-    b = {"y": Standing(True, "resolved", None, 5.0), "x": Standing(True, "resolved", 0.5, 2.0), "there": Standing()}
+def run(verdicts: dict[str, str], *, fields: dict[str, str] | None = None, cost: float | None = 1.0) -> Sampled:
+    """A run by what its attempts at each instance came to: r for resolved, u unresolved, ? ungraded, e an error."""
+    ids, most = list(verdicts), max(map(len, verdicts.values()), default=1)
+    kinds = {"r": ("submitted", "resolved"), "u": ("submitted", "unresolved"), "?": ("submitted", "ungraded")}
+    known = {"repo": [fields[name] for name in ids]} if fields else {}
+    tally = Tally([RunFacts("run", ids, Attempts(most, "never"), known)])
+    for name, letters in verdicts.items():
+        for attempt, letter in enumerate(letters, 1):
+            outcome, verdict = kinds.get(letter, ("error", "ungraded"))
+            failure = Failure(kind="engine") if outcome == "error" else None
+            usage = Usage(cost_usd=cost)
+            row: Any = {"outcome": outcome, "verdict": verdict, "failure": failure, "usage": usage, "seconds": 10.0}
+            tally.add([Row(instance_id=name, attempt=attempt, **row)])
+    return tally.sampled("repo" if fields else None)
+
+
+def test_only_what_both_have_a_verdict_on_is_compared_and_the_rest_is_counted() -> None:
+    a = run({"x": "r", "y": "u", "open": "?", "failed": "e", "only here": "r", "not run": ""})
+    b = run({"y": "r", "x": "r", "open": "r", "failed": "r", "there": "u", "not run": "r"}, cost=None)
     document = compare(("A", "B"), a, b)
     assert document["ids"] == {"both": ["x"], "only_a": [], "only_b": ["y"], "neither": []}
     assert (document["both"], document["only_b"], document["total"]) == (1, 1, 2)
     assert document["difference"]["value"] == 0.5
-    assert document["cost_usd"] == {"a": 1.0, "b": None}, "an unknown cost makes the sum unknown"
-    assert document["seconds"] == {"a": 10.0, "b": 7.0}
-    assert document["unfinished"] == {"a": 1, "b": 0}
+    assert document["left_out"] == {
+        "total": 5,
+        "a": {"absent": 1, "not_run": 1, "not_graded": 1, "error": 1},
+        "b": {"absent": 1, "not_run": 0, "not_graded": 0, "error": 0},
+    }
+    assert document["cost_usd"]["a"] == 2.0
+    assert document["cost_usd"]["b"] is None, "an unknown cost makes the sum unknown"
+    assert document["unfinished"] == {"a": 2, "b": 0}
+    assert document["ungraded"] == {"a": 1, "b": 0}
     assert document["unpaired"] == {"a": ["only here"], "b": ["there"]}
 
 
+def test_the_same_answers_ungraded_are_no_worse() -> None:
+    names = [f"i{number}" for number in range(100)]
+    document = compare(("A", "B"), run(dict.fromkeys(names, "?")), run(dict.fromkeys(names, "r")))
+    assert document["total"] == 0
+    assert document["difference"]["value"] is document["mcnemar"]["p_value"] is document["test"]["p_value"] is None
+    assert "nothing can be compared" in document["conclusion"]
+    assert not is_worse(document, 0)
+
+
+def test_more_attempts_make_no_difference() -> None:
+    """One attempt against three of the very same agent: best of three would look far better."""
+    chance = random.Random(3)
+    once, thrice = {}, {}
+    for number in range(400):
+        letters = "".join(chance.choices("ru", k=4))
+        once[f"i{number}"], thrice[f"i{number}"] = letters[0], letters[1:]
+    document = compare(("A", "B"), run(once), run(thrice))
+    assert abs(document["difference"]["value"]) < 0.08
+    assert document["test"]["p_value"] > 0.05
+    assert document["test"]["method"] == "sign flip, exact"
+    assert "no evidence" in document["conclusion"]
+
+
+def test_clusters_widen_the_interval_and_the_p_value() -> None:
+    names = [f"i{number}" for number in range(40)]
+    fields = {name: f"repo {number % 4}" for number, name in enumerate(names)}
+    a = {name: "u" if fields[name] in ("repo 0", "repo 1") else "r" for name in names}
+    b = dict.fromkeys(names, "r")
+    plain = compare(("A", "B"), run(a), run(b))
+    clustered = compare(("A", "B"), run(a, fields=fields), run(b, fields=fields))
+    assert plain["difference"]["value"] == clustered["difference"]["value"] == 0.5
+    assert plain["test"]["p_value"] < 1e-5
+    assert clustered["test"]["p_value"] == 0.5, "two clusters that differ could both have turned either way"
+    assert clustered["difference"]["low"] < plain["difference"]["low"]
+
+
+def test_worse_beyond_chance_and_by_points() -> None:
+    names = [f"i{number}" for number in range(50)]
+    good = run(dict.fromkeys(names, "r"))
+    little = run({name: "u" if number < 2 else "r" for number, name in enumerate(names)})
+    much = run({name: "u" if number < 20 else "r" for number, name in enumerate(names)})
+    small, large = compare(("A", "B"), good, little), compare(("A", "B"), good, much)
+    assert (is_worse(small, 0), is_worse(small, 3), is_worse(small, 5)) == (False, True, False)
+    assert (is_worse(large, 0), is_worse(large, 50)) == (True, False)
+    assert not is_worse(compare(("A", "B"), much, good), 0)
+    assert "B is worse by 40.0 points" in large["conclusion"]
+    assert "with these 50 instances only differences above about" in small["conclusion"]
+
+
+def test_several_runs_are_corrected_for_their_number() -> None:
+    names = [f"i{number}" for number in range(30)]
+    others = [run({name: "r" if number < good else "u" for number, name in enumerate(names)}) for good in (6, 7, 8)]
+    document = compare_many(["A", "B", "C", "D"], [run(dict.fromkeys(names, "u")), *others])
+    tests = [each["test"] for each in document["comparisons"]]
+    assert [each["uncorrected"] for each in tests] == pytest.approx([2 / 2**6, 2 / 2**7, 2 / 2**8])
+    assert [each["p_value"] for each in tests] == pytest.approx([2 / 2**6, 2 / 2**6, 6 / 2**8])
+    assert all(each["correction"] == "holm" for each in tests)
+
+
 def test_runs_without_a_common_instance_have_no_numbers() -> None:
-    document = compare(("A", "B"), {"x": Standing()}, {"y": Standing()})
+    document = compare(("A", "B"), run({"x": "r"}), run({"y": "r"}))
     assert document["total"] == 0
     assert document["difference"]["value"] is document["mcnemar"]["p_value"] is None

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -34,6 +35,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+_OPTIONAL = ("[POINTS]",)
+
+
+def _complete(args: Sequence[str], optional: Collection[str]) -> Iterator[str]:
+    """Give options whose number may be left out a 0 where it is: Typer knows no such options."""
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        is_number = following.replace(".", "", 1).isdecimal()
+        yield f"{arg}=0" if arg in optional and not is_number else arg
+
+
 class Command(TyperCommand):
     """A command whose standard output is kept for its document."""
 
@@ -43,6 +54,10 @@ class Command(TyperCommand):
             if getattr(param, "is_flag", False):
                 param.metavar = ""  # else help shows a switch as one that takes a <bool>
         return params
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        optional = {name for param in self.params if param.metavar in _OPTIONAL for name in param.opts}
+        return super().parse_args(ctx, list(_complete(args, optional)) if optional else args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         if any(param.name == "agent" for param in self.params):

@@ -12,7 +12,7 @@ import typer
 from evalkit import console, stdout
 from evalkit.cli.options import configured, explain
 from evalkit.errors import UsageError
-from evalkit.runs.summarize import AnyRun, exit_code, facts_of, open_run, summarize
+from evalkit.runs.summarize import AnyRun, exit_code, open_run, require_fields, summarize
 from evalkit.settings import Settings
 from evalkit.store.run_directory import RunDirectory
 
@@ -72,8 +72,8 @@ def aggregate(
     output = settings.config.output.dir
     opened = [open_run(name, output) for name in runs] if runs else [open_run(None, output)]
     directories = list({run.path: run for run in opened}.values())
-    _require_fields(directories, "--by", by or ())
-    _require_fields(directories, "--cluster", [cluster] if cluster else ())
+    require_fields(directories, "--by", by or ())
+    require_fields(directories, "--cluster", [cluster] if cluster else ())
     bad = None if known_bad is None else read_bad(known_bad)
     document = summarize(directories, by or (), cluster, bad)
     if report is not None:
@@ -102,13 +102,3 @@ def _write_official(runs: Sequence[AnyRun], target: Path) -> None:
     if len(runs) != 1 or not isinstance(runs[0], RunDirectory):
         raise UsageError("--report is for one run of evalkit")
     write_report(runs[0], runs[0].standing_rows(), target)
-
-
-def _require_fields(directories: Sequence[AnyRun], option: str, names: Sequence[str]) -> None:
-    known = {name for directory in directories for name in facts_of(directory).fields}
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"{option} {name}: the instances have no such field",
-                hint=f"they have: {', '.join(sorted(known)) or 'none'}",
-            )

@@ -2,95 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from evalkit import console, stdout
 from evalkit.cli.options import configured
-from evalkit.domain.comparison import Standing
-from evalkit.domain.comparison import compare as compare_standings
-from evalkit.domain.planning import Ledger
-from evalkit.runs.summarize import AnyRun, facts_of, open_run, readable
+from evalkit.console.formatting import amount, money
+from evalkit.domain.comparison import compare as compare_samples
+from evalkit.domain.comparison import compare_many, is_worse
+from evalkit.errors import ExitCode
+from evalkit.runs.summarize import open_run, require_fields, tally
 from evalkit.settings import Settings
+
+_MOST_NAMED = 10
 
 
 @configured("run-dir")
 def compare(
     settings: Settings,
-    run_a: Annotated[
-        str,
-        typer.Argument(metavar="RUN_A", help="The run to compare with"),
-    ],
-    run_b: Annotated[
-        str,
-        typer.Argument(metavar="RUN_B", help="The run in question"),
-    ],
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run to compare with")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run in question")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="More runs, each compared with the first", show_default=False),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Widen intervals for instances that come in clusters, such as repo",
+            show_default=False,
+        ),
+    ] = None,
+    fail_if_worse: Annotated[
+        float | None,
+        typer.Option(
+            metavar="[POINTS]",
+            min=0,
+            help="Exit with 1 where B is worse than A: beyond chance, or by more than so many percentage points",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
-    """Compare two runs on the instances that both have: what each resolved, and whether chance explains the difference.
+    """Compare runs on the instances that both have a verdict on: what each resolved, and whether chance explains it.
 
-    The difference is B minus A, with a paired 95 % interval and an exact McNemar test. Runs of other tools are taken
-    too: an OpenHands output.jsonl, a mini-swe-agent folder, logs of the SWE-bench harness or its report.
+    The difference is B minus A, with a paired 95 % interval: McNemar and Newcombe for one attempt each, differences of
+    the means of instances for repeats. Nothing to compare is exit code 1. Runs of other tools are taken too: an
+    OpenHands output.jsonl, a mini-swe-agent folder, logs of the SWE-bench harness or its report.
 
     Examples:
       evalkit compare runs/before runs/after
-      evalkit compare logs/run_evaluation/theirs runs/ours | jq .mcnemar.p_value
+      evalkit compare runs/before runs/after --fail-if-worse 2   # in CI
+      evalkit compare logs/run_evaluation/theirs runs/ours | jq .test.p_value
     """
-    output = settings.config.output.dir
-    a, b = open_run(run_a, output), open_run(run_b, output)
-    document = compare_standings((str(a.path), str(b.path)), _stand(a), _stand(b))
-    for line in render(document):
-        console.say(line)
+    opened = [open_run(name, settings.config.output.dir) for name in (run_a, run_b, *(more or ()))]
+    require_fields(opened, "--cluster", [cluster] if cluster else ())
+    names = [str(run.path) for run in opened]
+    samples = [tally([run]).sampled(cluster) for run in opened]
+    document = compare_many(names, samples) if more else compare_samples((names[0], names[1]), samples[0], samples[1])
+    comparisons = document.get("comparisons", [document])
+    for each in comparisons:
+        for line in render(each):
+            console.say(line)
     stdout.emit(document)
-    return 0
-
-
-def _stand(run: AnyRun) -> dict[str, Standing]:
-    """Where a run stands with each of its instances."""
-    ledger = Ledger.of(facts_of(run).instance_ids)
-    standings = {name: Standing() for name in ledger.standings}
-    for row in readable(run.rows()):
-        ledger.record(row)
-        if (standing := standings.get(row.instance_id)) is not None:
-            standing.seconds += row.seconds
-            cost = row.usage.cost_usd
-            standing.cost_usd = None if cost is None or standing.cost_usd is None else standing.cost_usd + cost
-    for name, standing in standings.items():
-        standing.bucket = ledger.standings[name].bucket
-        standing.resolved = standing.bucket == "resolved"
-    return standings
+    if not all(each["total"] for each in comparisons):
+        return ExitCode.INCOMPLETE
+    worse = fail_if_worse is not None and any(is_worse(each, fail_if_worse) for each in comparisons)
+    return ExitCode.INCOMPLETE if worse else ExitCode.DONE
 
 
 def render(document: dict[str, Any]) -> Iterable[str]:
     """The comparison as a table for people."""
-    rate, difference, test = document["resolve_rate"], document["difference"], document["mcnemar"]
     yield f"A  {document['runs']['a']}"
     yield f"B  {document['runs']['b']}"
-    if not document["total"]:
-        yield "no instance is in both runs, so nothing can be compared"
-        return
-    yield f"{'':12}{'A':>12}{'B':>12}"
+    yield from _left_out(document)
+    if document["total"]:
+        yield f"{'':12}{'A':>12}{'B':>12}"
+        yield from _rows(document)
+        yield from _differences(document)
+    yield document["conclusion"]
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[str]:
+    rate, cost, seconds = document["resolve_rate"], document["cost_usd"], document["seconds"]
     yield f"{'resolved':12}{document['both'] + document['only_a']:>12}{document['both'] + document['only_b']:>12}"
     yield f"{'rate':12}{rate['a']:>12.1%}{rate['b']:>12.1%}"
-    cost, seconds = document["cost_usd"], document["seconds"]
+    score = document["score"]
+    if (score["a"], score["b"]) != (rate["a"], rate["b"]):
+        yield f"{'mean score':12}{score['a']:>12.3f}{score['b']:>12.3f}"
     yield f"{'cost':12}{_dollars(cost['a']):>12}{_dollars(cost['b']):>12}"
+    if any(document["tokens"][letter] for letter in "ab"):
+        yield f"{'tokens':12}{amount(round(document['tokens']['a'])):>12}{amount(round(document['tokens']['b'])):>12}"
     yield f"{'hours':12}{_hours(seconds['a']):>12}{_hours(seconds['b']):>12}"
-    yield f"{'unfinished':12}{document['unfinished']['a']:>12}{document['unfinished']['b']:>12}"
     yield (
         f"of {document['total']}: both {document['both']}, only A {document['only_a']}, "
         f"only B {document['only_b']}, neither {document['neither']}"
     )
+
+
+def _differences(document: Mapping[str, Any]) -> Iterator[str]:
+    difference, test, cost = document["difference"], document["test"], document["cost_usd"]["difference"]
+    holm = " after Holm" if "correction" in test else ""
     yield (
         f"B - A = {difference['value']:+.1%}, 95 % interval {difference['low']:+.1%} to {difference['high']:+.1%}, "
-        f"McNemar p = {test['p_value']:.3g}"
+        f"p = {test['p_value']:.3g}{holm} ({test['method']})"
     )
-    for letter in ("a", "b"):
-        if ungraded := document["ungraded"][letter]:
-            yield f"{ungraded} instances of {letter.upper()} are not graded and count as not resolved: `evalkit grade`"
-    for letter in ("a", "b"):
-        if alone := document["unpaired"][letter]:
-            yield f"{len(alone)} instances are only in {letter.upper()} and are not compared"
+    if cost["low"] is not None and (cost["low"] or cost["high"]):
+        low, value, high = (_signed(cost[key]) for key in ("low", "value", "high"))
+        yield f"cost of an instance, B - A: {value}, 95 % interval {low} to {high}"
+    for kind, what in (("only_a", "lost"), ("only_b", "gained")):
+        if names := document["ids"][kind]:
+            rest = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+            yield f"{what}: {', '.join(names[:_MOST_NAMED])}{rest}"
+
+
+def _left_out(document: Mapping[str, Any]) -> Iterator[str]:
+    left_out = document["left_out"]
+    if not left_out["total"]:
+        return
+    reasons = []
+    words = {"absent": "not in it", "not_run": "not run", "not_graded": "not graded", "error": "in error"}
+    for letter in "ab":
+        parts = [f"{count} {words[reason]}" for reason, count in left_out[letter].items() if count]
+        if parts:
+            reasons.append(f"{letter.upper()}: {', '.join(parts)}")
+    yield f"{left_out['total']} instances are left out ({'; '.join(reasons)})"
+
+
+def _signed(usd: float) -> str:
+    return f"{'-' if usd < 0 else '+'}{money(abs(usd))}"
 
 
 def _hours(seconds: float) -> str:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from evalkit.domain.estimates import difference_of, estimate, mean_of
+from evalkit.domain.power import detectable
 from evalkit.domain.rows import SCHEMA
+from evalkit.domain.samples import SILENCES, Sampled
+from evalkit.domain.significance import Test, holm, sign_flip
 from evalkit.domain.statistics import wilson_interval
 
-
-@dataclass(slots=True)
-class Standing:
-    """What one run says of one instance, over all its attempts."""
-
-    resolved: bool = False
-    bucket: str = "incomplete"
-    cost_usd: float | None = 0.0
-    seconds: float = 0.0
-
-
-Standings = Mapping[str, Standing]
+MCNEMAR = "mcnemar, exact"
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,65 +76,167 @@ def _correlation(pairs: Pairs) -> float:
     return product / math.sqrt(margins)
 
 
-def compare(names: tuple[str, str], a: Standings, b: Standings) -> dict[str, Any]:
-    """The document about two runs. Only instances of both are compared; the others are named."""
-    common = [name for name in a if name in b]
-    ids: dict[str, list[str]] = {"both": [], "only_a": [], "only_b": [], "neither": []}
-    kinds = {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}
-    for name in common:
-        ids[kinds[a[name].resolved, b[name].resolved]].append(name)
+def compare(names: tuple[str, str], a: Sampled, b: Sampled) -> dict[str, Any]:
+    """The document about two runs. Only instances that both have a verdict on are compared; the others are counted."""
+    compared = [name for name in a.rated if name in b.rated]
+    ids = _sort(compared, a, b)
     pairs = Pairs(**{kind: len(listed) for kind, listed in ids.items()})
-    return {
+    difference, test = _measure(compared, a, b, pairs)
+    document = {
         "schema": SCHEMA,
         "runs": {"a": names[0], "b": names[1]},
         "total": pairs.total,
+        "left_out": _left_out(compared, a, b),
         **{kind: len(listed) for kind, listed in ids.items()},
-        **_measure(pairs),
-        "cost_usd": {"a": _sum_cost(a, common), "b": _sum_cost(b, common)},
-        "seconds": {"a": _sum_seconds(a, common), "b": _sum_seconds(b, common)},
-        "ungraded": {"a": _ungraded(a, common), "b": _ungraded(b, common)},
-        "unfinished": {"a": _unfinished(a, common), "b": _unfinished(b, common)},
-        "ids": ids,
-        "unpaired": {"a": [name for name in a if name not in b], "b": [name for name in b if name not in a]},
-    }
-
-
-def _measure(pairs: Pairs) -> dict[str, Any]:
-    if pairs.total == 0:
-        nothing = {"value": None, "low": None, "high": None}
-        return {
-            "resolve_rate": {"a": None, "b": None},
-            "difference": {**nothing, "confidence": 0.95, "method": "newcombe-paired"},
-            "mcnemar": {"p_value": None, "differing": 0, "method": "exact"},
-        }
-    rate_a, rate_b = pairs.rates
-    low, high = paired_interval(pairs)
-    return {
-        "resolve_rate": {"a": rate_a, "b": rate_b},
-        "difference": {
-            "value": rate_b - rate_a,
-            "low": low,
-            "high": high,
-            "confidence": 0.95,
-            "method": "newcombe-paired",
+        "resolve_rate": {"a": _mean(compared, a), "b": _mean(compared, b)},
+        "difference": difference,
+        "test": test._asdict() if test else {"p_value": None, "method": None},
+        "mcnemar": {
+            "p_value": test.p_value if test and test.method == MCNEMAR else None,
+            "differing": pairs.only_a + pairs.only_b,
+            "method": "exact",
         },
-        "mcnemar": {"p_value": mcnemar(pairs), "differing": pairs.only_a + pairs.only_b, "method": "exact"},
+        "detectable": _detectable(compared, a, b),
+        "score": _score(compared, a, b),
+        "cost_usd": _cost(compared, a, b),
+        "tokens": _amounts(compared, a, b, "tokens"),
+        "seconds": _amounts(compared, a, b, "seconds"),
+        "ungraded": {"a": _count(a, b, "not_graded"), "b": _count(b, a, "not_graded")},
+        "unfinished": {"a": _count(a, b, "not_run", "error"), "b": _count(b, a, "not_run", "error")},
+        "ids": ids,
+        "unpaired": {
+            "a": [name for name in a.all if name not in b.all],
+            "b": [name for name in b.all if name not in a.all],
+        },
+    }
+    return document | {"conclusion": conclude(document)}
+
+
+def _sort(names: Sequence[str], a: Sampled, b: Sampled) -> dict[str, list[str]]:
+    """By who resolved each; of repeats, who did so in at least half of them."""
+    ids: dict[str, list[str]] = {"both": [], "only_a": [], "only_b": [], "neither": []}
+    kinds = {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}
+    for name in names:
+        ids[kinds[a.rated[name].mean >= 0.5, b.rated[name].mean >= 0.5]].append(name)
+    return ids
+
+
+def _left_out(compared: Collection[str], a: Sampled, b: Sampled) -> dict[str, Any]:
+    """How many instances are not compared, and what each run lacks of them."""
+    chosen = set(compared)
+    rest = [name for name in dict.fromkeys([*a.all, *b.all]) if name not in chosen]
+    return {"total": len(rest), "a": _reasons(rest, a), "b": _reasons(rest, b)}
+
+
+def _reasons(names: Sequence[str], run: Sampled) -> dict[str, int]:
+    counts = dict.fromkeys(("absent", *SILENCES), 0)
+    for name in names:
+        sample = run.all.get(name)
+        if sample is None:
+            counts["absent"] += 1
+        elif name not in run.rated:
+            counts[sample.silence or "not_graded"] += 1
+    return counts
+
+
+def _count(run: Sampled, other: Sampled, *silences: str) -> int:
+    return sum(each.silence in silences for name, each in run.all.items() if name in other.all)
+
+
+def _mean(names: Sequence[str], run: Sampled) -> float | None:
+    return math.fsum(run.rated[name].mean for name in names) / len(names) if names else None
+
+
+def _differences(names: Sequence[str], a: Sampled, b: Sampled) -> list[float]:
+    return [b.rated[name].mean - a.rated[name].mean for name in names]
+
+
+def _measure(names: Sequence[str], a: Sampled, b: Sampled, pairs: Pairs) -> tuple[dict[str, Any], Test | None]:
+    """McNemar and Newcombe for one attempt each; for repeats or clusters, differences of the means of instances."""
+    if not names:
+        return estimate(None, None, None, "newcombe-paired", 0), None
+    counts = {len(run.rated[name].values) for name in names for run in (a, b)}
+    clusters = a.clusters(names)
+    if counts == {1} and clusters is None:
+        rate_a, rate_b = pairs.rates
+        interval = estimate(rate_b - rate_a, *paired_interval(pairs), "newcombe-paired", pairs.total)
+        return interval, Test(mcnemar(pairs), MCNEMAR)
+    differences = _differences(names, a, b)
+    test = sign_flip(differences, clusters, unit=math.lcm(*counts))
+    return difference_of(differences, clusters), Test(test.p_value, f"sign flip, {test.method}")
+
+
+def _detectable(names: Sequence[str], a: Sampled, b: Sampled) -> float | None:
+    """The smallest difference that as many instances that differ as much show with 80 % power at 5 %."""
+    return detectable(_differences(names, a, b), a.clusters(names))
+
+
+def _score(names: Sequence[str], a: Sampled, b: Sampled) -> dict[str, Any]:
+    scores = {run: [each.rated[name].score for name in names] for run, each in (("a", a), ("b", b))}
+    return _pair(scores["a"], scores["b"], a.clusters(names))
+
+
+def _pair(a: Sequence[float], b: Sequence[float], clusters: Sequence[str] | None) -> dict[str, Any]:
+    differences = [after - before for before, after in zip(a, b, strict=True)]
+    return {
+        "a": math.fsum(a) / len(a) if a else None,
+        "b": math.fsum(b) / len(b) if b else None,
+        "difference": mean_of(differences, clusters),
     }
 
 
-def _sum_cost(standings: Standings, names: list[str]) -> float | None:
+def _cost(names: Sequence[str], a: Sampled, b: Sampled) -> dict[str, Any]:
     """What the instances cost together; None where that of one is unknown."""
-    costs = [cost for name in names if (cost := standings[name].cost_usd) is not None]
-    return round(math.fsum(costs), 6) if len(costs) == len(names) else None
+    totals = {}
+    for letter, run in (("a", a), ("b", b)):
+        costs = [each.cost_usd * each.attempts for name in names if (each := run.all[name]).cost_usd is not None]
+        totals[letter] = round(math.fsum(costs), 6) if len(costs) == len(names) else None
+    known = [name for name in names if None not in (a.all[name].cost_usd, b.all[name].cost_usd)]
+    before, after = ([run.all[name].cost_usd or 0.0 for name in known] for run in (a, b))
+    return {**totals, "difference": _pair(before, after, a.clusters(known))["difference"]}
 
 
-def _sum_seconds(standings: Standings, names: list[str]) -> float:
-    return round(math.fsum(standings[name].seconds for name in names), 3)
+def _amounts(names: Sequence[str], a: Sampled, b: Sampled, kind: Literal["tokens", "seconds"]) -> dict[str, Any]:
+    before, after = ([getattr(run.all[name], kind) for name in names] for run in (a, b))
+    totals = {
+        letter: round(math.fsum(getattr(run.all[name], kind) * run.all[name].attempts for name in names), 3)
+        for letter, run in (("a", a), ("b", b))
+    }
+    told = names if any(before) and any(after) else []
+    difference = _pair(before, after, a.clusters(names))["difference"] if told else mean_of([])
+    return {**totals, "difference": difference}
 
 
-def _ungraded(standings: Standings, names: list[str]) -> int:
-    return sum(standings[name].bucket == "ungraded" for name in names)
+def conclude(document: Mapping[str, Any]) -> str:
+    """What a comparison says, in a sentence."""
+    total, difference, p_value = document["total"], document["difference"]["value"], document["test"]["p_value"]
+    if p_value is None:
+        return "no instance has a verdict in both runs, so nothing can be compared"
+    if p_value >= _LEVEL or not difference:
+        among = f"with {'this instance' if total == 1 else f'these {total} instances'}"
+        return f"no evidence of a difference: {among} only differences above about {_show(document['detectable'])} show"
+    better = "B is better" if difference > 0 else "B is worse"
+    return f"{better} by {abs(difference) * 100:.1f} points, more than chance explains (p = {p_value:.2g})"
 
 
-def _unfinished(standings: Standings, names: list[str]) -> int:
-    return sum(standings[name].bucket in ("error", "incomplete") for name in names)
+def _show(share: float | None) -> str:
+    return "any size" if share is None else f"{max(1, round(100 * min(1.0, share)))} points"
+
+
+def is_worse(document: Mapping[str, Any], points: float) -> bool:
+    """Whether B is worse: beyond chance, or where points are given, by more than so many of them."""
+    difference, p_value = document["difference"]["value"], document["test"]["p_value"]
+    if difference is None or p_value is None:
+        return False
+    return bool(difference * 100 < -points if points else difference < 0 and p_value < _LEVEL)
+
+
+def compare_many(names: Sequence[str], runs: Sequence[Sampled]) -> dict[str, Any]:
+    """The first run with each of the others, p-values corrected for their number."""
+    documents = [compare((names[0], name), runs[0], run) for name, run in zip(names[1:], runs[1:], strict=True)]
+    testable = [each for each in documents if each["test"]["p_value"] is not None]
+    corrected = holm([each["test"]["p_value"] for each in testable])
+    for document, p_value in zip(testable, corrected, strict=True):
+        document["test"] |= {"p_value": p_value, "uncorrected": document["test"]["p_value"], "correction": "holm"}
+        document["conclusion"] = conclude(document)
+    return {"schema": SCHEMA, "runs": list(names), "comparisons": documents}

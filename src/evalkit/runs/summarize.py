@@ -48,23 +48,30 @@ def summarize(
     bad: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """The numbers of one or more runs. What cannot be counted is named in the document and on standard error."""
-    tally = Tally([facts_of(directory) for directory in directories])
     unreadable: list[Unreadable] = []
-    for index, directory in enumerate(directories):
-        for batch in directory.batches():
-            rows = [row for row in batch if not isinstance(row, Unreadable)]
-            tally.add(rows, index)
-            if len(rows) < len(batch):
-                unreadable += [row for row in batch if isinstance(row, Unreadable)]
-    for each in unreadable:
-        console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
-    unknown = sorted(tally.unknown_ids)
-    for name in unknown:
-        console.say(f"evalkit: results of {name!r} are not counted: no run has this instance")
-    return tally.summary(by=by, cluster=cluster, bad=bad) | {
+    counted = tally(directories, unreadable)
+    unknown = sorted(counted.unknown_ids)
+    return counted.summary(by=by, cluster=cluster, bad=bad) | {
         "unreadable": [{"file": each.file, "line": each.line, "reason": each.reason} for each in unreadable],
         "unknown_ids": unknown,
     }
+
+
+def tally(directories: Sequence[AnyRun], unreadable: list[Unreadable] | None = None) -> Tally:
+    """All rows of these runs, counted. What cannot be is named on standard error, and added to the list."""
+    counted = Tally([facts_of(directory) for directory in directories])
+    refused = [] if unreadable is None else unreadable
+    for index, directory in enumerate(directories):
+        for batch in directory.batches():
+            rows = [row for row in batch if not isinstance(row, Unreadable)]
+            counted.add(rows, index)
+            if len(rows) < len(batch):
+                refused += [row for row in batch if isinstance(row, Unreadable)]
+    for each in refused:
+        console.say(f"evalkit: {each.file}:{each.line}: not a result: {each.reason}")
+    for name in sorted(counted.unknown_ids):
+        console.say(f"evalkit: results of {name!r} are not counted: no run has this instance")
+    return counted
 
 
 def readable(rows: Iterable[Row | Unreadable]) -> Iterator[Row]:
@@ -92,3 +99,14 @@ def facts_of(directory: AnyRun) -> RunFacts:
 def attempts_of(config: Mapping[str, Any]) -> Attempts:
     """What a recorded config says about attempts."""
     return Attempts(config["run"]["attempts"], config["run"]["stop_on"])
+
+
+def require_fields(directories: Sequence[AnyRun], option: str, names: Sequence[str]) -> None:
+    """Refuse a field that no instance has."""
+    known = {name for directory in directories for name in facts_of(directory).fields}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"{option} {name}: the instances have no such field",
+                hint=f"they have: {', '.join(sorted(known)) or 'none'}",
+            )

@@ -1,0 +1,76 @@
+"""evalkit compare: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import Evalkit
+from evalkit.config import Config
+from evalkit.store.run_directory import RunDirectory
+from tests.support.runs import make_manifest, make_result
+
+IDS = [f"i{number}" for number in range(30)]
+
+
+def store(path: Path, resolved: int, verdict: str = "unresolved", **changes: Any) -> None:
+    whole = Config().model_dump(mode="json")
+    run = RunDirectory.create(path, make_manifest(IDS, run_id=path.name, config=whole))
+    rows = [
+        make_result(name, verdict="resolved" if number < resolved else verdict, **changes)
+        for number, name in enumerate(IDS)
+    ]
+    with run.writing():
+        run.append(rows)
+
+
+@pytest.fixture
+def runs(evalkit: Evalkit) -> Evalkit:
+    store(evalkit.runs / "good", 28)
+    store(evalkit.runs / "bad", 10)
+    store(evalkit.runs / "raw", 0, "ungraded")
+    return evalkit
+
+
+def test_two_runs(runs: Evalkit) -> None:
+    done = runs("compare", "bad", "good")
+    assert done.code == 0
+    assert done.document["difference"]["value"] == pytest.approx(0.6)
+    assert done.document["difference"]["method"] == "newcombe-paired"
+    assert done.document["mcnemar"]["p_value"] == done.document["test"]["p_value"] < 0.001
+    assert "B is better by 60.0 points" in done.stderr
+    assert "gained: i10, i11" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("good", "bad", "--fail-if-worse"), 1),
+        (("--fail-if-worse", "good", "bad"), 1),
+        (("bad", "good", "--fail-if-worse"), 0),
+        (("good", "bad", "--fail-if-worse", "70"), 0),
+        (("good", "bad", "--fail-if-worse=50"), 1),
+        (("good", "bad"), 0),
+        (("good", "good", "bad", "--fail-if-worse"), 1),
+        (("good", "raw"), 1),
+        (("good", "bad", "raw"), 1),
+    ],
+)
+def test_the_exit_code_is_for_scripts(runs: Evalkit, arguments: tuple[str, ...], code: int) -> None:
+    assert runs("compare", *arguments).code == code
+
+
+def test_nothing_to_compare_is_null(runs: Evalkit) -> None:
+    done = runs("compare", "good", "raw")
+    assert done.document["difference"]["value"] is None
+    assert "30 instances are left out (B: 30 not graded)" in done.stderr
+    assert "nothing can be compared" in done.stderr
+
+
+def test_more_than_two(runs: Evalkit) -> None:
+    document = runs("compare", "good", "bad", "good").document
+    assert [each["runs"]["b"] for each in document["comparisons"]] == ["runs/bad", "runs/good"]
+    runs("compare", "good", "bad", "--cluster", "repo").refused(2, "usage", "--cluster repo", "no such field")
+    runs("compare", "good", "bad", "--fail-if-worse=-3").refused(2, "usage")
