@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from evalkit.config import Config
+from evalkit.domain.rows import Usage
 from evalkit.store.rows import encode_row
 from evalkit.store.run_directory import RunDirectory
 from tests.support.cli import Evalkit
@@ -34,9 +35,20 @@ def infer(script: str, *more: object) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def store(path: Path, ids: list[str], rows: list[Any], **config: Any) -> None:
+def store(
+    path: Path,
+    ids: list[str],
+    rows: list[Any],
+    *,
+    model: str | None = None,
+    shard: str | None = None,
+    fingerprint: str = "",
+    **config: Any,
+) -> None:
     whole = Config().model_dump(mode="json")
-    manifest = make_manifest(ids, run_id=path.name, config=whole | {"run": whole["run"] | config})
+    changed = {"run": config, "model": {"name": model}, "benchmark": {"shard": shard}}
+    whole |= {section: whole[section] | changes for section, changes in changed.items()}
+    manifest = make_manifest(ids, run_id=path.name, config=whole, dataset={"fingerprint": fingerprint})
     run = RunDirectory.create(path, manifest)
     with run.writing():
         run.append(rows)
@@ -146,6 +158,33 @@ def test_all_attempts_of_several_runs(evalkit: Evalkit) -> None:
     assert document["repeats"]["pass_all"]["2"]["value"] == 0.0
     assert document["repeats"]["pass_at"]["4"]["n"] == 1
     assert evalkit("aggregate", "a").document["pass_at"] == {"1": 0.25, "2": 0.5}
+
+
+def test_runs_that_measure_different_things_are_not_merged(evalkit: Evalkit) -> None:
+    resolved, failed = {"verdict": "resolved"}, {"verdict": "unresolved"}
+    for name, rows in (("a", (resolved, failed)), ("again", (failed, failed)), ("b", (resolved, resolved))):
+        usage = Usage(cost_usd=0.5, input_tokens=7)
+        results = [make_result(each, usage=usage, **row) for each, row in zip("xy", rows, strict=True)]
+        store(evalkit.runs / name, ["x", "y"], results, model="other" if name == "b" else None)
+    done = evalkit("aggregate", "a", "again", "b", "--format", "table")
+    assert done.code == 0
+    assert [each["runs"] for each in done.document["documents"]] == [["runs/a", "runs/again"], ["runs/b"]]
+    assert [each["resolve_rate"]["value"] for each in done.document["documents"]] == [0.25, 1.0]
+    assert done.document["resolve_rate"] is None
+    assert done.document["usage"]["cost_usd"] == 3.0
+    assert [each["runs"] for each in done.document["pareto"]] == [["runs/b"]]
+    assert "listed one by one" in done.stderr
+    assert "tasks gold other" in done.stderr
+    merged = evalkit("aggregate", "a", "again", "b", "--merge").document
+    assert (merged["total"], merged["resolve_rate"]["value"]) == (2, pytest.approx(0.5))
+    assert "documents" not in evalkit("aggregate", "a", "again").document
+
+
+def test_shards_of_one_selection_are_one(evalkit: Evalkit) -> None:
+    for number, name in enumerate(("x", "y"), 1):
+        store(evalkit.runs / name, [name], [make_result(name)], shard=f"{number}/2", fingerprint=name)
+    document = evalkit("aggregate", "x", "y").document
+    assert (document["total"], document["resolve_rate"]["n"]) == (2, 2)
 
 
 def test_memory_does_not_grow_with_rows(evalkit: Evalkit) -> None:

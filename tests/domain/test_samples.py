@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evalkit.domain.planning import Attempts
 from evalkit.domain.rows import Failure, Row, Usage
-from evalkit.domain.summary import RunFacts, Tally
+from evalkit.domain.summary import RunFacts, Tally, pareto
 
 
 def row(name: str, outcome: Any = "submitted", verdict: Any = "ungraded", attempt: int = 1, **more: Any) -> Row:
@@ -124,3 +124,16 @@ def test_numbers_add_up_for_any_rows(told: list[tuple[str, int, str]]) -> None:
         assert rate["n"] + silent == 5
         assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
         assert rate["value"] == pytest.approx(document["pass_at"]["1"])
+
+
+@pytest.mark.parametrize(
+    ("points", "best"),
+    [
+        ([(1.0, 0.5), (2.0, 0.6), (3.0, 0.55)], [0, 1]),
+        ([(3.0, 0.5), (2.0, 0.5), (2.0, 0.4)], [1]),
+        ([(None, 0.9), (1.0, None), (5.0, 0.1)], [2]),
+        ([], []),
+    ],
+)
+def test_no_other_is_both_cheaper_and_better(points: list[tuple[float | None, float | None]], best: list[int]) -> None:
+    assert pareto(points) == best

@@ -11,8 +11,9 @@ import typer
 
 from evalkit import console, stdout
 from evalkit.cli.options import configured, explain
+from evalkit.domain.summary import list_side_by_side
 from evalkit.errors import UsageError
-from evalkit.runs.summarize import AnyRun, exit_code, open_run, require_fields, summarize
+from evalkit.runs.summarize import AnyRun, exit_code, group_repeats, open_run, require_fields, summarize
 from evalkit.settings import Settings
 from evalkit.store.run_directory import RunDirectory
 
@@ -32,6 +33,9 @@ def aggregate(
         list[str] | None,
         typer.Option(metavar="FIELD", help="Group by a field of the instances, such as repo", show_default=False),
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge runs that measure different things, as repeats of each other")
+    ] = False,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +69,8 @@ def aggregate(
     over all. An instance is in the bucket of its best attempt. Runs of other tools are taken too: an
     OpenHands output.jsonl, a mini-swe-agent folder, SWE-bench predictions, logs of the harness or its report.
 
+    Runs that measure the same count as repeats. Others are listed one by one, unless `--merge` says otherwise.
+
     Examples:
       evalkit aggregate | jq .resolve_rate
       evalkit aggregate runs/a runs/b --by difficulty --format table
@@ -75,13 +81,17 @@ def aggregate(
     require_fields(directories, "--by", by or ())
     require_fields(directories, "--cluster", [cluster] if cluster else ())
     bad = None if known_bad is None else read_bad(known_bad)
-    document = summarize(directories, by or (), cluster, bad)
+    groups = [directories] if merge else group_repeats(directories)
+    documents = [summarize(group, by or (), cluster, bad) for group in groups]
+    document = documents[0] if len(documents) == 1 else list_side_by_side(documents)
+    if len(documents) > 1:
+        console.say("evalkit: these runs measure different things, so they are listed one by one; --merge merges them")
     if report is not None:
         _write_official(directories, report)
     stdout.emit(document)
     if format_ == "table":
         console.show_summary(document)
-    return exit_code(document)
+    return max(map(exit_code, documents))
 
 
 def read_bad(path: Path) -> frozenset[str]:

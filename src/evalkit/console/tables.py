@@ -37,6 +37,9 @@ def render(document: Document, *, columns: int, styled: bool) -> str:
 
 
 def _sections(document: Document, bar: str) -> Iterator[RenderableType]:
+    if "documents" in document:
+        yield _listed(document)
+        return
     for sentence in document.get("notes", ()):
         yield Text(printable(sentence), "bold")
     yield _buckets(document, bar)
@@ -45,6 +48,29 @@ def _sections(document: Document, bar: str) -> Iterator[RenderableType]:
         yield _groups(field, groups)
     if "run" in document:
         yield _facts(_where(document))
+
+
+def _listed(document: Document) -> Table:
+    """Runs that measure different things, one on each line; those that none beats in both cost and rate are marked."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for _ in range(5):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_row("run", "", "of", "rate", "95% interval", "each", "Pareto", style="bold")
+    best = [tuple(each["runs"]) for each in document["pareto"]]
+    for each in document["documents"]:
+        rate, cost = each["resolve_rate"], each["per_instance"]["cost_usd"]["value"]
+        table.add_row(
+            Text(printable(" + ".join(each["runs"]))),
+            Text(printable(each["label"])),
+            f"{rate['n']}/{each['total']}",
+            "-" if rate["value"] is None else percent(rate["value"]),
+            "-" if rate["value"] is None else _interval(rate),
+            "-" if cost is None else money(cost),
+            "*" if tuple(each["runs"]) in best else "",
+        )
+    return table
 
 
 def _buckets(document: Document, bar: str) -> Table:

@@ -23,6 +23,10 @@ class RunFacts:
     instance_ids: Sequence[str]
     attempts: Attempts
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    measured: str = ""
+    """Equal for runs that measure the same; empty where that is not known."""
+    label: str = ""
+    """Who was measured, for people."""
 
 
 @dataclass(slots=True)
@@ -159,6 +163,7 @@ class Tally:
         return {
             "schema": SCHEMA,
             "runs": [run.name for run in self.runs],
+            "label": " + ".join(dict.fromkeys(run.label for run in self.runs if run.label)),
             "total": len(marks),
             "notes": list(note(rate, selected)),
             "buckets": {bucket: buckets[bucket] for bucket in BUCKETS},
@@ -200,6 +205,41 @@ class Tally:
             for name, value in zip(run.instance_ids, run.fields.get(field_name, ()), strict=False):
                 value_of.setdefault(name, value)
         return value_of
+
+
+def list_side_by_side(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs that measure different things: of numbers together, only what they took means anything."""
+    usages = [document["usage"] for document in documents]
+    known = [usage["cost_usd"] for usage in usages if usage["cost_usd"] is not None]
+    usage: dict[str, Any] = {key: sum(each[key] for each in usages) for key in usages[0] if key != "cost_usd"}
+    on_line = pareto([(each["per_instance"]["cost_usd"]["value"], each["resolve_rate"]["value"]) for each in documents])
+    return {
+        "schema": SCHEMA,
+        "runs": [name for document in documents for name in document["runs"]],
+        "resolve_rate": None,
+        "usage": usage | {"cost_usd": round(math.fsum(known), 6) if known else None},
+        "pareto": [
+            {
+                "runs": documents[index]["runs"],
+                "cost_usd": documents[index]["per_instance"]["cost_usd"]["value"],
+                "resolve_rate": documents[index]["resolve_rate"]["value"],
+            }
+            for index in on_line
+        ],
+        "documents": list(documents),
+    }
+
+
+def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[int]:
+    """Which of these costs and rates no other beats in both, the cheapest first."""
+    known = [(cost, -rate, index) for index, (cost, rate) in enumerate(points) if cost is not None and rate is not None]
+    found: list[int] = []
+    best = -math.inf
+    for _, lost, index in sorted(known):
+        if -lost > best:
+            best = -lost
+            found.append(index)
+    return found
 
 
 def note(rate: Mapping[str, Any], selected: Mapping[str, Any]) -> Iterator[str]:

@@ -17,31 +17,8 @@ from evalkit.domain.rows import timestamp
 from evalkit.domain.selection import fingerprint
 from evalkit.errors import ConfigError
 from evalkit.settings import Settings
-from evalkit.store.manifest import Manifest
+from evalkit.store.manifest import MEASURED, Manifest, look_up
 
-# A change of any other key (workers, time-outs, an endpoint's address) leaves the meaning of the numbers as it was.
-_MEASURED = (
-    "benchmark.name",
-    "benchmark.split",
-    "benchmark.exclude",
-    "benchmark.reference",
-    "agent.name",
-    "agent.command",
-    "agent.preset",
-    "agent.options",
-    "agent.prompt",
-    "agent.max_steps",
-    "agent.max_tokens",
-    "agent.max_cost_usd",
-    "agent.command_timeout",
-    "model.name",
-    "model.api",
-    "model.temperature",
-    "model.options",
-    "workspace.image",
-    "workspace.network",
-    "images.agent_source",
-)
 _CHOOSING = ("benchmark.select", "benchmark.limit", "benchmark.seed", "benchmark.shard")
 
 
@@ -88,7 +65,7 @@ def hash_prompt(config: Config) -> str | None:
 def find_changes(manifest: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
     """The measured keys whose value is another one now: what it was, and what it is."""
     now = config.model_dump(mode="json")
-    changes = {key: (_look_up(manifest.config, key), _look_up(now, key)) for key in _MEASURED}
+    changes = {key: (look_up(manifest.config, key), look_up(now, key)) for key in MEASURED}
     changes = {key: (before, after) for key, (before, after) in changes.items() if before != after}
     if "agent.prompt" not in changes and manifest.prompt_sha256 != (digest := hash_prompt(config)):
         changes["agent.prompt"] = (f"sha256:{manifest.prompt_sha256}", f"sha256:{digest}")
@@ -98,9 +75,4 @@ def find_changes(manifest: Manifest, config: Config) -> dict[str, tuple[Any, Any
 def chooses_otherwise(manifest: Manifest, config: Config) -> bool:
     """Whether the config selects other instances than it did when the run began."""
     now = config.model_dump(mode="json")
-    return any(_look_up(manifest.config, key) != _look_up(now, key) for key in _CHOOSING)
-
-
-def _look_up(config: Mapping[str, Any], key: str) -> Any:
-    section, _, name = key.partition(".")
-    return config.get(section, {}).get(name)
+    return any(look_up(manifest.config, key) != look_up(now, key) for key in _CHOOSING)

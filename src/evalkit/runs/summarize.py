@@ -93,7 +93,24 @@ def facts_of(directory: AnyRun) -> RunFacts:
     if not isinstance(directory, RunDirectory):
         return directory.facts
     manifest = directory.manifest
-    return RunFacts(str(directory.path), manifest.instance_ids, attempts_of(manifest.config), manifest.fields)
+    config = manifest.config
+    named = (config.get("benchmark", {}).get("name"), config["agent"]["name"], config["model"]["name"])
+    return RunFacts(
+        str(directory.path),
+        manifest.instance_ids,
+        attempts_of(config),
+        manifest.fields,
+        measured=manifest.measured,
+        label=" ".join(str(part) for part in named if part),
+    )
+
+
+def group_repeats(directories: Sequence[AnyRun]) -> list[list[AnyRun]]:
+    """Runs that measure the same, together; all others alone."""
+    groups: dict[str, list[AnyRun]] = {}
+    for directory in directories:
+        groups.setdefault(facts_of(directory).measured or str(directory.path), []).append(directory)
+    return list(groups.values())
 
 
 def attempts_of(config: Mapping[str, Any]) -> Attempts:

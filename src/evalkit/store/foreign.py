@@ -40,7 +40,7 @@ class ForeignRun:
     def facts(self) -> RunFacts:
         ids = list(dict.fromkeys(entry.row.instance_id for entry in self.entries))
         most = max((entry.row.attempt for entry in self.entries), default=1)
-        return RunFacts(str(self.path), ids, Attempts(most, "critic"), self.fields)
+        return RunFacts(str(self.path), ids, Attempts(most, "critic"), self.fields, label=self.label)
 
     def rows(self) -> Iterator[Row | Unreadable]:
         return chain.from_iterable(self.batches())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,31 @@ from evalkit.store.folders import MANIFEST
 FILE = MANIFEST
 # What other commands read of the config of a run, which a later evalkit may have written.
 _NEEDED_KEYS = (("run", "attempts"), ("run", "stop_on"), ("run", "max_cost_usd"), ("agent", "name"), ("model", "name"))
+
+# A change of any other key (workers, time-outs, an endpoint's address) leaves the meaning of the numbers as it was.
+MEASURED = (
+    "benchmark.name",
+    "benchmark.split",
+    "benchmark.exclude",
+    "benchmark.reference",
+    "agent.name",
+    "agent.command",
+    "agent.preset",
+    "agent.options",
+    "agent.prompt",
+    "agent.max_steps",
+    "agent.max_tokens",
+    "agent.max_cost_usd",
+    "agent.command_timeout",
+    "model.name",
+    "model.api",
+    "model.temperature",
+    "model.options",
+    "workspace.image",
+    "workspace.network",
+    "images.agent_source",
+)
+_SHARDED = ("benchmark.select", "benchmark.limit", "benchmark.seed")
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"schema_": "schema"}, kw_only=True):
@@ -45,6 +71,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
         if "fingerprint" not in self.dataset:
             raise ValueError("dataset.fingerprint is missing")
 
+    @property
+    def measured(self) -> str:
+        """Equal for runs that measure the same: repeats of each other, or shards of one selection."""
+        sharded = look_up(self.config, "benchmark.shard") is not None
+        keys = (*MEASURED, *(_SHARDED if sharded else ()))
+        data = {key: self.dataset.get(key) for key in ("name", "split", "sources")} if sharded else {}
+        data |= {} if sharded else {"fingerprint": self.dataset["fingerprint"]}
+        told = [[look_up(self.config, key) for key in keys], data, self.prompt_sha256]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
     def write(self, folder: Path) -> None:
         document = msgspec.to_builtins(self)
         write_atomically(folder / FILE, json.dumps(document, indent=1).encode() + b"\n")
@@ -68,6 +104,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
             return msgspec.convert(document, cls)
         except msgspec.ValidationError as error:
             raise UsageError(f"{path}: {error}") from error
+
+
+def look_up(config: Mapping[str, Mapping[str, Any]], key: str) -> Any:
+    section, _, name = key.partition(".")
+    return config.get(section, {}).get(name)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
