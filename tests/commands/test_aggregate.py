@@ -135,7 +135,7 @@ def test_while_it_runs(evalkit: Evalkit) -> None:
 
 def test_all_attempts_of_several_runs(evalkit: Evalkit) -> None:
     """pass@k is the unbiased estimate over all samples; an instance counts once, as its best."""
-    always = {"attempts": 2, "stop_on": "never"}
+    always: dict[str, Any] = {"attempts": 2, "stop_on": "never"}
     resolved, failed = {"verdict": "resolved"}, {"verdict": "unresolved"}
     store(evalkit.runs / "a", ["x", "y"], [
         make_result("x", 1, **resolved), make_result("x", 2, **failed),
@@ -161,10 +161,10 @@ def test_all_attempts_of_several_runs(evalkit: Evalkit) -> None:
 
 
 def test_runs_that_measure_different_things_are_not_merged(evalkit: Evalkit) -> None:
-    resolved, failed = {"verdict": "resolved"}, {"verdict": "unresolved"}
+    resolved, failed = "resolved", "unresolved"
     for name, rows in (("a", (resolved, failed)), ("again", (failed, failed)), ("b", (resolved, resolved))):
         usage = Usage(cost_usd=0.5, input_tokens=7)
-        results = [make_result(each, usage=usage, **row) for each, row in zip("xy", rows, strict=True)]
+        results = [make_result(each, usage=usage, verdict=verdict) for each, verdict in zip("xy", rows, strict=True)]
         store(evalkit.runs / name, ["x", "y"], results, model="other" if name == "b" else None)
     done = evalkit("aggregate", "a", "again", "b", "--format", "table")
     assert done.code == 0

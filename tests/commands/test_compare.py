@@ -74,3 +74,16 @@ def test_more_than_two(runs: Evalkit) -> None:
     assert [each["runs"]["b"] for each in document["comparisons"]] == ["runs/bad", "runs/good"]
     runs("compare", "good", "bad", "--cluster", "repo").refused(2, "usage", "--cluster repo", "no such field")
     runs("compare", "good", "bad", "--fail-if-worse=-3").refused(2, "usage")
+
+
+def test_power_of_runs_and_of_assumptions(runs: Evalkit) -> None:
+    assumed = runs("power", "--rate", "0.4", "--instances", "89", "--difference", "5")
+    assert assumed.document["detectable"] == pytest.approx(0.1455, abs=1e-3)
+    assert "89 instances, 1 attempt each: differences of about 14.5 points or more show" in assumed.stderr
+    two = runs("power", "bad", "good").document
+    assert (two["instances"], two["source"]) == (30, "differences between the two runs")
+    one = runs("power", "bad", "--difference", "10").document
+    assert one["needed"]["designs"][0]["instances"] > 30
+    runs("power").refused(2, "usage", "--rate and --instances")
+    runs("power", "raw").refused(2, "usage", "fewer than two instances have a verdict")
+    runs("power", "good", "--rate", "0.5").refused(2, "usage", "--rate is for where no run tells it")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 from evalkit.domain.estimates import spread
+from evalkit.domain.rows import SCHEMA
+from evalkit.domain.samples import Sampled
 from evalkit.domain.statistics import normal_quantile, t_quantile
 
 LEVEL, POWER = 0.05, 0.8
@@ -37,11 +40,113 @@ def _quantiles(power: float) -> float:
     return normal_quantile(1 - LEVEL / 2) + normal_quantile(power)
 
 
-def deviation_of_rates(before: float, after: float, correlation: float, attempts: int = 1) -> float:
-    """Of the difference at one instance, for runs of these rates whose answers go together so much.
+class Design(NamedTuple):
+    """What is known of a comparison: how much one attempt each differs at an instance, apart by where it comes from."""
 
-    What does not go together is taken for the chance in each attempt, which repeats average out.
-    """
-    spreads = [math.sqrt(each * (1 - each)) for each in (before, after)]
-    variance = spreads[0] ** 2 + spreads[1] ** 2 - 2 * correlation * spreads[0] * spreads[1]
-    return math.sqrt(max(0.0, variance) / attempts)
+    instances: int
+    attempts: int
+    between: float
+    """Variance of the difference at an instance that repeats do not average out."""
+    within: float
+    """Variance that each attempt adds."""
+    inflation: float
+    """How much clusters inflate the variance."""
+    cost_usd: float | None
+    """Of one attempt."""
+    source: str
+
+    def deviation(self, attempts: int) -> float:
+        return math.sqrt((self.between + self.within / attempts) * self.inflation)
+
+
+def assume(rate: float, instances: int, correlation: float, cost_usd: float | None = None) -> Design:
+    within = 2 * rate * (1 - rate) * (1 - correlation)
+    return Design(instances, 1, 0.0, within, 1.0, cost_usd, "assumed rate and correlation")
+
+
+def from_one(run: Sampled, correlation: float) -> Design | None:
+    """From one run: its repeats tell the chance in each attempt; without them, the correlation stands for it."""
+    names = list(run.rated)
+    if len(names) < 2:
+        return None
+    means = [run.rated[name].mean for name in names]
+    rate, attempts = math.fsum(means) / len(means), _attempts(run, names)
+    noise = _noise(run, names)
+    inflation = _inflation(means, run.clusters(names))
+    cost = _mean_cost(run, names)
+    if noise is None:
+        design = assume(rate, len(names), correlation, cost)
+        return design._replace(inflation=inflation, source="rate of the run, assumed correlation")
+    return Design(len(names), attempts, 0.0, 2 * noise, inflation, cost, "noise between the repeats of the run")
+
+
+def from_two(a: Sampled, b: Sampled) -> Design | None:
+    names = [name for name in a.rated if name in b.rated]
+    if len(names) < 2:
+        return None
+    differences = [b.rated[name].mean - a.rated[name].mean for name in names]
+    attempts = min(_attempts(a, names), _attempts(b, names))
+    found = spread(differences)
+    assert found is not None
+    total = found.variance * len(names) or 1 / len(names)
+    noises = (_noise(a, names), _noise(b, names))
+    # Without repeats nothing tells chance from agents that differ: all is taken for chance, which repeats average out.
+    within = total * attempts if None in noises else math.fsum(noise or 0.0 for noise in noises)
+    between = max(0.0, total - within / attempts)
+    costs = [cost for cost in (_mean_cost(a, names), _mean_cost(b, names)) if cost is not None]
+    cost = math.fsum(costs) / len(costs) if costs else None
+    inflation = _inflation(differences, a.clusters(names))
+    return Design(len(names), attempts, between, within, inflation, cost, "differences between the two runs")
+
+
+def _attempts(run: Sampled, names: Sequence[str]) -> int:
+    return max(1, round(len(names) / math.fsum(1 / len(run.rated[name].values) for name in names)))
+
+
+def _noise(run: Sampled, names: Sequence[str]) -> float | None:
+    """The variance of single attempts about the mean of their instance; None where nothing is repeated."""
+    repeated = [run.rated[name] for name in names if len(run.rated[name].values) > 1]
+    if not repeated:
+        return None
+    return math.fsum(
+        math.fsum((value - each.mean) ** 2 for value in each.values) / (len(each.values) - 1) for each in repeated
+    ) / len(repeated)
+
+
+def _inflation(values: Sequence[float], clusters: Sequence[str] | None) -> float:
+    plain, clustered = spread(values), spread(values, clusters)
+    return clustered.variance / plain.variance if plain and clustered and plain.variance else 1.0
+
+
+def _mean_cost(run: Sampled, names: Sequence[str]) -> float | None:
+    costs = [cost for name in names if (cost := run.rated[name].cost_usd) is not None]
+    return math.fsum(costs) / len(costs) if costs and any(costs) else None
+
+
+def plan(
+    design: Design, instances: int | None, attempts: int | None, difference: float | None, power: float
+) -> dict[str, Any]:
+    """The document of `evalkit power`."""
+    instances, attempts = instances or design.instances, attempts or design.attempts
+    deviation = design.deviation(attempts)
+    return {
+        "schema": SCHEMA,
+        "instances": instances,
+        "attempts": attempts,
+        "level": LEVEL,
+        "power": power,
+        "detectable": detectable_with(deviation, instances, power=power),
+        "deviation": deviation,
+        "variance": {"between": design.between, "within": design.within, "inflation": design.inflation},
+        "source": design.source,
+        "needed": None if difference is None else _needed(design, attempts, difference, power),
+    }
+
+
+def _needed(design: Design, attempts: int, difference: float, power: float) -> dict[str, Any]:
+    designs = []
+    for each in sorted({1, 3, 5, attempts}):
+        instances = instances_for(difference, design.deviation(each), power=power)
+        cost = None if design.cost_usd is None else round(instances * each * design.cost_usd, 2)
+        designs.append({"instances": instances, "attempts": each, "cost_usd": cost})
+    return {"difference": difference, "designs": designs}
