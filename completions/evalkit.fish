@@ -22,7 +22,7 @@ function __evalkit_words
             set takes_next no
         else if not string match -q -- '-*' $word
             echo -- $word
-        else if not string match -q -- '*=*' $word; and not contains -- $word --build-missing --drop-after-push --dry-run --extend --force --gold --help --model --push --quiet --schema --sweep -h -q
+        else if not string match -q -- '*=*' $word; and not contains -- $word --build-missing --drop-after-push --dry-run --extend --force --gold --help --merge --model --push --quiet --schema --sweep -h -q
             set takes_next yes
         end
     end
@@ -122,6 +122,8 @@ complete -c evalkit -n '__evalkit_command grade' -l help -s h -d 'Show this mess
 complete -c evalkit -n __fish_use_subcommand -a aggregate -d 'Print the numbers of one or more runs, at any time'
 complete -c evalkit -n '__evalkit_command aggregate' -f -k -a '(__evalkit_ask runs)'
 complete -c evalkit -n '__evalkit_command aggregate' -l by -d 'Group by a field of the instances, such as repo' -r -f -a '(__evalkit_ask fields)'
+complete -c evalkit -n '__evalkit_command aggregate' -l merge -d 'Merge runs that measure different things, as repeats of each other'
+complete -c evalkit -n '__evalkit_command aggregate' -l cluster -d 'Widen intervals for instances that come in clusters, such as repo' -r -f -a '(__evalkit_ask fields)'
 complete -c evalkit -n '__evalkit_command aggregate' -l format -d 'table: also draw a table on standard error' -r -f -a 'json table'
 complete -c evalkit -n '__evalkit_command aggregate' -l known-bad -d 'Also give the numbers without the instances of this list, as `grade --gold` writes it' -r -F
 complete -c evalkit -n '__evalkit_command aggregate' -l report -d 'Also write one run as the report of the official harness' -r -F
@@ -133,10 +135,27 @@ complete -c evalkit -n '__evalkit_command aggregate' -l help -s h -d 'Show this 
 complete -c evalkit -n __fish_use_subcommand -a compare -d 'Compare two runs, and say what may be chance'
 complete -c evalkit -n '__evalkit_command compare; and __evalkit_given 0' -f -k -a '(__evalkit_ask runs)'
 complete -c evalkit -n '__evalkit_command compare; and __evalkit_given 1' -f -k -a '(__evalkit_ask runs)'
+complete -c evalkit -n '__evalkit_command compare; and __evalkit_given 2' -f -k -a '(__evalkit_ask runs)'
+complete -c evalkit -n '__evalkit_command compare' -l cluster -d 'Widen intervals for instances that come in clusters, such as repo' -r -f -a '(__evalkit_ask fields)'
+complete -c evalkit -n '__evalkit_command compare' -l fail-if-worse -d 'Exit with 1 where B is worse than A: beyond chance, or by more than so many percentage points' -r -f
 complete -c evalkit -n '__evalkit_command compare' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
 complete -c evalkit -n '__evalkit_command compare' -l config -d 'Config file' -r -F
 complete -c evalkit -n '__evalkit_command compare' -l set -d 'Set any key of the config, like run.retries=3. `evalkit config` shows all of them' -r -f -a 'benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= (__evalkit_options)'
 complete -c evalkit -n '__evalkit_command compare' -l help -s h -d 'Show this message and exit'
+
+complete -c evalkit -n __fish_use_subcommand -a power -d 'Say which differences a set of instances can show'
+complete -c evalkit -n '__evalkit_command power' -f -k -a '(__evalkit_ask runs)'
+complete -c evalkit -n '__evalkit_command power' -l difference -d 'The difference that is wanted, in points' -r -f
+complete -c evalkit -n '__evalkit_command power' -l rate -d 'Assumed rate' -r -f
+complete -c evalkit -n '__evalkit_command power' -l instances -d 'Instances of the set' -r -f
+complete -c evalkit -n '__evalkit_command power' -l repeats -d 'Attempts at each instance' -r -f
+complete -c evalkit -n '__evalkit_command power' -l correlation -d 'How much two agents succeed at the same instances, where no second run tells' -r -f
+complete -c evalkit -n '__evalkit_command power' -l power -d 'Chance to see it if it is there' -r -f
+complete -c evalkit -n '__evalkit_command power' -l cluster -d 'Reckon with clusters of instances, such as repo' -r -f -a '(__evalkit_ask fields)'
+complete -c evalkit -n '__evalkit_command power' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
+complete -c evalkit -n '__evalkit_command power' -l config -d 'Config file' -r -F
+complete -c evalkit -n '__evalkit_command power' -l set -d 'Set any key of the config, like run.retries=3. `evalkit config` shows all of them' -r -f -a 'benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.grace= workspace.reconnect= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= (__evalkit_options)'
+complete -c evalkit -n '__evalkit_command power' -l help -s h -d 'Show this message and exit'
 
 complete -c evalkit -n __fish_use_subcommand -a trajectory -d 'Show what an agent did at an instance, or convert it'
 complete -c evalkit -n '__evalkit_command trajectory; and __evalkit_given 0' -f -k -a '(__evalkit_ask runs)'
