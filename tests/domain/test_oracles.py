@@ -184,11 +184,12 @@ def repeats(chance: random.Random, total: int) -> tuple[list[float], None]:
 
 
 def clustered(chance: random.Random, total: int) -> tuple[list[float], list[int]]:
-    """Clusters of five that are alike."""
+    """Clusters that are alike, of five, or of two where there are few."""
     values, clusters = [], []
-    for number in range(total // 5):
+    size = 5 if total > 50 else 2
+    for number in range(total // size):
         share = chance.betavariate(2, 3)
-        for _ in range(5):
+        for _ in range(size):
             values.append(float(chance.random() < share))
             clusters.append(number)
     return values, clusters
@@ -208,7 +209,7 @@ def covered(draw: Draw, total: int, estimate: Callable[..., dict[str, Any]], tru
 @pytest.mark.parametrize("total", [20, 89, 500])
 @pytest.mark.parametrize("draw", [singles, repeats, clustered])
 def test_rates_hold_the_truth_as_often_as_they_say(draw: Draw, total: int) -> None:
-    assert 0.93 <= covered(draw, total, rate, 0.4) <= (0.985 if total == 20 else 0.97)
+    assert 0.93 <= covered(draw, total, rate, 0.4) <= 0.97
 
 
 @pytest.mark.slow

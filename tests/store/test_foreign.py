@@ -126,6 +126,7 @@ def test_commands_take_them(tmp_path: Path, evalkit: Evalkit) -> None:
     lines = [json.loads(line) for line in evalkit("predictions", "theirs.jsonl").stdout.splitlines()]
     assert [line["model_patch"] for line in lines] == ["diff \udc80\n", ""]
     (tmp_path / "report.json").write_text(json.dumps({"resolved_ids": ["one"], "unresolved_ids": ["three"]}))
+    (tmp_path / "theirs.report.json").write_text(json.dumps({"resolved_ids": [], "unresolved_ids": ["one"]}))
     done = evalkit("compare", "theirs.jsonl", "report.json")
     assert done.code == 0
     assert (done.document["only_b"], done.document["total"]) == (1, 1)
@@ -156,7 +157,9 @@ def test_a_comparison_says_what_it_rests_on(tmp_path: Path, evalkit: Evalkit) ->
     (tmp_path / "other.json").write_text(json.dumps({"resolved_ids": ["two"]}))
     done = evalkit("compare", ".", "report.json")
     assert done.document["ungraded"] == {"a": 1, "b": 0}
-    assert "1 instances of A are not graded and count as not resolved" in done.stderr
+    assert done.code == 1
+    assert "1 instances are left out (A: 1 not graded)" in done.stderr
+    done = evalkit("compare", "report.json", "report.json")
     assert "hours            unknown     unknown" in done.stderr
     done = evalkit("compare", "report.json", "other.json")
     assert done.document["total"] == 0

@@ -10,13 +10,14 @@ import typer
 from evalkit import console, stdout
 from evalkit.cli.options import configured
 from evalkit.console.formatting import amount, money
+from evalkit.domain.comparison import MCNEMAR, compare_many, is_worse
 from evalkit.domain.comparison import compare as compare_samples
-from evalkit.domain.comparison import compare_many, is_worse
 from evalkit.errors import ExitCode
 from evalkit.runs.summarize import open_run, require_fields, tally
 from evalkit.settings import Settings
 
 _MOST_NAMED = 10
+_TESTS = {MCNEMAR: "McNemar", "sign flip, exact": "sign-flip", "sign flip, random": "sign-flip"}
 
 
 @configured("run-dir")
@@ -107,7 +108,7 @@ def _differences(document: Mapping[str, Any]) -> Iterator[str]:
     holm = " after Holm" if "correction" in test else ""
     yield (
         f"B - A = {difference['value']:+.1%}, 95 % interval {difference['low']:+.1%} to {difference['high']:+.1%}, "
-        f"p = {test['p_value']:.3g}{holm} ({test['method']})"
+        f"{_TESTS[test['method']]} p = {test['p_value']:.3g}{holm}"
     )
     if cost["low"] is not None and (cost["low"] or cost["high"]):
         low, value, high = (_signed(cost[key]) for key in ("low", "value", "high"))
