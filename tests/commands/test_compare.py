@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import Evalkit
 from evalkit.config import Config
 from evalkit.store.run_directory import RunDirectory
+from tests.support.cli import Evalkit
 from tests.support.runs import make_manifest, make_result
 
 IDS = [f"i{number}" for number in range(30)]

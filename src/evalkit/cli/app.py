@@ -7,8 +7,8 @@ import importlib
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import typer
