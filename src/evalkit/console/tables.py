@@ -62,7 +62,7 @@ def _listed(document: Document) -> Table:
     for each in document["documents"]:
         rate, cost = each["resolve_rate"], each["per_instance"]["cost_usd"]["value"]
         table.add_row(
-            Text(printable(" + ".join(each["runs"]))),
+            Text(printable(" + ".join(name.rstrip("/").rpartition("/")[2] or name for name in each["runs"]))),
             Text(printable(each["label"])),
             f"{rate['n']}/{each['total']}",
             "-" if rate["value"] is None else percent(rate["value"]),
@@ -133,18 +133,20 @@ def _scores(document: Document) -> Iterator[tuple[str, str]]:
         largest = "" if clusters["largest"] is None else f", the largest has {percent(clusters['largest'])} of them"
         yield "clusters", f"{clusters['count']} by {clusters['field']}{largest}"
     for key, name in (("per_instance", "per instance"), ("per_resolved", "per resolved")):
-        costs = {kind: each["value"] for kind, each in document.get(key, {}).items() if each["value"] is not None}
-        if costs.get("cost_usd") or costs.get("tokens"):
-            yield name, ", ".join(_costs(costs))
+        costs = {kind: each for kind, each in document.get(key, {}).items() if each["value"] is not None}
+        if any(costs[kind]["value"] for kind in ("cost_usd", "tokens") if kind in costs):
+            yield name, ", ".join(_costs(costs, document["total"]))
 
 
-def _costs(costs: Document) -> Iterator[str]:
+def _costs(costs: Document, total: int) -> Iterator[str]:
     if "cost_usd" in costs:
-        yield money(costs["cost_usd"])
-    if costs.get("tokens"):
-        yield f"{amount(round(costs['tokens']))} tokens"
+        cost = costs["cost_usd"]
+        interval = "" if cost["low"] is None else f" ({money(max(0.0, cost['low']))} to {money(cost['high'])})"
+        yield money(cost["value"]) + interval + (f" of {cost['n']} that tell" if cost["n"] < total else "")
+    if "tokens" in costs and costs["tokens"]["value"]:
+        yield f"{amount(round(costs['tokens']['value']))} tokens"
     if "seconds" in costs:
-        yield _seconds(costs["seconds"])
+        yield _seconds(costs["seconds"]["value"])
 
 
 def _usage(usage: Document) -> str:
