@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+import endless
 from evalkit import masking
 from evalkit.config import Config
 from evalkit.domain.budget import Budget
@@ -363,3 +365,27 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET_HERE", raising=False)
     with pytest.raises(CredentialsRefused, match="NOT_SET_HERE"):
         create_chat(Config.model_validate({"model": model}))
+
+
+@pytest.mark.parametrize(
+    ("block", "status", "kind"),
+    [
+        (endless.BLOCK, "200 OK", "model_request"),
+        (endless.LINES, "200 OK", "model_request"),
+        (endless.BLOCK, "400 Bad", "model_request"),
+    ],
+    ids=["answer", "stream", "refusal"],
+)
+async def test_an_endless_answer_takes_little_memory(tmp_path: Path, block: bytes, status: str, kind: str) -> None:
+    content_type = "text/event-stream" if block == endless.LINES else "application/json"
+    with endless.serving(block, status=status, content_type=content_type) as url:
+        config = Config.model_validate({"model": {"name": "m", "base_url": url}})
+        endpoint = create_chat(config)
+        async with endpoint.lasting(), endpoint.conversation(make_job(tmp_path), Meter()) as conversation:
+            tracemalloc.start()
+            with pytest.raises(Failed) as raised:
+                await conversation.complete(ASK, (SHELL,))
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert raised.value.kind == kind
+    assert peak < 50_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,14 @@ import httpx
 import pytest
 from anyio.abc import ByteStream
 
+import endless
+from endless import BLOCK, LINES
 from evalkit import masking
 from evalkit.config import Config
 from evalkit.domain.budget import Budget
 from evalkit.domain.records import Instance, Job, Meter, Usage
+from evalkit.models.counter import Counter
 from evalkit.models.endpoint import create_chat
-from evalkit.models.proxy import Counter
 from evalkit.system.sockets import address_of
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
 from tests.support.waiting import eventually
@@ -38,10 +41,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def door(
-    server: ModelServer, meter: Meter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **model: Any
+    server: ModelServer | str, meter: Meter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **model: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
     monkeypatch.setenv("UPSTREAM_KEY", KEY)
-    given = {"name": "the-model", "base_url": server.base_url, "api_key_env": "UPSTREAM_KEY", **model}
+    url = server if isinstance(server, str) else server.base_url
+    given = {"name": "the-model", "base_url": url, "api_key_env": "UPSTREAM_KEY", **model}
     config = Config.model_validate({"model": given})
     endpoint = create_chat(config)
     instance = Instance(id="one", statement="s")
@@ -90,6 +94,64 @@ async def test_only_the_model_can_be_reached(tmp_path: Path, monkeypatch: pytest
     assert server.virtual_keys.by_name == {}
 
 
+async def talk(tmp_path: Path, content: bytes) -> bytes:
+    """Send all of this, and only then read what is answered."""
+    with address_of(tmp_path / "model.sock") as address:
+        stream = await anyio.connect_unix(address)
+    async with stream:
+        await stream.send(content)
+        answer = b""
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError), anyio.move_on_after(1):
+            while True:
+                answer += await stream.receive()
+        return answer
+
+
+def request(body: bytes, *headers: bytes) -> bytes:
+    head = [b"POST /v1/chat/completions HTTP/1.1", b"Host: door", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join(head) + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        request(b"{}", b"Content-Type: caf\xc3\xa9"),
+        request(b"{}", b"anthropic-beta: caf\xc3\xa9"),
+        request(b"{}", b"Accept: a\x01b"),
+        request(b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        request(b'{"stream": true, "stream_options": [1]}'),
+        request(b'{"stream": "yes"}'),
+        request(b"{}", b"Content-Length: 3"),
+        b"\x16\x03\x01 hello\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost : x\r\n\r\n",
+    ],
+)
+async def test_a_wrong_request_is_told_so_and_costs_nobody_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    meter = Meter()
+    with ModelServer(in_turn(Reply("x", cost_usd=1.0)), keys=[KEY], cost_style="openrouter") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+            assert (await talk(tmp_path, content)).startswith(b"HTTP/1.1 400")
+            assert (await client.post("/chat/completions", json=question())).status_code == 200
+            assert forwarding.problem is None
+    assert len(server.calls) == 1
+    assert meter.usage.cost_usd == 1.0
+
+
+async def test_what_one_connection_raises_ends_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelServer(in_turn(Reply("x", cost_usd=1.0)), keys=[KEY], cost_style="openrouter") as server:
+        async with door(server, Meter(), tmp_path, monkeypatch) as (client, _):
+
+            def fail(_body: bytes, *_rest: object) -> bytes:
+                raise ZeroDivisionError
+
+            with monkeypatch.context() as patch:
+                patch.setattr("evalkit.models.proxy.prepare", fail)
+                assert await talk(tmp_path, request(b"{}")) == b""
+            assert (await client.post("/chat/completions", json=question())).status_code == 200
+
+
 async def send_too_much(stream: ByteStream) -> None:
     with suppress(anyio.BrokenResourceError):
         await stream.send(b"POST /v1/responses HTTP/1.1\r\nHost: door\r\nContent-Length: 70000000\r\n\r\n")
@@ -109,6 +171,74 @@ async def test_a_request_that_is_too_large_is_told_so(tmp_path: Path, monkeypatc
             tasks.cancel_scope.cancel()
     assert answer.startswith(b"HTTP/1.1 413")
     assert server.calls == []
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 70000000", b"Transfer-Encoding: chunked"])
+async def test_who_reads_only_when_all_is_sent_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: bytes
+) -> None:
+    head = b"POST /v1/responses HTTP/1.1\r\nHost: door\r\n" + framing + b"\r\n\r\n"
+    body = b"x" * 70_000_000
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    with ModelServer(in_turn(Reply("x")), keys=[KEY]) as server:
+        async with door(server, Meter(), tmp_path, monkeypatch):
+            answer = await talk(tmp_path, head + (chunked if b"chunked" in framing else body))
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"connection: close" in answer.lower()
+
+
+async def test_requests_under_way_have_so_much_memory_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many large ones at once: what is held of them is bounded, the others are to come again."""
+    body = json.dumps(question(messages=[{"role": "user", "content": "x" * 40_000_000}])).encode()
+    codes = []
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        codes.append((await client.post("/chat/completions", content=body, timeout=60)).status_code)
+
+    with ModelServer(in_turn(Reply("x", delay=1)), keys=[KEY]) as server:
+        async with door(server, Meter(), tmp_path, monkeypatch) as (client, _), anyio.create_task_group() as tasks:
+            tracemalloc.start()
+            for _ in range(6):
+                tasks.start_soon(ask, client)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert set(codes) == {200, 429}
+    # The server of the test is in this process too, and reads each request that it gets twice: as bytes and as text.
+    assert peak < 500_000_000
+
+
+async def read_to_the_end(client: httpx.AsyncClient) -> None:
+    async with client.stream("POST", "/chat/completions", json=question()) as answer:
+        async for _ in answer.aiter_raw():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("block", "content_type"),
+    [(BLOCK, "application/json"), (BLOCK, "text/event-stream"), (LINES, "text/event-stream")],
+    ids=["whole", "line", "lines"],
+)
+async def test_an_endless_answer_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: bytes, content_type: str
+) -> None:
+    with endless.serving(block, content_type=content_type) as url:
+        async with door(url, Meter(), tmp_path, monkeypatch) as (client, forwarding):
+            tracemalloc.start()
+            with pytest.raises(httpx.RemoteProtocolError):
+                await read_to_the_end(client)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert (forwarding.problem.kind, forwarding.problem.again) == ("model_request", False)
+    assert peak < 20_000_000
+
+
+async def test_an_endless_refusal_is_passed_on_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with endless.serving(BLOCK, status="500 Oh") as url:
+        async with door(url, Meter(), tmp_path, monkeypatch) as (client, _):
+            answer = await client.post("/chat/completions", json=question())
+            assert (answer.status_code, answer.content) == (500, BLOCK)
 
 
 async def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,3 +334,18 @@ def test_usage_of_anthropic_streams() -> None:
     counted = counter.counted()
     assert (counted["input_tokens"], counted["output_tokens"]) == (65, 30)
     assert counted["input_tokens_details"] == {"cached_tokens": 50}
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+def test_usage_at_the_end_of_a_long_answer(content_type: str) -> None:
+    """As in the last event of the responses API, which has the whole answer in it."""
+    counter = Counter(content_type)
+    text = json.dumps({"output": 'say "usage": {"input_tokens": 9}, ' * 200_000, "usage": {"input_tokens": 3}})
+    content = f"data: {text}\n\n".encode() if "stream" in content_type else text.encode()
+    tracemalloc.start()
+    for index in range(0, len(content), 1 << 16):
+        counter.feed(content[index : index + (1 << 16)])
+    counter.end()
+    assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    tracemalloc.stop()
+    assert counter.counted() == {"input_tokens": 3}

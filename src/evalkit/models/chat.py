@@ -134,5 +134,5 @@ def read_event(line: str) -> Mapping[str, Any] | None:
         return None
     try:
         return as_object(json.loads(content))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Garbled("an event of the stream is no JSON") from None

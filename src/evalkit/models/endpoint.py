@@ -21,10 +21,11 @@ from evalkit.domain.protocols import Completion, Conversation, Forwarding, Messa
 from evalkit.domain.records import Job, Meter, Usage
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
-from evalkit.models import chat, responses
+from evalkit.models import chat, held, responses
 from evalkit.models.call_failures import CallFailed, judge_status
 from evalkit.models.keys import VirtualKeys
 from evalkit.models.pacing import DELAYS, Delays, Pace, Taken, backoff
+from evalkit.models.reading import Allowance, is_stream, read_lines, read_refusal, read_whole
 from evalkit.models.replies import Garbled, ModelReply, as_object
 from evalkit.models.unix_server import serving
 from evalkit.models.upstream import Upstream
@@ -58,6 +59,7 @@ class HttpModel:
         self._base_url = config.base_url.rstrip("/")
         self._http: httpx.AsyncClient | None = None
         self._pace: Pace | None = None
+        self._held = held.of_run()
 
     @asynccontextmanager
     async def lasting(self) -> AsyncIterator[None]:
@@ -91,7 +93,7 @@ class HttpModel:
         from evalkit.models.proxy import Proxy  # for agents in workspaces only
 
         async with self._upstream(job, meter) as upstream:
-            forwarder = Proxy(upstream, meter)
+            forwarder = Proxy(upstream, meter, held.of_attempt(self._held))
             async with serving(socket, forwarder.serve):
                 yield forwarder
 
@@ -164,7 +166,7 @@ class HttpConversation:
             async with self._send(body) as response:
                 if response.status_code != httpx.codes.OK:
                     usage = Usage()
-                    raise judge_status(response.status_code, response.headers, await response.aread())
+                    raise judge_status(response.status_code, response.headers, await read_refusal(response))
                 document = await self._read(response)
                 usage = read_usage(document.get("usage"), response.headers, self._config.prices)
                 answer: ModelReply = self._api.read_document(document)
@@ -209,16 +211,19 @@ class HttpConversation:
         )
 
     async def _read(self, response: httpx.Response) -> Mapping[str, Any]:
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
+        allowance = Allowance(streams=is_stream(response))
+        if is_stream(response):
             stream = self._api.Stream()
-            async for line in response.aiter_lines():
-                event = chat.read_event(line)
-                if event is not None:
+
+            def take(line: str) -> None:
+                if (event := chat.read_event(line)) is not None:
                     stream.add(event)
+
+            await read_lines(response, allowance, take)
             return as_object(stream.document())
         try:
-            return as_object(json.loads(await response.aread()))
-        except ValueError:
+            return as_object(json.loads(await read_whole(response, allowance)))
+        except (ValueError, RecursionError):
             raise Garbled("it is no JSON") from None
 
 

@@ -11,43 +11,84 @@ import anyio
 import h11
 
 from evalkit.domain.failures import unwrap
+from evalkit.models.held import LARGEST_REQUEST, HeldBytes, TooMuchHeld
 from evalkit.models.unix_server import SocketStream
 
 _PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id")
-_LARGEST_BODY = 64 << 20
+_MOST_EARLY = 1 << 16
+# Who sends a request that is turned away, and does not read before all of it is sent, gets this long.
+_TURN_AWAY_SECONDS = 60.0
+_READ_ON_SECONDS = 10.0
+_TOO_LARGE = f"a request is at most {LARGEST_REQUEST >> 20} MB long"
+_ANSWERABLE = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 class ServerConnection:
-    def __init__(self, stream: SocketStream) -> None:
+    def __init__(self, stream: SocketStream, held: HeldBytes) -> None:
         self._stream = stream
         self._http = h11.Connection(h11.SERVER)
-        self.body = b""
+        self._held = held
+        self._answers = False
+        self._is_gone = False
+        self.body: bytes | bytearray = b""
 
     async def next_request(self) -> h11.Request | None:
+        """The next one, with its body; None where there is none, or none that could be taken."""
         event = await self._next_event()
         if not isinstance(event, h11.Request):
             return None
-        pieces, size = [], 0
+        self._answers = False
+        body = self.body = bytearray()
+        if _length(event) > LARGEST_REQUEST:
+            await self._turn_away(413, "request_too_large", _TOO_LARGE)
+            return None
         while isinstance(data := await self._next_event(), h11.Data):
-            pieces.append(bytes(data.data))
-            size += len(data.data)
-            if size > _LARGEST_BODY:
-                await self.refuse(413, "request_too_large", f"a request is at most {_LARGEST_BODY >> 20} MB long")
+            if len(body) + len(data.data) > LARGEST_REQUEST:
+                await self._turn_away(413, "request_too_large", _TOO_LARGE)
                 return None
-        self.body = b"".join(pieces)
+            try:
+                self._held.take(len(data.data))
+            except TooMuchHeld:
+                text = "requests under way take all the memory there is for them; send less at once"
+                await self._turn_away(429, "rate_limit_exceeded", text, retry_after="1")
+                return None
+            body += data.data
         return event
+
+    async def _turn_away(self, status: int, kind: str, message: str, **headers: str) -> None:
+        """Refuse a request that still comes, and let it come, so that its sender gets to read the answer."""
+        self.drop_body()
+        await self.refuse(status, kind, message, connection="close", **headers)
+        with anyio.move_on_after(_TURN_AWAY_SECONDS):
+            while isinstance(await self._next_event(), h11.Data):
+                pass
+
+    def drop_body(self) -> None:
+        """Forget the body of the request, which has been sent or will not be."""
+        size, self.body = len(self.body), b""
+        self._held.give(size)
+
+    def replace_body(self, body: bytes) -> None:
+        """Go on with another one."""
+        self.drop_body()
+        self._held.take(len(body))
+        self.body = body
 
     @asynccontextmanager
     async def kept_by_the_other_side(self) -> AsyncIterator[None]:
-        """What is done in here is cancelled when the other side hangs up: nobody waits for it any more."""
+        """What is done in here is cancelled when the other side hangs up: nobody waits for it any more.
+
+        An answer that has begun is read on for a while, since only its end says what it cost.
+        """
 
         async def watch(scope: anyio.CancelScope) -> None:
             early = 0
             with suppress(OSError, h11.ProtocolError):
-                while early <= _LARGEST_BODY and (content := await self._stream.receive()):
+                while early <= _MOST_EARLY and (content := await self._stream.receive()):
                     early += len(content)
                     self._http.receive_data(content)  # its next request, before this one is answered
-            scope.cancel()
+            self._is_gone = True
+            scope.deadline = anyio.current_time() + (_READ_ON_SECONDS if self._answers else 0.0)
 
         try:
             async with anyio.create_task_group() as tasks:
@@ -65,6 +106,7 @@ class ServerConnection:
         return event
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        self._answers = True
         kept = [(name, headers[name]) for name in _PASSED_ON if name in headers]
         await self._send(h11.Response(status_code=status, headers=kept))
 
@@ -75,20 +117,38 @@ class ServerConnection:
     async def end(self) -> None:
         await self._send(h11.EndOfMessage())
 
-    async def refuse(self, status: int, kind: str, message: str) -> None:
+    async def refuse(self, status: int, kind: str, message: str, **headers: str) -> None:
         error = {"error": {"message": message, "type": kind, "param": None, "code": kind}}
-        await self.begin(status, {"content-type": "application/json"})
+        given = {"content-type": "application/json"} | {name.replace("_", "-"): headers[name] for name in headers}
+        await self._send(h11.Response(status_code=status, headers=list(given.items())))
         await self.send(json.dumps(error).encode())
         await self.end()
 
+    async def refuse_nonsense(self, error: h11.RemoteProtocolError) -> None:
+        """Answer what is no HTTP, where an answer is still due."""
+        if self._http.our_state in _ANSWERABLE:
+            with suppress(h11.LocalProtocolError):
+                await self.refuse(error.error_status_hint, "invalid_request_error", str(error), connection="close")
+
     def goes_on(self) -> bool:
         """Whether another request may come."""
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not self._is_gone:
             self._http.start_next_cycle()
             return True
         return False
 
     async def _send(self, event: Any) -> None:
         content = self._http.send(event)
-        if content:
+        if not content or self._is_gone:
+            return
+        try:
             await self._stream.send(content)
+        except OSError:
+            if not self._answers:
+                raise
+            self._is_gone = True  # what is left of the answer is read for its usage
+
+
+def _length(request: h11.Request) -> int:
+    """What the request says of its length, which has been found to be a number."""
+    return next((int(value) for name, value in request.headers if name == b"content-length"), 0)

@@ -13,6 +13,8 @@ import anyio.abc
 from evalkit.system.sockets import address_of
 
 _BACKLOG = 256
+_MOST_CONNECTIONS = 256
+_PAUSE = 0.1
 _BLOCK = 1 << 16
 
 
@@ -45,7 +47,8 @@ class SocketStream:
 
 @asynccontextmanager
 async def serving(path: Path, serve: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[None]:
-    """Serve each connection to this path in a task of its own."""
+    """Serve each connection to this path in a task of its own. Those beyond a certain number wait."""
+    slots = anyio.Semaphore(_MOST_CONNECTIONS)
 
     async def serve_one(raw: socket.socket) -> None:
         stream = SocketStream(raw)
@@ -55,14 +58,12 @@ async def serving(path: Path, serve: Callable[[SocketStream], Awaitable[None]]) 
             pass  # the other side is gone
         finally:
             stream.close()
+            slots.release()
 
     async def accept(tasks: anyio.abc.TaskGroup) -> None:
         while True:
-            await anyio.wait_readable(listener)
-            try:
-                tasks.start_soon(serve_one, listener.accept()[0])
-            except BlockingIOError:
-                continue
+            await slots.acquire()
+            tasks.start_soon(serve_one, await _accept(listener))
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         path.unlink(missing_ok=True)
@@ -78,3 +79,14 @@ async def serving(path: Path, serve: Callable[[SocketStream], Awaitable[None]]) 
                 tasks.cancel_scope.cancel()
         finally:
             path.unlink(missing_ok=True)
+
+
+async def _accept(listener: socket.socket) -> socket.socket:
+    while True:
+        await anyio.wait_readable(listener)
+        try:
+            return listener.accept()[0]
+        except BlockingIOError:
+            continue
+        except OSError:  # this process has no descriptor left
+            await anyio.sleep(_PAUSE)

@@ -46,7 +46,8 @@ def _accept(listener: socket.socket, path: str) -> None:
 def _pipe(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while block := source.recv(_BLOCK):
-            target.sendall(block)
+            with contextlib.suppress(ConnectionError):  # who still sends may read only then what was answered
+                target.sendall(block)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)
 

@@ -1,0 +1,88 @@
+"""Finds the usage in an answer that passes by, in one piece or as a stream, in any of the three APIs."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_LARGEST_KEPT = 1 << 20
+_END_KEPT = 1 << 16
+# In text of an answer its quotes would be escaped.
+_USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+
+
+class Counter:
+    """Keeps an answer, or a line of a stream, while it is short, and of a long one its end, where the usage stands."""
+
+    def __init__(self, content_type: str) -> None:
+        self._streams = content_type.startswith("text/event-stream")
+        self._rest = bytearray()
+        self._is_cut = False
+        self._found: dict[str, Any] = {}
+        self.is_final = False
+        """Whether the usage is known that comes at the end."""
+
+    def feed(self, block: bytes) -> None:
+        if self._streams and b"\n" in block:
+            lines, _, block = block.rpartition(b"\n")
+            self._look_into_lines(lines)
+        self._keep(block)
+
+    def end(self) -> None:
+        """The answer is whole."""
+        if not self._streams:
+            self._look_into(self._rest)
+        self.is_final = True
+
+    def counted(self) -> dict[str, Any]:
+        found = dict(self._found)
+        if "cache_read_input_tokens" in found:  # Anthropic's: what is cached is not part of the input
+            cached = found["cache_read_input_tokens"] or 0
+            found["input_tokens"] = (
+                (found.get("input_tokens") or 0) + cached + (found.get("cache_creation_input_tokens") or 0)
+            )
+            found["input_tokens_details"] = {"cached_tokens": cached}
+        return found
+
+    def _keep(self, content: bytes) -> None:
+        self._rest += content
+        if len(self._rest) > _LARGEST_KEPT:
+            self._is_cut = True
+            del self._rest[:-_END_KEPT]
+
+    def _look_into_lines(self, end: bytes) -> None:
+        """What was kept is the beginning of these lines."""
+        self._keep(end)
+        if self._is_cut:
+            self._look_into(self._rest)
+        elif b"usage" in self._rest:
+            for line in self._rest.split(b"\n"):
+                if line.startswith(b"data:") and b"usage" in line:
+                    self._look_into(line.removeprefix(b"data:"))
+        self._rest, self._is_cut = bytearray(), False
+
+    def _look_into(self, content: bytearray) -> None:
+        try:
+            document = _last_usage(content) if self._is_cut else json.loads(content)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(document, dict):
+            return
+        for name, place in (
+            ("", document),
+            ("response", document.get("response")),
+            ("message", document.get("message")),
+        ):
+            if isinstance(place, dict) and isinstance(place.get("usage"), dict):
+                self._found |= place["usage"]
+                self.is_final = self.is_final or name != "message"  # with which a stream of Anthropic's begins
+
+
+def _last_usage(content: bytearray) -> Any:
+    """From the end of an answer whose beginning was too long to keep."""
+    places = [found.end() for found in _USAGE.finditer(content)]
+    if not places:
+        return None
+    text = content[places[-1] :].decode("utf-8", "replace")
+    return {"usage": json.JSONDecoder().raw_decode(text)[0]}

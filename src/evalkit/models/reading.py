@@ -1,0 +1,99 @@
+"""Reads answers of an endpoint, no more of them than a model writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from evalkit.models.call_failures import CallFailed
+
+if TYPE_CHECKING:
+    import httpx
+
+LARGEST_ANSWER = 16 << 20
+"""Of an answer in one piece, and of a line of a stream."""
+LARGEST_STREAM = 128 << 20
+_LARGEST_REFUSAL = 1 << 16
+
+
+class AnswerTooLarge(CallFailed):
+    """An answer that no model has written. The next one would be no better."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__("model_request", f"the model endpoint sent {what} of more than {limit >> 20} MB")
+
+
+class Allowance:
+    """Counts an answer as it comes. Where it grows too large, reading it is cancelled, so that all of it is let go."""
+
+    def __init__(self, *, streams: bool) -> None:
+        self.received = 0
+        self._streams = streams
+        self._line = 0
+        self._problem: AnswerTooLarge | None = None
+        self._scope = anyio.CancelScope()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raises AnswerTooLarge at its end."""
+        with self._scope:
+            yield
+        if self._problem is not None:
+            raise self._problem
+
+    def takes(self, block: bytes) -> bool:
+        self.received += len(block)
+        end = block.rfind(b"\n")
+        self._line = self._line + len(block) if end < 0 else len(block) - end - 1
+        if self._problem is None:
+            self._problem = self._judge()
+        if self._problem is not None:
+            self._scope.cancel()
+        return self._problem is None
+
+    def _judge(self) -> AnswerTooLarge | None:
+        if not self._streams:
+            return AnswerTooLarge("an answer", LARGEST_ANSWER) if self.received > LARGEST_ANSWER else None
+        if self.received > LARGEST_STREAM:
+            return AnswerTooLarge("a stream", LARGEST_STREAM)
+        return AnswerTooLarge("a line of a stream", LARGEST_ANSWER) if self._line > LARGEST_ANSWER else None
+
+
+def is_stream(response: httpx.Response) -> bool:
+    return str(response.headers.get("content-type", "")).startswith("text/event-stream")
+
+
+async def read_whole(response: httpx.Response, allowance: Allowance) -> bytes:
+    content = bytearray()
+    with allowance.reading():
+        async for block in response.aiter_bytes():
+            if allowance.takes(block):
+                content += block
+    return bytes(content)
+
+
+async def read_lines(response: httpx.Response, allowance: Allowance, take: Callable[[str], None]) -> None:
+    rest = bytearray()
+    with allowance.reading():
+        async for block in response.aiter_bytes():
+            if allowance.takes(block):
+                rest += block
+                if b"\n" in block:
+                    *lines, rest = rest.split(b"\n")
+                    for line in lines:
+                        take(line.decode("utf-8", "replace").rstrip("\r"))
+    take(rest.decode("utf-8", "replace"))
+
+
+async def read_refusal(response: httpx.Response) -> bytes:
+    """What a response that is no answer says, at most its beginning."""
+    content = bytearray()
+    with anyio.CancelScope() as scope:
+        async for block in response.aiter_bytes():
+            content += block
+            if len(content) >= _LARGEST_REFUSAL:
+                scope.cancel()
+    return bytes(content[:_LARGEST_REFUSAL])

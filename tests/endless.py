@@ -1,0 +1,36 @@
+"""An endpoint of a model whose answers do not end by themselves."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+BLOCK = b"x" * (1 << 16)
+LINES = (b'data: {"x": "%s"}\n\n' % (b"x" * 1000)) * 64
+
+
+@contextmanager
+def serving(block: bytes, *, status: str = "200 OK", content_type: str = "application/json") -> Iterator[str]:
+    """Answer each request with this block, again and again. Gives the base URL."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nConnection: close\r\n\r\n".encode()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(head)
+            while True:
+                connection.sendall(block)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
