@@ -69,7 +69,24 @@ def test_it_is_stopped_at_its_limit_with_what_it_has(cli: ModelCli, serve: Any, 
     assert (row["outcome"], row["failure"], row["usage"]["cost_usd"]) == ("empty", None, 0.01)
 
 
-def test_refused_credentials_are_no_fault_of_the_agent(cli: ModelCli, serve: Any, task: Path) -> None:
+@pytest.mark.parametrize("limit", ["agent.max_cost_usd=1", "agent.max_tokens=100"])
+def test_a_limit_that_cannot_be_kept_is_refused(cli: Cli, serve: Any, task: Path, limit: str) -> None:
+    server = serve(in_turn(REPLY))
+    words = [word for value in ('agent.command=["true"]', limit) for word in ("--set", value)]
+    document = cli.infer(server, str(task), *words)
+    assert document["error"]["kind"] == "config"
+    assert limit.partition("=")[0] in document["error"]["message"]
+    assert "workspace.network=model" in document["error"]["hint"]
+
+
+def test_a_limit_of_the_run_wants_to_know_what_the_program_spends(cli: Cli, serve: Any, task: Path) -> None:
+    words = [word for value in ('agent.command=["true"]', "run.max_cost_usd=1") for word in ("--set", value)]
+    cli.infer(serve(in_turn(REPLY)), str(task), *words)
+    failure = cli.row()["failure"]
+    assert (failure["kind"], "EVALKIT_USAGE" in failure["message"]) == ("budget", True)
+
+
+def test_refused_credentials_are_no_fault_of_the_agent(cli: Cli, serve: Any, task: Path) -> None:
     document = run_agent(cli, serve(in_turn(Fault("unauthorized"))), task)
     assert document["error"]["kind"] == "credentials"
     assert cli.row()["failure"]["kind"] == "model_auth"

@@ -389,3 +389,16 @@ async def test_an_endless_answer_takes_little_memory(tmp_path: Path, block: byte
             tracemalloc.stop()
     assert raised.value.kind == kind
     assert peak < 50_000_000
+
+
+async def test_answers_that_break_off_are_charged_to_the_budget(tmp_path: Path) -> None:
+    """Their cost is unknown in the row. Without a price, the limit itself is refused once one could be told."""
+    meter = Meter(Budget("attempt", 0.05))
+    prices = {"input": 1000, "output": 1000}
+    with ModelServer(in_turn(Fault("cut", reply=Reply("x" * 200)))) as server:
+        async with talk(server, meter, tmp_path, prices=prices, retries=20) as conversation:
+            with pytest.raises(Failed) as raised:
+                await conversation.complete(ASK, (SHELL,))
+    assert raised.value.kind == "budget"
+    assert len(server.calls) < 5
+    assert (meter.usage.cost_usd, meter.usage.known_cost_usd) == (None, 0.0)

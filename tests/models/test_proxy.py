@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -312,6 +313,83 @@ async def test_a_caller_that_has_heard_enough_is_counted(tmp_path: Path, monkeyp
                     heard += await anyio.to_thread.run_sync(caller.recv, 4096)
             assert await anyio.to_thread.run_sync(eventually, lambda: meter.usage.llm_calls == 1)
     assert meter.usage == Usage(llm_calls=1, cost_usd=0.5, **COUNTED)
+
+
+PRICES = {"input": 2500, "output": 1000}
+
+
+async def hang_up_early(tmp_path: Path, **changes: Any) -> None:
+    """Ask, and leave before anything is answered."""
+    with address_of(tmp_path / "model.sock") as address:
+        async with await anyio.connect_unix(address) as stream:
+            await stream.send(request(json.dumps(question(**changes)).encode()))
+            await anyio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("prices", "most"),
+    [(PRICES, 3), (None, 3)],
+    ids=["priced by its size", "without any known cost"],
+)
+async def test_who_always_hangs_up_does_not_get_around_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prices: dict[str, int] | None, most: int
+) -> None:
+    """The row says that the cost is unknown; the budget is charged with what it probably was."""
+    meter = Meter(Budget("attempt", 0.1, parent=Budget("run", 5.0)))
+    with ModelServer(in_turn(Reply("late", delay=600)), keys=[KEY]) as server:
+        async with door(server, meter, tmp_path, monkeypatch, prices=prices) as (client, forwarding):
+            for calls in range(1, most + 1):
+                await hang_up_early(tmp_path)
+                assert await anyio.to_thread.run_sync(eventually, lambda: meter.usage.llm_calls == calls)  # noqa: B023
+            assert (await client.post("/chat/completions", json=question())).status_code == 400
+            assert forwarding.problem.kind == "budget"
+    assert len(server.calls) == most
+    assert (meter.usage.llm_calls, meter.usage.cost_usd, meter.usage.known_cost_usd) == (most, None, 0.0)
+
+
+async def test_a_call_of_unknown_cost_is_charged_like_the_dearest_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Budget("run", 10.0)
+    meter = Meter(Budget("attempt", parent=run))
+    replies = [Reply("x", cost_usd=2), Reply("late", delay=600), Reply("x", cost_usd=1)]
+    with ModelServer(in_turn(*replies), cost_style="openrouter") as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+            await client.post("/chat/completions", json=question())
+            await hang_up_early(tmp_path)
+            assert await anyio.to_thread.run_sync(eventually, lambda: run.spent_usd == 4.0)
+            await client.post("/chat/completions", json=question())
+    assert (meter.usage.cost_usd, meter.usage.known_cost_usd, run.spent_usd) == (None, 3.0, 5.0)
+
+
+async def test_an_answer_is_read_to_its_end_when_the_caller_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hanging up before the usage comes hides nothing."""
+    meter = Meter(Budget("attempt", 10.0))
+    usage = json.dumps({"usage": {"prompt_tokens": 7, "completion_tokens": 3, "cost": 0.25}}).encode()
+    release = threading.Event()
+    with endless.telling(b'data: {"choices": []}\n\n', release, b"data: " + usage + b"\n\n") as url:
+        async with door(url, meter, tmp_path, monkeypatch):
+            with address_of(tmp_path / "model.sock") as address:
+                async with await anyio.connect_unix(address) as stream:
+                    await stream.send(request(json.dumps(question(stream=True)).encode()))
+                    heard = b""
+                    while b"choices" not in heard:
+                        heard += await stream.receive()
+            await anyio.sleep(0.1)
+            release.set()
+            assert await anyio.to_thread.run_sync(eventually, lambda: meter.usage.llm_calls == 1)
+    assert meter.usage == Usage(llm_calls=1, input_tokens=7, output_tokens=3, cost_usd=0.25)
+
+
+async def test_a_limit_without_any_known_cost_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter(Budget("attempt", 10.0))
+    with ModelServer(in_turn(Reply("x")), keys=[KEY]) as server:
+        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+            codes = [(await client.post("/chat/completions", json=question())).status_code for _ in range(2)]
+    assert codes == [200, 400]
+    assert "model.prices" in forwarding.problem.message
 
 
 async def test_an_endpoint_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,7 @@ class CommandAgent:
                 with anyio.move_on_after(_PICK_UP_SECONDS, shield=True):
                     await self._pick_up(job, workspace, place, meter)
             self._judge(end, way.problem if way else None)
+            self._require_known_cost(meter)
 
     def _judge(self, end: Exit, problem: Failed | None) -> None:
         """An agent that came to the end of its own budget did what it could; what else stopped it is a failure."""
@@ -72,6 +73,13 @@ class CommandAgent:
         if end.code != 0:
             last_line = end.tail.strip().rpartition("\n")[2]
             raise Failed("agent", f"{self.name or self.argv[0]} exited with status {end.code}: {last_line}")
+
+    def _require_known_cost(self, meter: Meter) -> None:
+        if self.model is None and meter.usage.cost_usd is None and meter.budget.left_usd is not None:
+            raise Failed(
+                "budget",
+                "a limit in USD cannot be kept: the program did not say in EVALKIT_USAGE what it spent",
+            )
 
     async def _pick_up(self, job: Job, workspace: Workspace, place: PurePosixPath, meter: Meter) -> None:
         try:
@@ -130,8 +138,27 @@ def create(config: Config, _benchmark: Benchmark) -> CommandAgent:
             hint='for example --set agent.command=\'["my-agent", "--headless"]\'',
         )
     model: ModelEndpoint | None = None
+    _require_countable(config)
     if config.workspace.network == "model":
         model = plugins.load("models", config.model.api)(config)
     if config.agent.preset:
         argv = preset.wrap(argv)
     return CommandAgent(argv, config.agent.preset or "", preset.trajectory, model)
+
+
+def _require_countable(config: Config) -> None:
+    """Refuse limits of which nobody would know when they are reached."""
+    if config.workspace.network == "model":
+        return
+    limits = {"agent.max_cost_usd": config.agent.max_cost_usd, "agent.max_tokens": config.agent.max_tokens}
+    if config.agent.preset:
+        limits |= {
+            "run.max_instance_cost_usd": config.run.max_instance_cost_usd,
+            "run.max_cost_usd": config.run.max_cost_usd,
+        }
+    for key, limit in limits.items():
+        if limit:
+            raise ConfigError(
+                f"{key} cannot be kept: what an agent spends in a workspace is counted on its way to the model only",
+                hint="set workspace.network=model, and model.name and model.base_url; or leave the limit out",
+            )

@@ -120,10 +120,16 @@ class Meter:
     def __init__(self, budget: Budget | None = None) -> None:
         self.usage = Usage()
         self.budget = budget or Budget("attempt")
+        self._presumed_usd = 0.0
 
     def add(self, usage: Usage) -> None:
         self.usage += checked(Usage, usage)
         self.budget.spend(usage.known_cost_usd, usage.tokens)
+
+    def presume(self, usd: float, tokens: int) -> None:
+        """Charge the budgets with what was probably spent. The usage, which is known, stays as it is."""
+        self._presumed_usd += usd
+        self.budget.spend(usd, tokens)
 
     def settle(self, since: Usage, cost_usd: float) -> None:
         """What was spent since then cost exactly this, as the one who bills it says."""
@@ -131,7 +137,8 @@ class Meter:
         cost = None if since.cost_usd is None else round_money(since.cost_usd + cost_usd)
         known = round_money(since.known_cost_usd + cost_usd)
         self.usage = structs.replace(self.usage, cost_usd=cost, known_cost_usd=known)
-        self.budget.spend(known - before, 0)
+        self.budget.spend(known - before - self._presumed_usd, 0)
+        self._presumed_usd = 0.0
 
 
 class Answer(Model, frozen=True, kw_only=True):

@@ -20,10 +20,12 @@ class Counter:
         self._rest = bytearray()
         self._is_cut = False
         self._found: dict[str, Any] = {}
+        self.received = 0
         self.is_final = False
         """Whether the usage is known that comes at the end."""
 
     def feed(self, block: bytes) -> None:
+        self.received += len(block)
         if self._streams and b"\n" in block:
             lines, _, block = block.rpartition(b"\n")
             self._look_into_lines(lines)

@@ -16,13 +16,13 @@ import anyio
 from evalkit import __version__, masking
 from evalkit.config import Config, ModelConfig
 from evalkit.domain.budget import BudgetSpent
-from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Completion, Conversation, Forwarding, Message, ModelEndpoint, Tool
 from evalkit.domain.records import Job, Meter, Usage
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.models import chat, held, responses
 from evalkit.models.call_failures import CallFailed, judge_status
+from evalkit.models.charging import BYTES_PER_TOKEN, Charges
 from evalkit.models.keys import VirtualKeys
 from evalkit.models.pacing import DELAYS, Delays, Pace, Taken, backoff
 from evalkit.models.reading import Allowance, is_stream, read_lines, read_refusal, read_whole
@@ -38,7 +38,6 @@ _CONNECT_SECONDS = 30.0
 # Servers commonly close what was idle for five seconds.
 _KEEP_ALIVE_SECONDS = 4.0
 _LONGEST_WAIT = 120.0
-_BYTES_PER_TOKEN = 4
 _NOTES = ".virtual-keys"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -105,7 +104,7 @@ class HttpModel:
             key = self._key
             if (keys := self._virtual_keys()) is not None:
                 key = await stack.enter_async_context(keys.key_for(job, meter))
-            yield Upstream(self.name, self._base_url, key, self._http, self._pace, self.config.prices)
+            yield Upstream(self.name, self._base_url, key, self._http, self._pace, self.config.prices, keys is not None)
 
     def _virtual_keys(self) -> VirtualKeys | None:
         if not self.config.virtual_keys or self._key is None or self._http is None:
@@ -127,7 +126,7 @@ class HttpConversation:
         self._meter = meter
         self._delays = delays
         self._latest_tokens = 0
-        self._latest_usd = upstream.pace.opening_usd
+        self._charges = Charges(upstream, meter)
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Completion:
         body = json.dumps(self._api.make_body(messages, tools, self._config)).encode()
@@ -148,10 +147,10 @@ class HttpConversation:
                 await anyio.sleep(delay)
 
     async def _try(self, body: bytes) -> Completion:
-        estimate = self._latest_tokens or len(body) // _BYTES_PER_TOKEN
+        estimate = self._latest_tokens or len(body) // BYTES_PER_TOKEN
         async with self._pace.slot(estimate) as taken:
             try:
-                with self._meter.budget.reserving(self._latest_usd), anyio.fail_after(self._config.timeout):
+                with self._meter.budget.reserving(self._charges.latest_usd), anyio.fail_after(self._config.timeout):
                     return await self._call(body, taken)
             except TimeoutError as error:
                 limit = self._config.timeout
@@ -161,13 +160,13 @@ class HttpConversation:
         """Send a request. From then on the call counts, whatever becomes of it, unless it is plainly turned away."""
         import httpx
 
-        usage = UNMETERED
+        usage, allowance = UNMETERED, Allowance()
         try:
             async with self._send(body) as response:
                 if response.status_code != httpx.codes.OK:
                     usage = Usage()
                     raise judge_status(response.status_code, response.headers, await read_refusal(response))
-                document = await self._read(response)
+                document = await self._read(response, allowance)
                 usage = read_usage(document.get("usage"), response.headers, self._config.prices)
                 answer: ModelReply = self._api.read_document(document)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -180,11 +179,11 @@ class HttpConversation:
                 "model_unavailable", f"the connection to the model broke: {_describe(error)}", again=True
             ) from error
         finally:
-            self._meter.add(usage)
+            self._charges.count(usage, sent=len(body), received=allowance.received)
             taken.used = usage.tokens
         if not self._latest_tokens:
             self._pace.opening_usd = usage.known_cost_usd
-        self._latest_tokens, self._latest_usd = usage.tokens, usage.known_cost_usd
+        self._latest_tokens = usage.tokens
         self._require_known_cost(usage)
         return Completion(
             message=answer.message,
@@ -197,12 +196,9 @@ class HttpConversation:
         )
 
     def _require_known_cost(self, usage: Usage) -> None:
-        """A limit in money that nothing can be counted against would be no limit."""
-        if usage.cost_usd is None and self._meter.budget.left_usd is not None and not self._config.virtual_keys:
-            raise Failed(
-                "budget",
-                "a limit in USD cannot be kept: the endpoint tells no cost, and model.prices is not set",
-            )
+        problem = self._charges.problem(usage, whole=True)
+        if problem is not None:
+            raise problem
 
     def _send(self, body: bytes) -> AbstractAsyncContextManager[httpx.Response]:
         headers = {**self._upstream.headers, "Content-Type": "application/json"}
@@ -210,8 +206,7 @@ class HttpConversation:
             "POST", self._upstream.base_url + self._api.PATH, content=body, headers=headers
         )
 
-    async def _read(self, response: httpx.Response) -> Mapping[str, Any]:
-        allowance = Allowance(streams=is_stream(response))
+    async def _read(self, response: httpx.Response, allowance: Allowance) -> Mapping[str, Any]:
         if is_stream(response):
             stream = self._api.Stream()
 

@@ -18,11 +18,12 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.records import Meter, Usage
 from evalkit.logs import logger
 from evalkit.models.call_failures import judge_status
+from evalkit.models.charging import BYTES_PER_TOKEN, Charges
 from evalkit.models.counter import Counter
 from evalkit.models.held import HeldBytes
 from evalkit.models.http_server import ServerConnection
 from evalkit.models.pacing import Taken
-from evalkit.models.reading import Allowance, AnswerTooLarge, is_stream, read_refusal, read_whole
+from evalkit.models.reading import Allowance, AnswerTooLarge, read_refusal, read_whole
 from evalkit.models.requests import KEYS, WrongRequest, passed_up, prepare
 from evalkit.models.unix_server import SocketStream
 from evalkit.models.upstream import Upstream
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 _LISTING = ("/models",)
 _PASSED_UP = ("content-type", "accept", "anthropic-version", "anthropic-beta")
-_BYTES_PER_TOKEN = 4
 _BLOCK = 1 << 18
 
 
@@ -49,7 +49,7 @@ class Proxy:
         self._upstream = upstream
         self._meter = meter
         self._held = held
-        self._latest_usd = upstream.pace.opening_usd
+        self._charges = Charges(upstream, meter)
         self.problem: Failed | None = None
         """Why the model could not be asked, where trying again from inside cannot help."""
 
@@ -89,7 +89,7 @@ class Proxy:
         url = self._upstream.base_url + path
         try:
             async with self._upstream.http.stream("GET", url, headers=self._upstream.headers) as response:
-                content = await read_whole(response, Allowance(streams=False))
+                content = await read_whole(response, Allowance())
         except (httpx.RequestError, AnswerTooLarge) as error:
             await connection.refuse(502, "model_unavailable", f"the model endpoint tells no models: {error!r}")
             return
@@ -104,10 +104,13 @@ class Proxy:
         except WrongRequest as error:
             await connection.refuse(400, "invalid_request_error", str(error))
             return
+        if self.problem is not None and self.problem.kind == "budget":
+            await connection.refuse(400, "budget_exceeded", self.problem.message)
+            return
         headers = {**kept, "content-type": "application/json", **self._credentials(path)}
-        async with self._upstream.pace.slot(len(connection.body) // _BYTES_PER_TOKEN) as taken:
+        async with self._upstream.pace.slot(len(connection.body) // BYTES_PER_TOKEN) as taken:
             try:
-                with self._meter.budget.reserving(self._latest_usd):
+                with self._meter.budget.reserving(self._charges.latest_usd):
                     async with connection.kept_by_the_other_side():
                         await self._forward(connection, path, headers, taken)
             except BudgetSpent as spent:
@@ -122,7 +125,7 @@ class Proxy:
     async def _forward(self, connection: ServerConnection, path: str, headers: Mapping[str, str], taken: Taken) -> None:
         import httpx
 
-        usage, counter = UNMETERED, Counter("")
+        usage, counter, sent = UNMETERED, Counter(""), len(connection.body)
         told: Mapping[str, str] = {}
         try:
             async with self._send(connection, path, headers) as response:
@@ -145,9 +148,9 @@ class Proxy:
             # Callers hang up as soon as they have heard enough, which may be before the answer has ended.
             if counter.is_final:
                 usage = read_usage(counter.counted(), told, self._upstream.prices)
-            self._meter.add(usage)
+            self._charges.count(usage, sent=sent, received=counter.received)
+            self.problem = self.problem or self._charges.problem(usage, whole=counter.is_final)
             taken.used = usage.tokens
-            self._latest_usd = usage.known_cost_usd or self._latest_usd
 
     def _send(
         self, connection: ServerConnection, path: str, headers: Mapping[str, str]
@@ -158,10 +161,10 @@ class Proxy:
         return self._upstream.http.stream("POST", url, content=_blocks(body), headers={**headers, **size})
 
     async def _pass_on(self, connection: ServerConnection, response: httpx.Response, counter: Counter) -> None:
-        allowance = Allowance(streams=is_stream(response))
+        allowance = Allowance()
         await connection.begin(response.status_code, response.headers)
         try:
-            with allowance.reading():
+            with allowance.reading(response):
                 async for block in response.aiter_raw():
                     if allowance.takes(block):
                         counter.feed(block)

@@ -29,16 +29,17 @@ class AnswerTooLarge(CallFailed):
 class Allowance:
     """Counts an answer as it comes. Where it grows too large, reading it is cancelled, so that all of it is let go."""
 
-    def __init__(self, *, streams: bool) -> None:
+    def __init__(self) -> None:
         self.received = 0
-        self._streams = streams
+        self._streams = False
         self._line = 0
         self._problem: AnswerTooLarge | None = None
         self._scope = anyio.CancelScope()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, response: httpx.Response) -> Iterator[None]:
         """Raises AnswerTooLarge at its end."""
+        self._streams = is_stream(response)
         with self._scope:
             yield
         if self._problem is not None:
@@ -68,7 +69,7 @@ def is_stream(response: httpx.Response) -> bool:
 
 async def read_whole(response: httpx.Response, allowance: Allowance) -> bytes:
     content = bytearray()
-    with allowance.reading():
+    with allowance.reading(response):
         async for block in response.aiter_bytes():
             if allowance.takes(block):
                 content += block
@@ -77,7 +78,7 @@ async def read_whole(response: httpx.Response, allowance: Allowance) -> bytes:
 
 async def read_lines(response: httpx.Response, allowance: Allowance, take: Callable[[str], None]) -> None:
     rest = bytearray()
-    with allowance.reading():
+    with allowance.reading(response):
         async for block in response.aiter_bytes():
             if allowance.takes(block):
                 rest += block

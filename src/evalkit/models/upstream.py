@@ -22,6 +22,8 @@ class Upstream:
     http: httpx.AsyncClient
     pace: Pace
     prices: Prices | None
+    keeps_budget: bool = False
+    """Whether the endpoint itself stops at the budget of the key."""
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,0 +1,66 @@
+"""What calls are counted with: in the row what is known of them; in budgets what they are expected to have cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evalkit.domain.failures import Failed
+from evalkit.domain.records import Meter, Usage
+from evalkit.logs import logger
+from evalkit.models.upstream import Upstream
+from evalkit.models.usage import price
+
+BYTES_PER_TOKEN = 4
+_MOST_UNPRICED = 3
+
+
+@dataclass(slots=True)
+class Charges:
+    """The calls of one attempt."""
+
+    upstream: Upstream
+    meter: Meter
+    latest_usd: float = 0.0
+    """What the latest call cost, of which the cost is known."""
+    _largest_usd: float = 0.0
+    _unpriced: int = 0
+    """Calls with an unknown cost that nothing could be charged for yet, since no other's cost is known."""
+
+    def __post_init__(self) -> None:
+        self.latest_usd = self._largest_usd = self.upstream.pace.opening_usd
+
+    def count(self, usage: Usage, *, sent: int, received: int) -> None:
+        """Count a call, with the bytes that went up and came back."""
+        self.meter.add(usage)
+        if usage.cost_usd is None:
+            tokens = 0 if usage.tokens else (sent + received) // BYTES_PER_TOKEN
+            self._presume(self._expected_usd(usage, sent, received), tokens)
+        elif usage.known_cost_usd:
+            self.latest_usd = usage.known_cost_usd
+            self._largest_usd = max(self._largest_usd, usage.known_cost_usd)
+            unpriced, self._unpriced = self._unpriced, 0
+            self._presume(unpriced * self._largest_usd, 0)
+
+    def problem(self, usage: Usage, *, whole: bool) -> Failed | None:
+        """A limit in money that nothing is counted against is none. `whole` says that the call was answered."""
+        upstream = self.upstream
+        if usage.cost_usd is not None or self.meter.budget.left_usd is None or upstream.keeps_budget or upstream.prices:
+            return None
+        if whole or self._unpriced >= _MOST_UNPRICED:
+            return Failed(
+                "budget",
+                "a limit in USD cannot be kept: the endpoint tells no cost, and model.prices is not set",
+            )
+        return None
+
+    def _expected_usd(self, usage: Usage, sent: int, received: int) -> float:
+        prices, expected = self.upstream.prices, self._largest_usd
+        if prices is not None and not usage.tokens:
+            expected = max(expected, price(sent // BYTES_PER_TOKEN, 0, received // BYTES_PER_TOKEN, prices))
+        self._unpriced += not expected
+        return expected
+
+    def _presume(self, usd: float, tokens: int) -> None:
+        if usd or tokens:
+            logger.info("what a call cost is unknown: its budgets are charged $%.4g and %d tokens for it", usd, tokens)
+            self.meter.presume(usd, tokens)
