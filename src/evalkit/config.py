@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -58,6 +59,14 @@ def refuse_credentials(url: str | None) -> str | None:
     return url
 
 
+def require_variables(names: Any) -> Any:
+    """Refuse what is no name of a variable, as a secret in its place mostly is none."""
+    for name in (names,) if isinstance(names, str) else names or ():
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError("this takes the names of environment variables; their values do not belong here")
+    return names
+
+
 def split_command(value: Any) -> Any:
     return shlex.split(value) if isinstance(value, str) else value
 
@@ -80,6 +89,7 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)] | None
 Floor = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_list)]
+Variables = Annotated[Names, AfterValidator(require_variables)]
 Shard = Annotated[str, BeforeValidator(parse_shard)]
 Argv = Annotated[tuple[str, ...], BeforeValidator(split_command)]
 Location = Annotated[Path, PlainSerializer(str, return_type=str)]
@@ -117,7 +127,7 @@ class AgentConfig(Section):
     max_tokens: int = Field(0, ge=0, description="Tokens that one attempt may use, input and output; 0 is no limit")
     max_cost_usd: float | None = Field(None, gt=0, description="What one attempt may cost")
     command_timeout: Duration = Field(180.0, description="For one command of the shell agent")
-    env: Names = Field((), description="Environment variables of yours that the agent gets, by name")
+    env: Variables = Field((), description="Environment variables of yours that the agent gets, by name")
 
 
 class Prices(Section):
@@ -133,7 +143,9 @@ class ModelConfig(Section):
     base_url: Annotated[str | None, AfterValidator(refuse_credentials)] = Field(
         None, description="Endpoint of the model, up to and with /v1"
     )
-    api_key_env: str | None = Field(None, description="Environment variable that holds the key")
+    api_key_env: Annotated[str | None, AfterValidator(require_variables)] = Field(
+        None, description="Environment variable that holds the key"
+    )
     api: str = Field("chat", description="What the endpoint speaks: chat (completions), responses")
     temperature: Annotated[Temperature, BeforeValidator(parse_none)] = Field(
         0.0, description="Sampling temperature; none leaves it to the endpoint"
@@ -178,7 +190,7 @@ class ImagesConfig(Section):
     agent_base: str = Field("python:3.12-slim", description="Image whose Python the agent layer is made with")
     agent_extra: Names = Field((), description="More packages, as pip names them, that are installed with the agent")
     constraints: Location | None = Field(None, description="pip constraints for what the agent is installed with")
-    install_env: Names = Field((), description="Environment variables of yours that the install gets, by name")
+    install_env: Variables = Field((), description="Environment variables of yours that the install gets, by name")
     pip_conf: Location | None = Field(None, description="pip configuration for the install; not kept in images")
     ca_bundle: Location | None = Field(None, description="Certificates for the install; not kept in images")
     repository: str = Field("evalkit", description="Repository of the images that are built")

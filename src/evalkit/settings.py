@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,19 @@ WORKSPACE_VARIABLES = frozenset(
 )
 OPEN_TABLE = "agent.options"
 """The key of which --set can set one entry: agent.options.NAME=value."""
+MAY_HOLD_SECRETS = frozenset(
+    {
+        "agent.env",
+        "agent.options",
+        "images.build_args",
+        "images.install_env",
+        "model.api_key_env",
+        "model.base_url",
+        "model.options",
+    }
+)
+"""Keys into which somebody may put a secret, by mistake or not: messages do not repeat what they are set to."""
+_KEY = re.compile(r"[a-z][a-z_.]*")
 _IGNORED_PREFIXES = ("EVALKIT_TEST_", "EVALKIT_SERVICES_")
 
 Values = dict[str, Any]
@@ -158,7 +172,7 @@ def read_environment(environment: Mapping[str, str]) -> Layer:
             continue
         if variable not in key_of:
             raise ConfigError(f"unknown environment variable {variable}{_nearest(variable, key_of)}")
-        values[key_of[variable]] = _parse_text(text, variable)
+        values[key_of[variable]] = _parse_text(text, variable, key_of[variable])
     return Layer("environment", values, {key: f"environment {variable_of(key)}" for key in values})
 
 
@@ -169,9 +183,10 @@ def read_flags(flags: Mapping[str, tuple[str, Any]], assignments: Iterable[str])
         key, equals, text = assignment.partition("=")
         key = key.strip()
         if not equals:
-            raise ConfigError(f"--set {assignment}: write it as section.key=value")
-        _require_known(_split_entry(key)[0], f"--set {assignment}: unknown key {key}")
-        values[key] = _parse_text(text, f"--set {key}")
+            shown = f" {key}" if _KEY.fullmatch(key) else ""
+            raise ConfigError(f"--set{shown}: write it as section.key=value")
+        _require_known(_split_entry(key)[0], f"--set {key}: unknown key {key}")
+        values[key] = _parse_text(text, f"--set {key}", _split_entry(key)[0])
         places[key] = "flag --set"
     return Layer("flags", values, places)
 
@@ -188,13 +203,14 @@ def _table(value: Any, place: str) -> Mapping[str, Any]:
     return value
 
 
-def _parse_text(text: str, place: str) -> Any:
+def _parse_text(text: str, place: str, key: str) -> Any:
     """Text from a shell: a TOML array or table where it is one, else the text; the model makes the rest of it."""
     if text.lstrip().startswith(("[", "{")):
         try:
             return _parse_toml(f"value = {text}")["value"]
         except ValueError as error:
-            raise ConfigError(f"{place}: {text!r} is no TOML value: {error}") from error
+            given = "what is given" if key in MAY_HOLD_SECRETS else repr(text)
+            raise ConfigError(f"{place}: {given} is no TOML value: {error}") from error
     return text
 
 
@@ -226,7 +242,8 @@ def _validate_section(name: str, kind: type[Section], values: Values | None, pla
         key = f"{name}.{problem['loc'][0]}"
         within = "".join(f"{part}: " for part in problem["loc"][1:])
         reason = within + problem["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{places.get(key, 'config')}: {key} = {problem['input']!r}: {reason}") from error
+        given = "" if key in MAY_HOLD_SECRETS else f" = {problem['input']!r}"
+        raise ConfigError(f"{places.get(key, 'config')}: {key}{given}: {reason}") from error
 
 
 def _require_known(key: str, complaint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -108,3 +109,28 @@ def test_mini_swe_agent(cli: ModelCli, serve: Any, task: Path) -> None:
     assert usage["cost_usd"] == pytest.approx(360 / 1e6)
     trajectory = cli.folder / "runs/run/instances/task/attempt-1/mini.traj.json"
     assert json.loads(trajectory.read_text())["trajectory_format"].startswith("mini-swe-agent")
+
+
+LEAK = """
+import base64, json, os, pathlib
+secret = os.environ["MY_SECRET"]
+print(secret, json.dumps(secret), base64.b64encode(secret.encode()).decode())
+pathlib.Path(os.environ["EVALKIT_TRAJECTORY"]).write_text(json.dumps({"type": "message", "text": secret}) + "\\n")
+pathlib.Path("answer.txt").write_text(f"yes\\n{secret}\\n")
+"""
+
+
+def test_what_an_agent_prints_of_its_secrets_is_masked(
+    cli: Cli, serve: Any, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = 'plant"ed-0123456789'
+    monkeypatch.setenv("MY_SECRET", secret)
+    argv = json.dumps(["python3", "-c", LEAK])
+    cli.infer(serve(in_turn(REPLY)), str(task), *settings(f"agent.command={argv}", "agent.env=MY_SECRET"))
+    folder = cli.folder / "runs/run/instances/task/attempt-1"
+    for name in ("agent.log", "trajectory.jsonl", "patch.diff"):
+        assert "[secret]" in (folder / name).read_text(), name
+    written = b"".join(path.read_bytes() for path in (cli.folder / "runs").rglob("*") if path.is_file())
+    for form in (secret.encode(), json.dumps(secret)[1:-1].encode(), base64.b64encode(secret.encode())):
+        assert form not in written
+    assert b"patch.diff holds a secret" in (cli.folder / "runs/run/run.log").read_bytes()

@@ -71,3 +71,32 @@ def test_a_secret_is_named_and_never_shown_or_stored(evalkit: Evalkit) -> None:
     assert finished.code == 0, finished.stderr
     for path in evalkit.run_directory().rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+
+SECRET = "sk-planted-0123456789"
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        f"model.api_key={SECRET}",
+        f"model.api_key_env={SECRET}",
+        f"agent.env=MY_SECRET={SECRET}",
+        f"images.install_env=MY_SECRET={SECRET}",
+        f"model.base_url=http://user:{SECRET}@host/v1",
+        f"model.options={{api_key = '{SECRET}'",
+        f"model.options={SECRET}",
+        SECRET,
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(evalkit: Evalkit, assignment: str) -> None:
+    shown = evalkit("config", "--set", assignment)
+    assert shown.code == 2
+    assert SECRET not in shown.stdout.decode() + shown.stderr
+
+
+def test_a_secret_among_options_is_not_shown(evalkit: Evalkit) -> None:
+    options = f"model.options={{api_key = '{SECRET}', max_tokens = 5}}"
+    shown = evalkit("config", "--set", options)
+    assert shown.document["config"]["model"]["options"] == {"api_key": "[secret]", "max_tokens": 5}
+    assert SECRET not in shown.stdout.decode() + shown.stderr

@@ -11,9 +11,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import endless
 import pytest
 
-import endless
 from evalkit import masking
 from evalkit.config import Config
 from evalkit.domain.budget import Budget

@@ -13,12 +13,12 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import endless
 import httpx
 import pytest
 from anyio.abc import ByteStream
-
-import endless
 from endless import BLOCK, LINES
+
 from evalkit import masking
 from evalkit.config import Config
 from evalkit.domain.budget import Budget

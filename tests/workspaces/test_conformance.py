@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 import pytest
 
-from evalkit.domain.outputs import OutputLimit, TooLarge
+from evalkit import masking
 from evalkit.domain.protocols import Workspace
 from evalkit.system import files
 from tests.support.workspaces import MEGABYTE, SECRET, Place
@@ -358,3 +358,23 @@ def test_many_at_once_do_not_mix(place: Place, tmp_path: Path) -> None:
         return said
 
     assert anyio.run(work) == {number: f"{number}{number}" for number in range(8)}
+
+
+def test_secrets_are_masked_in_what_commands_write(place: Place, tmp_path: Path) -> None:
+    """Also over a pause in the middle of one, and when the command is stopped."""
+    if place.kind == "fake":
+        pytest.skip("a fake masks nothing")
+    log = tmp_path / "agent.log"
+    masking.protect("planted-0123456789")
+
+    async def work(workspace: Workspace) -> str:
+        end = await workspace.exec(sh("printf planted-01; sleep 0.3; echo 23456789; echo more"), stdout=log, stderr=log)
+        with anyio.move_on_after(2):
+            await workspace.exec(sh("echo again planted-0123456789; sleep 60"), stdout=log, stderr=log)
+        return end.tail
+
+    try:
+        assert place.run(work) == "[secret]\nmore\n"
+    finally:
+        masking._known.clear()
+    assert log.read_text() == "[secret]\nmore\nagain [secret]\n"

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 import msgspec
 
-from evalkit import plugins
+from evalkit import masking, plugins
 from evalkit.agents.presets import Preset, find_preset
 from evalkit.config import Config
 from evalkit.domain import outputs
@@ -28,6 +28,7 @@ from evalkit.domain.protocols import MODEL_SOCKET, Benchmark, Exit, Forwarding, 
 from evalkit.domain.records import Job, Meter, Usage
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
+from evalkit.system.threads import in_thread
 
 TRAJECTORY = "trajectory.jsonl"
 
@@ -84,6 +85,7 @@ class CommandAgent:
     async def _pick_up(self, job: Job, workspace: Workspace, place: PurePosixPath, meter: Meter) -> None:
         try:
             await workspace.read(place / self.trajectory, job.folder / self.trajectory, outputs.TRAJECTORY)
+            await in_thread(masking.mask_file, job.folder / self.trajectory)
         except TooLarge as error:  # it is no part of the answer
             logger.warning("%s: it is left out", error)
         except FileNotFoundError:

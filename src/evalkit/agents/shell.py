@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from evalkit import __version__, plugins
+from evalkit import __version__, masking, plugins
 from evalkit.agents.prompts import Prompt, find_prompt
 from evalkit.config import AgentConfig, Config
 from evalkit.domain.budget import BudgetSpent
@@ -196,7 +196,7 @@ class Work:
         if isinstance(arguments, str):
             self._answer(step, use, arguments)
         elif use.name == FINISH.name:
-            answer = arguments["answer"].encode("utf-8", "replace").decode()
+            answer = masking.mask(arguments["answer"].encode("utf-8", "replace").decode())
             (self.job.folder / ANSWER_FILE).write_text(answer, encoding="utf-8")
             return "finish", answer
         else:

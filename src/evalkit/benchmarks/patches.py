@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from evalkit import masking
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import PATCH
 from evalkit.domain.records import Answer, Job, Patch
+from evalkit.logs import logger
 from evalkit.system import capture, files, processes
 from evalkit.system.threads import in_thread
 
@@ -46,6 +48,8 @@ async def apply_patch(patch: Path, tree: Path) -> str | None:
 
 def describe_patch(path: Path, job: Job) -> Answer:
     """The answer that a patch file in the attempt's folder is."""
+    if masking.mask_file(path):
+        logger.warning("%s holds a secret, which is masked", path.name)
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,11 @@ from evalkit.agents.prompts import Prompt, find_prompt
 from evalkit.cli.options import FLAGS, configured
 from evalkit.config import Config
 from evalkit.settings import Settings
+
+# api_key_env is the name of a variable.
+_SECRET = re.compile(
+    r"(?:^|[_-])(?:api_?key|authorization|credentials?|key|passw(?:or)?d|secret|token)$", re.IGNORECASE
+)
 
 
 @configured(*FLAGS)
@@ -35,7 +41,7 @@ def config(
         stdout.emit(
             {
                 "schema": 1,
-                "config": config.model_dump(mode="json"),
+                "config": _without_secrets(config.model_dump(mode="json")),
                 "origin": dict(settings.origin),
                 "prompt": None if prompt is None else _describe(prompt),
                 "agent_options": None if options is None else options.model_json_schema(),
@@ -46,3 +52,13 @@ def config(
 
 def _describe(prompt: Prompt) -> dict[str, str]:
     return {"path": str(prompt.path), "sha256": prompt.sha256, "template": prompt.path.read_text(encoding="utf-8")}
+
+
+def _without_secrets(document: Any) -> Any:
+    """A config may have tables of options that somebody put a secret into."""
+    if not isinstance(document, dict):
+        return document
+    return {
+        name: "[secret]" if _SECRET.search(name) and isinstance(value, str) else _without_secrets(value)
+        for name, value in document.items()
+    }

@@ -56,7 +56,7 @@ class VirtualKeys:
         with key_notes.noted(self.notes, alias, self.root_url) as lease:
             try:
                 key = await self._make(job, meter, alias)
-                masking.protect(key)
+                masking.protect_for_now(key)
                 yield key
             except CallFailed as failure:
                 lease.ended = not key and not failure.again  # the proxy refused to make one

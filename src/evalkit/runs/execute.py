@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from evalkit import console, logs, plugins, stdout
+from evalkit import console, logs, masking, plugins, stdout
 from evalkit.agents.plugin_options import check_options
 from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.config import Config
@@ -112,6 +112,7 @@ def execute(
     """Take the steps, print the document of the run, and return the exit code. The run is being written to."""
     budgets = _budgets(settings.config, spent_usd, spent_usd_on or {})
     problem: EvalkitError | None = None
+    masking.protect_variables(settings.config.agent.env)
     with ExitStack() as stack:
         stack.enter_context(logs.written_to(directory.path / directories.LOG))
         scratch.sweep_leftovers()

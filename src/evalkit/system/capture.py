@@ -10,8 +10,10 @@ from typing import IO
 
 import anyio
 
+from evalkit import masking
 from evalkit.domain.failures import unwrap
 from evalkit.domain.outputs import LOG, OutputLimit, TooLarge
+from evalkit.logs import logger
 
 _TAIL = 4096
 _BLOCK = 1 << 16
@@ -29,16 +31,21 @@ class Sink:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._fd = None if path is None else os.open(path, flags, 0o644)
         self._limit, self._log = limit, log
+        self._name = "" if path is None else path.name
         self._start = 0 if self._fd is None else os.fstat(self._fd).st_size
         self._begin()
 
     def _begin(self) -> None:
         most = (self._limit or self._log).bytes
+        self._masked = masking.stream()
         self._tail = bytearray()
         self._room = max(0, most - self._start)
         self._is_over = self._start > most
 
     def write(self, data: memoryview) -> None:
+        self._keep(data if self._masked is None else memoryview(self._masked.feed(data)))
+
+    def _keep(self, data: memoryview) -> None:
         self._tail += data[-_TAIL:]
         del self._tail[:-_TAIL]
         if self._fd is None:
@@ -65,15 +72,22 @@ class Sink:
 
     @property
     def tail(self) -> str:
-        return self._tail.decode("utf-8", "replace")
+        held_back = b"" if self._masked is None else self._masked.held_back
+        return (self._tail + held_back).decode("utf-8", "replace")
 
     @property
     def descriptor(self) -> int | None:
         return self._fd
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
+        try:
+            if self._masked is not None:
+                self._keep(memoryview(self._masked.end()))
+                if self._masked.count and self._name:
+                    logger.warning("%s holds a secret, which is masked", self._name)
+        finally:
+            if self._fd is not None:
+                os.close(self._fd)
 
 
 @contextmanager
