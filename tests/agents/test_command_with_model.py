@@ -134,3 +134,23 @@ def test_what_an_agent_prints_of_its_secrets_is_masked(
     for form in (secret.encode(), json.dumps(secret)[1:-1].encode(), base64.b64encode(secret.encode())):
         assert form not in written
     assert b"patch.diff holds a secret" in (cli.folder / "runs/run/run.log").read_bytes()
+
+
+LARGE = """
+import os, socket, urllib.parse
+address = urllib.parse.urlsplit(os.environ["EVALKIT_MODEL_URL"])
+connection = socket.create_connection((address.hostname, address.port), timeout=25)
+connection.sendall(b"POST /v1/chat/completions HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 70000000\\r\\n\\r\\n")
+connection.sendall(b"x" * 70000000)
+print(connection.recv(100).split(b"\\r\\n")[0])
+open("answer.txt", "w").write("yes\\n")
+"""
+
+
+def test_a_request_that_is_too_large_is_told_so(cli: Cli, serve: Any, task: Path) -> None:
+    """Also where its sender reads only when all is sent."""
+    document = cli.infer(
+        serve(in_turn(REPLY)), str(task), *settings(f"agent.command={json.dumps(['python3', '-c', LARGE])}")
+    )
+    assert document["buckets"]["resolved"] == 1, cli.said
+    assert "HTTP/1.1 413" in (cli.folder / "runs/run/instances/task/attempt-1/agent.log").read_text()

@@ -27,6 +27,7 @@ from evalkit.models.counter import Counter
 from evalkit.models.endpoint import create_chat
 from evalkit.system.sockets import address_of
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
+from evalkit.workspaces import unix_server
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +53,11 @@ async def door(
     instance = Instance(id="one", statement="s")
     job = Job(run_id="r", instance=instance, attempt=1, folder=tmp_path, scratch=tmp_path, limits=config.limits)
     socket = tmp_path / "model.sock"
-    async with endpoint.lasting(), endpoint.forwarding(job, meter, socket) as forwarding:
+    async with (
+        endpoint.lasting(),
+        endpoint.access(job, meter) as forwarding,
+        unix_server.serving(socket, forwarding.serve),
+    ):
         transport = httpx.AsyncHTTPTransport(uds=str(socket))
         async with httpx.AsyncClient(transport=transport, base_url="http://door/v1") as client:
             yield client, forwarding
@@ -427,3 +432,18 @@ def test_usage_at_the_end_of_a_long_answer(content_type: str) -> None:
     assert tracemalloc.get_traced_memory()[1] < 4_000_000
     tracemalloc.stop()
     assert counter.counted() == {"input_tokens": 3}
+
+
+async def test_the_key_of_another_attempt_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way in asks with its own key, whatever a caller brings, and a key ends with its attempt."""
+    with ModelServer(in_turn(Reply("x")), master_key=KEY) as server:
+        async with door(server, Meter(), tmp_path, monkeypatch, virtual_keys=True):
+            (others,) = server.live_keys
+            (tmp_path / "mine").mkdir()
+            async with door(server, Meter(), tmp_path / "mine", monkeypatch, virtual_keys=True) as (client, _):
+                headers = {"Authorization": f"Bearer {others}", "x-api-key": others}
+                answer = await client.post("/chat/completions", json=question(), headers=headers)
+                assert answer.status_code == 200
+                (own,) = set(server.live_keys) - {others}
+        assert server.live_keys == []
+    assert [call.request.key for call in server.calls] == [own]

@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from evalkit import masking
 from evalkit.config import Config
 from evalkit.domain.failures import Failed, unwrap
-from evalkit.domain.protocols import MODEL_SOCKET, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import Workspace, WorkspaceSpec
 from evalkit.domain.records import Meter
 from evalkit.models.endpoint import create_chat
 from evalkit.testing.model_server import ModelServer, Reply, Tokens, in_turn
@@ -58,7 +58,7 @@ class Way:
     meter: Meter
 
     async def say(self, *argv: object) -> str:
-        end = await self.workspace.exec(tuple(map(str, argv)))
+        end = await self.workspace.exec(tuple(map(str, argv)), asks_model=True)
         return f"{end.tail.strip()}" + (f" [{end.code}]" if end.code else "")
 
 
@@ -77,11 +77,10 @@ async def opened(place: Place, server: ModelServer, **model: Any) -> AsyncIterat
     endpoint = create_chat(Config.model_validate({"model": given}))
     meter = Meter()
     spec: WorkspaceSpec = place.spec(network="model")
-    spec.job.scratch.mkdir(exist_ok=True)
     async with (
         endpoint.lasting(),
-        place.workspaces.open(spec) as workspace,
-        endpoint.forwarding(spec.job, meter, spec.job.scratch / MODEL_SOCKET),
+        endpoint.access(spec.job, meter) as access,
+        place.workspaces.open(replace(spec, model=access)) as workspace,
     ):
         yield Way(workspace, meter)
 
@@ -269,7 +268,35 @@ def test_it_is_closed_with_the_command(python: Place) -> None:
 
 
 def test_a_container_for_a_run_that_asks_no_model_has_no_door(python: Place) -> None:
+    script = ("sh", "-c", 'echo "<$EVALKIT_MODEL_URL>"; ls /sys/class/net')
+
     async def work(workspace: Workspace) -> str:
-        return (await workspace.exec(("sh", "-c", 'echo "<$EVALKIT_MODEL_URL>"; ls /sys/class/net'))).tail
+        return (await workspace.exec(script, asks_model=True)).tail
 
     assert python.run(work, network="model") == "<>\nlo\n"
+
+
+def test_a_command_that_is_not_the_agents_has_no_door(python: Place) -> None:
+    async def work(way: Way) -> str:
+        return (await way.workspace.exec(("sh", "-c", 'echo "<$EVALKIT_MODEL_URL>"'))).tail
+
+    assert run(python, serving(), work) == "<>\n"
+
+
+def test_a_request_that_is_too_large_is_told_so(python: Place) -> None:
+    """Also where its sender reads only when all is sent."""
+    script = """
+import os, socket, urllib.parse
+address = urllib.parse.urlsplit(os.environ["EVALKIT_MODEL_URL"])
+connection = socket.create_connection((address.hostname, address.port), timeout=60)
+connection.sendall(b"POST /v1/chat/completions HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 70000000\\r\\n\\r\\n")
+connection.sendall(b"x" * 70000000)
+print(connection.recv(100).split(b"\\r\\n")[0])
+"""
+
+    async def work(way: Way) -> list[str]:
+        return [await way.say("python3", "-c", script), await way.say(*ASK, "whole", 10)]
+
+    refused, served = run(python, serving("d" * 100), work)
+    assert "413" in refused
+    assert int(served) > 100

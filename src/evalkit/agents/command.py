@@ -10,7 +10,8 @@ and what it spends is counted on the way.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,7 +25,7 @@ from evalkit.domain import outputs
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import TooLarge
-from evalkit.domain.protocols import MODEL_SOCKET, Benchmark, Exit, Forwarding, ModelEndpoint, Workspace
+from evalkit.domain.protocols import Benchmark, Exit, ModelAccess, ModelEndpoint, Workspace
 from evalkit.domain.records import Job, Meter, Usage
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
@@ -49,20 +50,25 @@ class CommandAgent:
     async def solve(self, job: Job, workspace: Workspace, meter: Meter) -> None:
         place = workspace.places.logs / "agent"
         await workspace.write(job.instance.statement.encode("utf-8", "replace"), place / "statement.md")
-        async with AsyncExitStack() as stack:
-            way: Forwarding | None = None
-            if self.model is not None:
-                job.scratch.mkdir(parents=True, exist_ok=True)
-                way = await stack.enter_async_context(self.model.forwarding(job, meter, job.scratch / MODEL_SOCKET))
-            try:
-                env = _environment(job, place) | ({"EVALKIT_MODEL_NAME": self.model.name} if self.model else {})
-                end = await workspace.exec(self.argv, env=env, stdout=job.log, stderr=job.log)
-            finally:
-                # What it spent and did counts also when its time is up.
-                with anyio.move_on_after(_PICK_UP_SECONDS, shield=True):
-                    await self._pick_up(job, workspace, place, meter)
-            self._judge(end, way.problem if way else None)
-            self._require_known_cost(meter)
+        try:
+            env = _environment(job, place) | ({"EVALKIT_MODEL_NAME": self.model.name} if self.model else {})
+            end = await workspace.exec(
+                self.argv, env=env, stdout=job.log, stderr=job.log, asks_model=self.model is not None
+            )
+        finally:
+            # What it spent and did counts also when its time is up.
+            with anyio.move_on_after(_PICK_UP_SECONDS, shield=True):
+                await self._pick_up(job, workspace, place, meter)
+        self._judge(end, workspace.model.problem if workspace.model else None)
+        self._require_known_cost(meter)
+
+    @asynccontextmanager
+    async def model_access(self, job: Job, meter: Meter) -> AsyncIterator[ModelAccess | None]:
+        if self.model is None:
+            yield None
+            return
+        async with self.model.access(job, meter) as access:
+            yield access
 
     def _judge(self, end: Exit, problem: Failed | None) -> None:
         """An agent that came to the end of its own budget did what it could; what else stopped it is a failure."""

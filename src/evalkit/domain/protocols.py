@@ -66,6 +66,11 @@ class Workspace(Protocol):
         """Where the work folder and the others are. They exist when the workspace is opened."""
         ...
 
+    @property
+    def model(self) -> ModelAccess | None:
+        """What its spec says."""
+        ...
+
     async def exec(
         self,
         argv: Sequence[str],
@@ -76,11 +81,15 @@ class Workspace(Protocol):
         stdout: Path | None = None,
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
+        asks_model: bool = False,
     ) -> Exit:
         """Run a command to its end.
 
         It starts in `cwd`, which is the work folder unless given, without a terminal. `env` is added to the variables
-        that the workspace has; `stdin` is a file of the host, and nothing unless given.
+        that the workspace has; `stdin` is a file of the host, and nothing unless given. With `asks_model`, and a model
+        in the spec, its programs find that model as an OpenAI-compatible endpoint at the URL in EVALKIT_MODEL_URL, as
+        long as the command runs.
+
         `stdout` and `stderr` are files of the host to append to, as the output comes; the same path for both keeps
         their order. What has no file is kept only as the tail. With a `limit`, `stdout` is an answer: once it is
         larger, the command is killed and TooLarge raised. Other files are logs: of one that grows too long the rest is
@@ -113,6 +122,29 @@ Purpose = Literal["solve", "grade"]
 """Whom a workspace is for. Variables that the user passes on to the agent are not for the grader."""
 
 
+class Stream(Protocol):
+    """A connection. Both raise OSError when it is broken."""
+
+    async def receive(self) -> bytes:
+        """What came; nothing at the end."""
+        ...
+
+    async def send(self, content: bytes) -> None: ...
+
+
+class ModelAccess(Protocol):
+    """How the programs of one attempt reach their model."""
+
+    @property
+    def problem(self) -> Failed | None:
+        """Why the model could not be asked, where the agent could not have done better."""
+        ...
+
+    async def serve(self, stream: Stream) -> None:
+        """Speak HTTP on one connection, until either side ends it. Whatever goes wrong with it ends it, no more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WorkspaceSpec:
     """What is asked of a workspace that is to be opened."""
@@ -128,6 +160,8 @@ class WorkspaceSpec:
     """How many at most, 0 for no limit."""
     disk: int | None = None
     """Bytes that it may write; None where only the disk of all of them sets a limit."""
+    model: ModelAccess | None = None
+    """Where `network` is `model`: the model that commands may ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +214,15 @@ class Agent(Protocol):
         `job.log` is for what the agent prints, `job.folder` for what else is to be kept, `job.scratch` for what is
         not. Raise Failed for what has a kind: "agent" is its own fault and final.
         """
+        ...
+
+
+@runtime_checkable
+class AsksModel(Protocol):
+    """An agent whose programs in the workspace ask a model."""
+
+    def model_access(self, job: Job, meter: Meter) -> AbstractAsyncContextManager[ModelAccess | None]:
+        """For one try, from before its workspace opens until it is closed."""
         ...
 
 
@@ -248,25 +291,11 @@ class Conversation(Protocol):
         ...
 
 
-MODEL_SOCKET = "model.sock"
-"""In the scratch folder of a job: the way to the model, where `workspace.network` is `model`.
-
-Programs in the workspace find it as an OpenAI-compatible endpoint at the URL in EVALKIT_MODEL_URL.
-"""
-
-
 IMAGES = "images"
 """In the folder of an attempt, where its benchmark has fetched images of the statement: copies of them.
 
 `images.json` lists them in order: `url`, and `file` with the name of the copy, or `missing` with a reason.
 """
-
-
-class Forwarding(Protocol):
-    @property
-    def problem(self) -> Failed | None:
-        """Why the model could not be asked, where the agent could not have done better."""
-        ...
 
 
 class ModelEndpoint(Lasting, Protocol):
@@ -281,8 +310,8 @@ class ModelEndpoint(Lasting, Protocol):
         """The calls of one attempt, counted by its meter. All conversations share connections and rate limits."""
         ...
 
-    def forwarding(self, job: Job, meter: Meter, socket: Path) -> AbstractAsyncContextManager[Forwarding]:
-        """Let an agent in a workspace ask the model through this socket, without a key, and count what it does."""
+    def access(self, job: Job, meter: Meter) -> AbstractAsyncContextManager[ModelAccess]:
+        """Let an agent in a workspace ask the model, without a key, and count what it does."""
         ...
 
 

@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from evalkit import logs, masking
 from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import Critic, Observer, Purpose, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import AsksModel, Critic, Observer, Purpose, Workspace, WorkspaceSpec
 from evalkit.domain.records import (
     Answer,
     Failure,
@@ -94,6 +94,9 @@ async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> 
 
 async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExitStack) -> Workspace:
     with attempt.within("open", spec.job.limits.open):
+        if spec.purpose == "solve" and spec.network == "model" and isinstance(run.agent, AsksModel):
+            model = await stack.enter_async_context(run.agent.model_access(spec.job, attempt.meter))
+            spec = replace(spec, model=model)
         return await stack.enter_async_context(run.workspaces.open(spec))
     raise AssertionError("within() raises when its time is up")
 

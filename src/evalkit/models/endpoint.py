@@ -16,7 +16,7 @@ import anyio
 from evalkit import __version__, masking
 from evalkit.config import Config, ModelConfig
 from evalkit.domain.budget import BudgetSpent
-from evalkit.domain.protocols import Completion, Conversation, Forwarding, Message, ModelEndpoint, Tool
+from evalkit.domain.protocols import Completion, Conversation, Message, ModelAccess, ModelEndpoint, Tool
 from evalkit.domain.records import Job, Meter, Usage
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
@@ -27,7 +27,6 @@ from evalkit.models.keys import VirtualKeys
 from evalkit.models.pacing import DELAYS, Delays, Pace, Taken, backoff
 from evalkit.models.reading import Allowance, is_stream, read_lines, read_refusal, read_whole
 from evalkit.models.replies import Garbled, ModelReply, as_object
-from evalkit.models.unix_server import serving
 from evalkit.models.upstream import Upstream
 from evalkit.models.usage import UNMETERED, read_usage
 
@@ -88,13 +87,11 @@ class HttpModel:
             yield HttpConversation(self.config, self._api, upstream, meter, self._delays)
 
     @asynccontextmanager
-    async def forwarding(self, job: Job, meter: Meter, socket: Path) -> AsyncIterator[Forwarding]:
+    async def access(self, job: Job, meter: Meter) -> AsyncIterator[ModelAccess]:
         from evalkit.models.proxy import Proxy  # for agents in workspaces only
 
         async with self._upstream(job, meter) as upstream:
-            forwarder = Proxy(upstream, meter, held.of_attempt(self._held))
-            async with serving(socket, forwarder.serve):
-                yield forwarder
+            yield Proxy(upstream, meter, held.of_attempt(self._held))
 
     @asynccontextmanager
     async def _upstream(self, job: Job, meter: Meter) -> AsyncIterator[Upstream]:

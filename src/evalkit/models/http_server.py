@@ -11,8 +11,8 @@ import anyio
 import h11
 
 from evalkit.domain.failures import unwrap
+from evalkit.domain.protocols import Stream
 from evalkit.models.held import LARGEST_REQUEST, HeldBytes, TooMuchHeld
-from evalkit.models.unix_server import SocketStream
 
 _PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id")
 _MOST_EARLY = 1 << 16
@@ -24,7 +24,7 @@ _ANSWERABLE = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 class ServerConnection:
-    def __init__(self, stream: SocketStream, held: HeldBytes) -> None:
+    def __init__(self, stream: Stream, held: HeldBytes) -> None:
         self._stream = stream
         self._http = h11.Connection(h11.SERVER)
         self._held = held

@@ -15,6 +15,7 @@ import h11
 from evalkit import masking
 from evalkit.domain.budget import BudgetSpent
 from evalkit.domain.failures import Failed
+from evalkit.domain.protocols import Stream
 from evalkit.domain.records import Meter, Usage
 from evalkit.logs import logger
 from evalkit.models.call_failures import judge_status
@@ -25,7 +26,6 @@ from evalkit.models.http_server import ServerConnection
 from evalkit.models.pacing import Taken
 from evalkit.models.reading import Allowance, AnswerTooLarge, read_refusal, read_whole
 from evalkit.models.requests import KEYS, WrongRequest, passed_up, prepare
-from evalkit.models.unix_server import SocketStream
 from evalkit.models.upstream import Upstream
 from evalkit.models.usage import UNMETERED, read_usage
 
@@ -53,7 +53,7 @@ class Proxy:
         self.problem: Failed | None = None
         """Why the model could not be asked, where trying again from inside cannot help."""
 
-    async def serve(self, stream: SocketStream) -> None:
+    async def serve(self, stream: Stream) -> None:
         """One connection, until either side ends it. Whatever goes wrong with it ends it, and nothing else."""
         connection = ServerConnection(stream, self._held)
         try:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import Exit, ModelAccess, Places, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.system import capture, files, processes
 from evalkit.testing.script import Hook, Script, proceed
@@ -34,6 +34,10 @@ class FakeWorkspace:
         base = PurePosixPath(self.root)
         return Places(work=base / "work", tests=base / "tests", logs=base / "logs", solution=base / "solution")
 
+    @property
+    def model(self) -> ModelAccess | None:
+        return self.spec.model
+
     async def exec(
         self,
         argv: Sequence[str],
@@ -44,6 +48,7 @@ class FakeWorkspace:
         stdout: Path | None = None,
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
+        asks_model: bool = False,
     ) -> Exit:
         self.commands.append(tuple(argv))
         for place in (self.places.work, self.places.tests, self.places.logs, self.places.solution):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -19,13 +20,13 @@ import anyio.to_thread
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.protocols import MODEL_SOCKET, Exit, Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import Exit, ModelAccess, Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, SandboxRequired
 from evalkit.logs import logger
 from evalkit.system import capture, files, processes, scratch
 from evalkit.system.capture import Sink
-from evalkit.workspaces import relay
+from evalkit.workspaces import relay, unix_server
 from evalkit.workspaces.allow_list import parts_of_command
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded, occupied
 from evalkit.workspaces.groups import PROCESSES, Group, Groups, find_groups
@@ -47,8 +48,7 @@ class LocalWorkspace:
     network: bool
     sandbox: Sandbox | None
     copying: anyio.CapacityLimiter
-    door: Path | None = None
-    """The socket through which the model is reached, while somebody listens there."""
+    model: ModelAccess | None = None
     guarded: Guarded | None = None
     group: Group | None = None
     memory: int = 0
@@ -71,10 +71,36 @@ class LocalWorkspace:
         stdout: Path | None = None,
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
+        asks_model: bool = False,
     ) -> Exit:
         folder = self._inside(cwd or self.places.work)
         if not folder.is_dir():
             folder = self.root
+        env = dict(self.environment) | dict(env or {})
+        async with self._way_to_model(asks=asks_model) as door:
+            return await self._run(argv, env, folder, stdin, stdout, stderr, limit, door)
+
+    @asynccontextmanager
+    async def _way_to_model(self, *, asks: bool) -> AsyncIterator[Path | None]:
+        """A socket beside the workspace, out of reach of all others, as long as a command runs that may use it."""
+        if not asks or self.model is None:
+            yield None
+            return
+        path = self.root.with_name(f"{self.root.name}-{secrets.token_hex(4)}.sock")
+        async with unix_server.serving(path, self.model.serve):
+            yield path
+
+    async def _run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        folder: Path,
+        stdin: Path | None,
+        stdout: Path | None,
+        stderr: Path | None,
+        limit: OutputLimit | None,
+        door: Path | None,
+    ) -> Exit:
         with ExitStack() as open_files:
             out, err = open_files.enter_context(capture.opened(stdout, stderr, limit))
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
@@ -82,8 +108,8 @@ class LocalWorkspace:
             for _ in range(SETUP_TRIES):
                 run = partial(
                     processes.run,
-                    self._wrap(argv, folder, status),
-                    env=dict(self.environment) | dict(env or {}),
+                    self._wrap(argv, folder, status, door),
+                    env=env,
                     cwd=folder,
                     stdin=given,
                     groups=self.leaders,
@@ -134,8 +160,7 @@ class LocalWorkspace:
         for leader in self.leaders:
             processes.kill_group(leader)
 
-    def _wrap(self, argv: Sequence[str], folder: Path, status: int) -> list[str]:
-        door = self.door if self.door is not None and self.door.is_socket() else None
+    def _wrap(self, argv: Sequence[str], folder: Path, status: int, door: Path | None) -> list[str]:
         command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
         if self.sandbox is None:
             return command
@@ -201,7 +226,6 @@ class LocalWorkspaces:
     @asynccontextmanager
     async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
         root = Path(tempfile.mkdtemp(dir=self.parent))
-        door = spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None
         network = spec.network not in ("none", "model")
         group = self.groups.take(spec.memory, spec.cpus) if self.groups and spec.memory else None
         workspace = LocalWorkspace(
@@ -210,7 +234,7 @@ class LocalWorkspaces:
             network,
             self.sandbox,
             self._copying,
-            door,
+            spec.model,
             group=group,
             memory=0 if group else spec.memory,
         )

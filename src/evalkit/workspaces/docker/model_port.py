@@ -17,19 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-from anyio.abc import ByteStream, TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from evalkit.containers.connection import Exchange, Unreachable
 from evalkit.containers.output import STDERR, Frames
 from evalkit.domain.failures import Failed, unwrap
+from evalkit.domain.protocols import Stream
 from evalkit.logs import logger
-from evalkit.system.sockets import address_of
 
 _HEAD = struct.Struct("!II")
 _BLOCK = 1 << 16
 _LARGEST_FRAME = 1 << 20
-_MOST_WAITING = 64 << 20
+_MOST_CONNECTIONS = 256
+_MOST_WAITING = 16 << 20
 _READY_SECONDS = 60.0
 _TRIES = 20
 _PAUSE = 0.1
@@ -42,10 +43,11 @@ command -v perl >/dev/null && exec perl -e "$2" "$3"
 echo 'the image has neither Python 3.7 nor Perl, and one of them has to open the door to the model' >&2
 exit 127
 """
-_GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 Begin = Callable[[Sequence[str]], Awaitable[Exchange]]
 """Starts a command in the container, with its input open."""
+Serve = Callable[[Stream], Awaitable[None]]
+"""Speaks with a program in the container, on one connection."""
 
 
 class _Ended(Exception):
@@ -54,10 +56,10 @@ class _Ended(Exception):
 
 @dataclass(slots=True)
 class ModelPort:
-    """From a container to a socket of this machine, where the model is served to one attempt."""
+    """From a container to what serves the model to one attempt."""
 
     begin: Begin
-    socket: Path
+    serve: Serve
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Mapping[str, str]]:
@@ -75,7 +77,7 @@ class ModelPort:
         port = 0
         for _ in range(_TRIES):
             conversation = await self.begin(_command(port))
-            passage = _Passage(conversation, self.socket)
+            passage = _Passage(conversation, self.serve)
             try:
                 opened_at = await passage.meet()
                 if not port:
@@ -102,13 +104,17 @@ class _Passage:
     """What goes through one conversation with the program inside: any number of connections."""
 
     conversation: Exchange
-    socket: Path
+    serve_one: Serve
     _frames: Frames = field(default_factory=Frames)
     _received: bytearray = field(default_factory=bytearray)
     _complaint: bytearray = field(default_factory=bytearray)
     _speaking: anyio.Lock = field(default_factory=anyio.Lock)
     _open: dict[int, MemoryObjectSendStream[bytes]] = field(default_factory=dict)
     _waiting: int = 0
+    _half_closed: set[int] = field(default_factory=set)
+    """Open connections of which the program inside has heard the end."""
+    _closing: set[int] = field(default_factory=set)
+    """Connections that have ended here, until the program inside has seen it: what still comes of them is nothing."""
 
     @property
     def complaint(self) -> str:
@@ -127,17 +133,30 @@ class _Passage:
             with suppress(_Ended):
                 while True:
                     number, payload = await self._next_frame()
+                    if number in self._closing:
+                        if not payload:
+                            self._closing.discard(number)
+                        continue
                     if number not in self._open and payload:
-                        self._open[number], receiver = anyio.create_memory_object_stream[bytes](math.inf)
-                        tasks.start_soon(self._connect, number, receiver)
+                        self._begin(number, tasks)
                     self._hand_on(number, payload)
             tasks.cancel_scope.cancel()
+
+    def _begin(self, number: int, tasks: TaskGroup) -> None:
+        if len(self._open) + len(self._closing) >= _MOST_CONNECTIONS:
+            self._closing.add(number)
+            tasks.start_soon(self._end, number)
+            return
+        self._open[number], receiver = anyio.create_memory_object_stream[bytes](math.inf)
+        tasks.start_soon(self._connect, number, receiver)
 
     def _hand_on(self, number: int, payload: bytes) -> None:
         """Never wait for one connection, since the others wait with us; what piles up too high is cut off."""
         sender = self._open.get(number)
         if sender is None:
             return
+        if not payload:
+            self._half_closed.add(number)
         if not payload or self._waiting + len(payload) > _MOST_WAITING:
             sender.close()
             return
@@ -148,33 +167,26 @@ class _Passage:
     async def _connect(self, number: int, receiver: MemoryObjectReceiveStream[bytes]) -> None:
         """One connection, until the model's side ends it."""
         try:
-            with suppress(*_GONE):
-                with address_of(self.socket) as address:
-                    connected = await anyio.connect_unix(address)
-                async with connected as stream, anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._send_up, receiver, stream)
-                    await self._send_down(number, stream)
-                    tasks.cancel_scope.cancel()
+            await self.serve_one(_Connection(self, number, receiver))
         finally:
             self._open.pop(number).close()
             self._waiting -= sum(len(payload) for payload in _rest_of(receiver))
             receiver.close()
+            if number in self._half_closed:
+                self._half_closed.discard(number)
+            else:
+                self._closing.add(number)
+        await self._end(number)
+
+    async def _end(self, number: int) -> None:
         with suppress(Unreachable):
-            await self._say(number, b"")
+            await self.say(number, b"")
 
-    async def _send_up(self, receiver: MemoryObjectReceiveStream[bytes], stream: ByteStream) -> None:
-        with suppress(*_GONE):
-            async for payload in receiver:
-                self._waiting -= len(payload)
-                await stream.send(payload)
-            await stream.send_eof()
+    def taken(self, size: int) -> None:
+        """Somebody has received so many bytes that waited."""
+        self._waiting -= size
 
-    async def _send_down(self, number: int, stream: ByteStream) -> None:
-        with suppress(*_GONE, Unreachable):
-            while True:
-                await self._say(number, await stream.receive(_BLOCK))
-
-    async def _say(self, number: int, payload: bytes) -> None:
+    async def say(self, number: int, payload: bytes) -> None:
         async with self._speaking:
             await self.conversation.send(_HEAD.pack(number, len(payload)) + payload)
 
@@ -195,6 +207,30 @@ class _Passage:
             for stream, part in self._frames.feed(data):
                 (self._complaint if stream == STDERR else self._received).extend(part)
                 del self._complaint[:-_BLOCK]
+
+
+@dataclass(slots=True)
+class _Connection:
+    """A connection of a program inside."""
+
+    passage: _Passage
+    number: int
+    received: MemoryObjectReceiveStream[bytes]
+
+    async def receive(self) -> bytes:
+        try:
+            payload = await self.received.receive()
+        except anyio.EndOfStream:
+            return b""
+        self.passage.taken(len(payload))
+        return payload
+
+    async def send(self, content: bytes) -> None:
+        try:
+            for start in range(0, len(content), _BLOCK):
+                await self.passage.say(self.number, content[start : start + _BLOCK])
+        except Unreachable as error:
+            raise BrokenPipeError(str(error)) from error
 
 
 def _rest_of(receiver: MemoryObjectReceiveStream[bytes]) -> list[bytes]:

@@ -17,7 +17,7 @@ from evalkit.containers.connection import EngineError, Exchange, Refused, Unreac
 from evalkit.containers.output import Output
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.protocols import Exit, Places
+from evalkit.domain.protocols import Exit, ModelAccess, Places
 from evalkit.logs import logger
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded
 from evalkit.workspaces.docker.container import Container
@@ -45,8 +45,7 @@ class DockerWorkspace:
     copying: anyio.CapacityLimiter
     guarded: Guarded
     watch: DiskWatch
-    door: Path | None = None
-    """The socket through which the model is reached, while somebody listens there."""
+    model: ModelAccess | None = None
 
     @property
     def places(self) -> Places:
@@ -62,12 +61,13 @@ class DockerWorkspace:
         stdout: Path | None = None,
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
+        asks_model: bool = False,
     ) -> Exit:
         command = ["/bin/sh", "-c", _ENTER, "sh", str(cwd or self.places.work), *argv]
         variables = {**self.places.environment(), **self.environment, **(env or {})}
         async with self._failures():
             with Output(stdout, stderr, limit) as output:
-                async with self._way_to_model() as way:
+                async with self._way_to_model(asks=asks_model) as way:
                     code = await self._run(command, {**variables, **way}, stdin, output)
             lacked_memory = await self.container.lacked_memory()
         self.guarded.require_room()
@@ -81,10 +81,10 @@ class DockerWorkspace:
             raise Failed("disk_full", f"{argv[0]} ended with status {code}, and the engine's disk is full")
         return Exit(code, output.tail, lacked_memory)
 
-    def _way_to_model(self) -> AbstractAsyncContextManager[Mapping[str, str]]:
-        if self.door is None or not self.door.is_socket():
+    def _way_to_model(self, *, asks: bool) -> AbstractAsyncContextManager[Mapping[str, str]]:
+        if not asks or self.model is None:
             return nullcontext({})
-        return ModelPort(self._converse, self.door).opened()
+        return ModelPort(self._converse, self.model.serve).opened()
 
     async def _converse(self, command: Sequence[str]) -> Exchange:
         exec_id = await self._create_exec(list(command), {}, with_input=True)

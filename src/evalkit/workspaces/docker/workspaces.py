@@ -20,7 +20,7 @@ from evalkit.containers.labels import Owner
 from evalkit.containers.pull import Image, Images
 from evalkit.containers.registry import Registry, plain_hosts
 from evalkit.domain.failures import Failed, Kind
-from evalkit.domain.protocols import MODEL_SOCKET, Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
@@ -75,7 +75,7 @@ class DockerWorkspaces:
                 owner=(0, 0),
                 environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
                 copying=self._copying,
-                door=spec.job.scratch / MODEL_SOCKET if spec.network == "model" else None,
+                model=spec.model,
             )
             if not image.runs_as_root:
                 await self._hand_over(workspace, image)

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
+from evalkit.domain.failures import unwrap
 from evalkit.system.sockets import address_of
 
 _BACKLOG = 256
@@ -18,7 +19,7 @@ _PAUSE = 0.1
 _BLOCK = 1 << 16
 
 
-class SocketStream:
+class UnixStream:
     """A connection. anyio's own for such sockets stumbles when it is cancelled as the other side hangs up."""
 
     def __init__(self, raw: socket.socket) -> None:
@@ -46,12 +47,12 @@ class SocketStream:
 
 
 @asynccontextmanager
-async def serving(path: Path, serve: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[None]:
+async def serving(path: Path, serve: Callable[[UnixStream], Awaitable[None]]) -> AsyncIterator[None]:
     """Serve each connection to this path in a task of its own. Those beyond a certain number wait."""
     slots = anyio.Semaphore(_MOST_CONNECTIONS)
 
     async def serve_one(raw: socket.socket) -> None:
-        stream = SocketStream(raw)
+        stream = UnixStream(raw)
         try:
             await serve(stream)
         except OSError:
@@ -77,6 +78,8 @@ async def serving(path: Path, serve: Callable[[SocketStream], Awaitable[None]]) 
                 tasks.start_soon(accept, tasks)
                 yield
                 tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise unwrap(group) from group
         finally:
             path.unlink(missing_ok=True)
 
