@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
 LAYERS: dict[str, set[str]] = {
     "domain": set(),
     "errors": set(),
-    "system": {"domain"},
+    "system": {"domain", "logs", "masking"},
     "stderr": set(),
     "stdout": {"errors"},
     "masking": {"errors"},

@@ -71,7 +71,7 @@ def test_it_is_stopped_at_its_limit_with_what_it_has(cli: ModelCli, serve: Any, 
 
 
 @pytest.mark.parametrize("limit", ["agent.max_cost_usd=1", "agent.max_tokens=100"])
-def test_a_limit_that_cannot_be_kept_is_refused(cli: Cli, serve: Any, task: Path, limit: str) -> None:
+def test_a_limit_that_cannot_be_kept_is_refused(cli: ModelCli, serve: Any, task: Path, limit: str) -> None:
     server = serve(in_turn(REPLY))
     words = [word for value in ('agent.command=["true"]', limit) for word in ("--set", value)]
     document = cli.infer(server, str(task), *words)
@@ -80,14 +80,14 @@ def test_a_limit_that_cannot_be_kept_is_refused(cli: Cli, serve: Any, task: Path
     assert "workspace.network=model" in document["error"]["hint"]
 
 
-def test_a_limit_of_the_run_wants_to_know_what_the_program_spends(cli: Cli, serve: Any, task: Path) -> None:
+def test_a_limit_of_the_run_wants_to_know_what_the_program_spends(cli: ModelCli, serve: Any, task: Path) -> None:
     words = [word for value in ('agent.command=["true"]', "run.max_cost_usd=1") for word in ("--set", value)]
     cli.infer(serve(in_turn(REPLY)), str(task), *words)
     failure = cli.row()["failure"]
     assert (failure["kind"], "EVALKIT_USAGE" in failure["message"]) == ("budget", True)
 
 
-def test_refused_credentials_are_no_fault_of_the_agent(cli: Cli, serve: Any, task: Path) -> None:
+def test_refused_credentials_are_no_fault_of_the_agent(cli: ModelCli, serve: Any, task: Path) -> None:
     document = run_agent(cli, serve(in_turn(Fault("unauthorized"))), task)
     assert document["error"]["kind"] == "credentials"
     assert cli.row()["failure"]["kind"] == "model_auth"
@@ -121,7 +121,7 @@ pathlib.Path("answer.txt").write_text(f"yes\\n{secret}\\n")
 
 
 def test_what_an_agent_prints_of_its_secrets_is_masked(
-    cli: Cli, serve: Any, task: Path, monkeypatch: pytest.MonkeyPatch
+    cli: ModelCli, serve: Any, task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = 'plant"ed-0123456789'
     monkeypatch.setenv("MY_SECRET", secret)
@@ -147,7 +147,7 @@ open("answer.txt", "w").write("yes\\n")
 """
 
 
-def test_a_request_that_is_too_large_is_told_so(cli: Cli, serve: Any, task: Path) -> None:
+def test_a_request_that_is_too_large_is_told_so(cli: ModelCli, serve: Any, task: Path) -> None:
     """Also where its sender reads only when all is sent."""
     document = cli.infer(
         serve(in_turn(REPLY)), str(task), *settings(f"agent.command={json.dumps(['python3', '-c', LARGE])}")

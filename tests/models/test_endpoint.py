@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import endless
 import pytest
 
 from evalkit import masking
@@ -36,6 +35,7 @@ from evalkit.testing.model_server import (
     VirtualKey,
     in_turn,
 )
+from tests.support import endless
 
 pytestmark = pytest.mark.anyio
 SHELL = Tool("shell", "runs", {"type": "object", "properties": {"command": {"type": "string"}}})

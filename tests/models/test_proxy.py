@@ -13,11 +13,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import endless
 import httpx
 import pytest
 from anyio.abc import ByteStream
-from endless import BLOCK, LINES
 
 from evalkit import masking
 from evalkit.config import Config
@@ -28,6 +26,8 @@ from evalkit.models.endpoint import create_chat
 from evalkit.system.sockets import address_of
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
 from evalkit.workspaces import unix_server
+from tests.support import endless
+from tests.support.endless import BLOCK, LINES
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio

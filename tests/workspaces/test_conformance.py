@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from evalkit import masking
+from evalkit.domain.outputs import OutputLimit, TooLarge
 from evalkit.domain.protocols import Workspace
 from evalkit.system import files
 from tests.support.workspaces import MEGABYTE, SECRET, Place

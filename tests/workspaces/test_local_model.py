@@ -9,11 +9,11 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
-from kinds import Place, open_place
-from patience import eventually
 
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Stream
+from tests.support.waiting import eventually
+from tests.support.workspaces import Place, open_place
 
 _ASK = "import os, urllib.request; print(urllib.request.urlopen(os.environ['EVALKIT_MODEL_URL']).status)"
 _LOOK = (
