@@ -136,3 +136,7 @@ def read_event(line: str) -> Mapping[str, Any] | None:
         return as_object(json.loads(content))
     except (ValueError, RecursionError):
         raise Garbled("an event of the stream is no JSON") from None
+
+
+def make_stream() -> ChatStream:
+    return ChatStream()

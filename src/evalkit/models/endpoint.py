@@ -205,7 +205,7 @@ class HttpConversation:
 
     async def _read(self, response: httpx.Response, allowance: Allowance) -> Mapping[str, Any]:
         if is_stream(response):
-            stream = self._api.Stream()
+            stream = self._api.make_stream()
 
             def take(line: str) -> None:
                 if (event := chat.read_event(line)) is not None:

@@ -128,3 +128,7 @@ class ResponsesStream:
         if self._document is None:
             raise Garbled("the stream ended before the answer did")
         return self._document
+
+
+def make_stream() -> ResponsesStream:
+    return ResponsesStream()
