@@ -67,7 +67,9 @@ def builds(evalkit: Evalkit) -> Iterator[Builds]:
         yield builds
 
 
-@pytest.fixture(params=["fake", "sandboxed", "unsandboxed", pytest.param("docker", marks=pytest.mark.engine)])
+@pytest.fixture(
+    params=["fake", "fake engine", "sandboxed", "unsandboxed", pytest.param("docker", marks=pytest.mark.engine)]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Every kind of workspace, one after the other."""
     yield from _open(request.param, request, tmp_path, monkeypatch)

@@ -17,8 +17,7 @@ from evalkit.system import processes, scratch
 from evalkit.testing import FakeWorkspaces
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
-from tests.support.engine import Engine
-from tests.support.requirements import require
+from fakeengines import IMAGE, open_fake_engine, workspaces_on
 
 MEGABYTE = 1 << 20
 SECRET = {"EVALKIT_TEST_SECRET": "only-for-agents"}
@@ -68,6 +67,9 @@ def open_place(kind: str, folder: Path, engine: Engine | None) -> Iterator[Place
     with scratch.folder() as temporary:
         if kind == "fake":
             yield Place(kind, FakeWorkspaces(temporary), folder)
+        elif kind == "fake engine":
+            with open_fake_engine() as fake, workspaces_on(fake, temporary, passed_on=tuple(SECRET)) as opened:
+                yield Place(kind, opened, folder, IMAGE)
         elif kind == "docker":
             assert engine is not None
             from evalkit.workspaces.docker.workspaces import create

@@ -2,7 +2,13 @@
 
 They run in the same process, wait on anyio's clock, which a test can make a virtual one, and record what happened. What
 they do can be scripted for each instance and each call. Nothing here is registered under an entry point.
+
+A fake container engine and a fake model endpoint are in `container_engine` and `model_server`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from evalkit.testing.agent import Behaviour, FakeAgent, answer, in_turn, print_text, resist, spend, submit
 from evalkit.testing.benchmark import FakeBenchmark
@@ -10,11 +16,15 @@ from evalkit.testing.observer import Event, RecordingObserver
 from evalkit.testing.script import Hook, Script, fail, hang, proceed, sleep
 from evalkit.testing.workspace import FakeWorkspace, FakeWorkspaces
 
+if TYPE_CHECKING:
+    from evalkit.testing.container_engine import FakeEngine
+
 __all__ = [
     "Behaviour",
     "Event",
     "FakeAgent",
     "FakeBenchmark",
+    "FakeEngine",
     "FakeWorkspace",
     "FakeWorkspaces",
     "Hook",
@@ -31,3 +41,12 @@ __all__ = [
     "spend",
     "submit",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what few tests need when one asks for it."""
+    if name == "FakeEngine":
+        from evalkit.testing.container_engine import FakeEngine  # an HTTP server comes with it
+
+        return FakeEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

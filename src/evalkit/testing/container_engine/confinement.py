@@ -1,0 +1,96 @@
+"""Root folders and namespaces for containers, as an ordinary user can have them: by bubblewrap.
+
+A container's processes cannot see or signal those of this machine: what runs in it may well kill "everything". Root
+inside is the user of this process; there are no other users, and nobody has any capability.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.workspaces.sandbox import find_bubblewrap
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+_SETTINGS = ("/etc/alternatives", "/etc/ld.so.cache")
+_NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--uid", "0", "--gid", "0")
+_UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+_LOOK_SECONDS = 0.001
+
+
+class CannotConfine(Exception):
+    """This machine does not have, or does not allow, what a container needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """How the processes of one container are confined."""
+
+    root: Path
+    network: bool = False
+    programs: bool = True
+    """Whether the programs of this machine are there, read-only. Else the root has only what its image brought."""
+
+    def start_command(self, argv: Sequence[str], *, work: str = "/", report: int | None = None) -> list[str]:
+        """What runs a program in namespaces of its own, and writes to `report` which process is the first in them."""
+        # Bubblewrap would end with the thread that started it, not with the process: that thread has to stay.
+        command = [_find("bwrap"), "--die-with-parent", *_NAMESPACES]
+        command += [] if self.network else ["--unshare-net"]
+        command += [] if report is None else ["--info-fd", str(report)]
+        command += ["--bind", str(self.root), "/"]
+        if self.programs:
+            for place in map(Path, _PROGRAMS):
+                if os.path.lexists(self.root / place.name) and place.is_symlink():
+                    continue  # from an earlier start
+                if place.is_symlink():
+                    command += ["--symlink", str(place.readlink()), str(place)]
+                elif place.is_dir():
+                    command += ["--ro-bind", str(place), str(place)]
+            for name in _SETTINGS:
+                command += ["--ro-bind-try", name, name]
+        return [*command, "--proc", "/proc", "--dev", "/dev", "--chdir", work, "--", *argv]
+
+    def join_command(self, first: int, argv: Sequence[str], *, work: str = "/") -> list[str]:
+        """What runs a program in the namespaces of a process, as the leader of a session."""
+        command = [_find("nsenter"), "--target", str(first), "--user", "--preserve-credentials", "--mount", "--pid"]
+        command += [] if self.network else ["--net"]
+        enter = [] if work == "/" else ["/bin/sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", work]
+        return [*command, "--", *_UNPRIVILEGED, "setsid", *enter, *argv]
+
+    def has_program(self, name: str) -> bool:
+        """Whether a program is there, by its absolute path."""
+        brought = self.root / name.lstrip("/")
+        return brought.exists() or brought.is_symlink() or (self.programs and Path(name).exists())
+
+
+def require_programs() -> None:
+    """Fail now, and not in the middle of a request, if containers cannot be had here."""
+    for name in ("bwrap", "nsenter", "setpriv", "setsid", "tar"):
+        _find(name)
+
+
+def wait_for_root(first: int) -> None:
+    """Return once bubblewrap has set the namespaces up, or is gone: it starts the program then, as its second process.
+
+    Who joined earlier would find the root of this machine.
+    """
+    children = Path(f"/proc/{first}/task/{first}/children")
+    while True:
+        try:
+            if children.read_text():
+                return
+        except OSError:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _find(name: str) -> str:
+    program = find_bubblewrap() if name == "bwrap" else shutil.which(name)
+    if program is None:
+        raise CannotConfine(f"the containers of a fake engine need {name}, which is not here or does not work")
+    return program

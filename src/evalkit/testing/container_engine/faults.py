@@ -1,0 +1,111 @@
+"""What can go wrong with a request, and when it does."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Literal
+
+When = Literal["before", "after"]
+"""Before the engine does what it was asked, or after it, so that only the answer is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer with this status and a message, as Docker words errors."""
+
+    status: int
+    message: str = "refused by the script"
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The connection ends without an answer."""
+
+    when: When = "before"
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """No answer comes. It ends when the client gives up, or the engine does."""
+
+    when: When = "before"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The answer breaks off after so many bytes of its body."""
+
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Each block of the answer comes late."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The engine dies with its containers, and listens again after a while, or never."""
+
+    back_after: float | None = None
+    when: When = "before"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEnds:
+    """The processes of the container of this request end just before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerVanishes:
+    """The container of this request is removed just before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecFails:
+    """The command of an exec is never started: the engine says so in its output, and by its exit code."""
+
+    message: str = "OCI runtime exec failed: exec failed: unable to start container process: refused by the script"
+    code: int = 126
+
+
+Fault = Refusal | Reset | Hang | Cut | Slow | Death | ContainerEnds | ContainerVanishes | ExecFails
+
+
+@dataclass(slots=True)
+class _Injection:
+    fault: Fault
+    endpoint: str | None
+    call: int | None
+    seen: int = 0
+
+    def is_due(self, endpoint: str) -> bool:
+        if self.endpoint not in (None, endpoint):
+            return False
+        self.seen += 1
+        return self.call in (None, self.seen)
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults of an engine, each for one kind of request or all, and for one call or all."""
+
+    _injections: list[_Injection] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, fault: Fault, endpoint: str | None, call: int | None) -> None:
+        with self._lock:
+            self._injections.append(_Injection(fault, endpoint, call))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._injections.clear()
+
+    def due(self, endpoint: str) -> Fault | None:
+        """The fault of this request. Each injection counts it, also when another one comes first."""
+        with self._lock:
+            due = [each.fault for each in self._injections if each.is_due(endpoint)]
+        return due[0] if due else None

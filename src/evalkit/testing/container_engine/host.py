@@ -1,0 +1,87 @@
+"""What an engine has: containers, execs, images, networks, volumes, and the events about them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evalkit.testing.container_engine.containers import FakeContainer, FakeExec, Refused
+from evalkit.testing.container_engine.images import ImageStore
+
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    labels: Mapping[str, str]
+    container: str = ""
+    """The id of the container that it was made for."""
+
+
+@dataclass(slots=True)
+class Host:
+    folder: Path
+    images: ImageStore = field(default_factory=ImageStore)
+    containers: dict[str, FakeContainer] = field(default_factory=dict)
+    """By id."""
+    execs: dict[str, FakeExec] = field(default_factory=dict)
+    networks: dict[str, Mapping[str, str]] = field(default_factory=lambda: {"bridge": {}, "host": {}, "none": {}})
+    """The labels of each."""
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def find_container(self, key: str) -> FakeContainer:
+        """By its name, its id, or the beginning of that."""
+        with self.lock:
+            for container in self.containers.values():
+                if key.removeprefix("/") == container.name or container.id.startswith(key):
+                    return container
+        raise Refused(404, f"No such container: {key}")
+
+    def find_exec(self, key: str) -> FakeExec:
+        with self.lock:
+            if key in self.execs:
+                return self.execs[key]
+        raise Refused(404, f"No such exec instance: {key}")
+
+    def add_container(self, container: FakeContainer) -> None:
+        with self.lock:
+            for other in self.containers.values():
+                if other.name == container.name:
+                    raise Refused(
+                        409,
+                        f'Conflict. The container name "/{other.name}" is already in use by container "{other.id}". '
+                        "You have to remove (or rename) that container to be able to reuse that name.",
+                    )
+            container.prepare()
+            self.containers[container.id] = container
+        self.tell("container", "create", container.id)
+
+    def remove_container(self, container: FakeContainer) -> None:
+        container.remove()
+        with self.lock:
+            if self.containers.pop(container.id, None) is None:
+                raise Refused(404, f"No such container: {container.id}")
+            for each in [each for each in self.execs.values() if each.container is container]:
+                del self.execs[each.id]
+        self.tell("container", "destroy", container.id)
+
+    def tell(self, kind: str, action: str, id: str) -> None:
+        moment = time.time_ns()
+        event = {"Type": kind, "Action": action, "status": action, "id": id, "Actor": {"ID": id, "Attributes": {}}}
+        with self.lock:
+            self.events.append({**event, "time": moment // 10**9, "timeNano": moment})
+
+    def follow_events(self, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """Those from now on."""
+        seen = len(self.events)
+        while not is_over():
+            new = self.events[seen:]
+            seen += len(new)
+            yield from new
+            time.sleep(_LOOK_SECONDS)
