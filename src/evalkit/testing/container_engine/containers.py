@@ -26,6 +26,7 @@ from evalkit.testing.container_engine.streams import STDOUT, end_connection, fee
 
 _KILLED = 137
 _END_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
 _FOLDERS = ("tmp", "etc", "root", "var/tmp", "run")
 _NO_TIME = "0001-01-01T00:00:00Z"
 _COUNTER = "sys/fs/cgroup/memory.events"
@@ -131,7 +132,7 @@ class FakeContainer:
                     f'exec: "{program}": stat {program}: no such file or directory: unknown',
                 )
             (self.confinement.root / self.work.lstrip("/")).mkdir(parents=True, exist_ok=True)
-            self._process, self._first, self.oom_killed = None, 0, False
+            self._first, self.oom_killed = 0, False
             self._thread = threading.Thread(target=self._live, name=f"fake-container-{self.name}", daemon=True)
             self._thread.start()
             self._changed.wait_for(lambda: self.is_running or self._thread is None)
@@ -183,13 +184,13 @@ class FakeContainer:
         entry = (connection, wanted)
         with self._changed:
             self._attached.append(entry)
+            before = None if self.is_running else self._process
         try:
-            # A client that leaves before the start has to be noticed too: its end is read then.
             with self._changed:
-                while self.status == "created" and not self.is_removed and not _has_left(connection):
-                    self._changed.wait(0.02)
+                while self._process is before and not self.is_removed and not _has_left(connection):
+                    self._changed.wait(_LOOK_SECONDS)
                 process = self._process
-            if process is None or self.is_removed:
+            if process is before or process is None or self.is_removed:
                 end_connection(connection)
                 return
             feed(connection, process.stdin if stdin else None, self._stays_open)

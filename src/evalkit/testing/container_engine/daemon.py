@@ -244,15 +244,28 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._body_is_read = True
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
-                yield self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
+            while size := int(self._line().split(b";")[0], 16):
+                yield self._read(size)
+                self._line()
+            self._line()
             return
         left = int(self.headers.get("Content-Length") or 0)
-        while left and (block := self.rfile.read(min(left, _BLOCK))):
+        while left:
+            block = self._read(min(left, _BLOCK))
             left -= len(block)
             yield block
+
+    def _line(self) -> bytes:
+        line = self.rfile.readline()
+        if not line.endswith(b"\n"):
+            raise Broken
+        return line
+
+    def _read(self, size: int) -> bytes:
+        block = self.rfile.read(size)
+        if len(block) < size:
+            raise Broken
+        return block
 
     def _serve(self) -> None:
         self._body_is_read = False

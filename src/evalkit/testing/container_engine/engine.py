@@ -124,6 +124,10 @@ class FakeEngine:
         self._host.images.add(name, added)
         return added
 
+    def remove_image(self, name: str) -> None:
+        """Have it there no more, if it was."""
+        self._host.images.remove(name)
+
     def publish(self, name: str, found: FakeImage | Refusal) -> None:
         """Have an image in its registry, from which it can be pulled, or have the registry refuse it."""
         self._host.images.published[complete(name)] = found
