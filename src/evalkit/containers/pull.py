@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -20,7 +20,6 @@ from evalkit.logs import logger
 
 _PULLS_AT_ONCE = 4
 _LOOKS_AT_ONCE = 16
-_PAUSES = (1.0, 3.0)
 _LONGEST_PAUSE = 900.0
 _NOT_FOUND, _TOO_MANY = 404, 429
 _ROOT_USERS = ("", "0", "root")
@@ -48,6 +47,8 @@ class Images:
     """Asked when the engine does not pass on all that one said."""
     unpublished: str | None = None
     """A repository that images are built for and not pushed to: what the engine lacks of it is nowhere."""
+    pauses: Sequence[float] = (1.0, 3.0)
+    """Before each further question to a registry that gave no answer, in seconds."""
     _untold: list[str] = field(default_factory=list)
     _found: dict[str, Image] = field(default_factory=dict)
     _locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
@@ -145,7 +146,7 @@ class Images:
             return None
         if self.unpublished is not None and name.startswith(f"{self.unpublished}:"):
             return "not built"
-        for pause in (*_PAUSES, None):
+        for pause in (*self.pauses, None):
             try:
                 await self.client.call(self.client.api.inspect_distribution, name)
             except Unsupported:

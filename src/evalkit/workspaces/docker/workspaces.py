@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -33,7 +33,6 @@ _COPIES_AT_ONCE = 8
 _SPARE_CALLS = 8
 _FILES_PER_WORKER = 8
 _NOT_FOUND, _SERVER_ERROR = 404, 500
-_PAUSES = (0.5, 2.0)
 _MARGIN_SECONDS = 120.0
 _WORK = PurePosixPath("/work")
 _ALWAYS_THERE = ("none", "model", "bridge")
@@ -55,6 +54,8 @@ class DockerWorkspaces:
     quota: bool = False
     """Whether the engine itself can hold a container to a size."""
     passed_on: Mapping[str, str] = field(default_factory=dict)
+    pauses: Sequence[float] = (0.5, 2.0)
+    """Before each further try to start a container, in seconds."""
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
     _users: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -102,7 +103,7 @@ class DockerWorkspaces:
     async def _start(self, spec: WorkspaceSpec) -> tuple[Image, Container]:
         """Start a container, also over a restart of the engine or a passing trouble of it."""
         name = self._image_of(spec.job.instance)
-        for pause in (*_PAUSES, None):
+        for pause in (*self.pauses, None):
             try:
                 image = await self.images.get(name)
                 return image, await self._start_once(spec, image)
