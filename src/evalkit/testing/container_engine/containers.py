@@ -317,6 +317,8 @@ class FakeExec:
     id: str = field(default_factory=lambda: secrets.token_hex(32))
     exit_code: int | None = None
     is_running: bool = False
+    is_forgotten: bool = False
+    """Whether it was of an earlier life of the engine, which keeps no record of them."""
 
     def begin(self) -> subprocess.Popen[bytes]:
         variables = dict(entry.split("=", 1) for entry in self.config.get("Env") or ())
@@ -349,8 +351,9 @@ class FakeExec:
                     process.stdin.close()
 
     def run(self, process: subprocess.Popen[bytes]) -> None:
-        """From its start to its end, with nobody who listens."""
-        self._input_of(process)
+        """From its start to its end, with nobody who listens or says anything."""
+        assert process.stdin is not None
+        process.stdin.close()
         try:
             self.exit_code = pump(process, lambda _stream, _data: None)
         finally:

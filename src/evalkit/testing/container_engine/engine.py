@@ -54,7 +54,7 @@ class FakeEngine:
         self._timers: list[threading.Timer] = []
         self.requests: list[Request] = []
         """All so far, in the order of their arrival."""
-        self.watch: Callable[[Request], None] | None = None
+        self.watch: Callable[[Request], object] | None = None
         """Is told of each request before it is served, in the thread that serves it."""
 
     def __enter__(self) -> Self:
@@ -111,6 +111,10 @@ class FakeEngine:
             return len(self._daemon.connections)
 
     @property
+    def is_listening(self) -> bool:
+        return not self._daemon.is_stopping
+
+    @property
     def under_way(self) -> list[str]:
         """The endpoints that are at work on a request, or on the stream that came of it."""
         with self._daemon.lock:
@@ -138,6 +142,10 @@ class FakeEngine:
     def add_volume(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         self._host.volumes[name] = Volume(labels or {})
 
+    def remove_container(self, container: FakeContainer) -> None:
+        """Have it there no more, as by an operator."""
+        self._host.remove_container(container)
+
     def on(self, argv: Sequence[str], outcome: Outcome) -> None:
         """Let commands that end with these words have an outcome, and do nothing else."""
         self._outcomes[tuple(argv)] = outcome
@@ -155,6 +163,9 @@ class FakeEngine:
     def stop(self, *, keep_containers: bool = False) -> None:
         """Die: nobody listens any more, all connections end, and all containers, unless they are to live on."""
         self._daemon.hang_up()
+        with self._host.lock:
+            for each in self._host.execs.values():
+                each.is_forgotten = True
         for container in [] if keep_containers else self.containers:
             container.end()
 

@@ -45,7 +45,7 @@ class Host:
 
     def find_exec(self, key: str) -> FakeExec:
         with self.lock:
-            if key in self.execs:
+            if key in self.execs and not self.execs[key].is_forgotten:
                 return self.execs[key]
         raise Refused(404, f"No such exec instance: {key}")
 
