@@ -327,7 +327,11 @@ class FakeExec:
         return process
 
     def fail(self, failure: ExecFails, connection: socket.socket) -> None:
-        """Say why the command was not started, as the engine does: in the output."""
+        """Say why the command was not started, as the engine does: in the output, and a moment after the head.
+
+        The SDK loses what comes together with the head.
+        """
+        time.sleep(_LOOK_SECONDS)
         send(connection, frame(STDOUT, f"{failure.message}\r\n".encode()))
         self.exit_code = failure.code
 

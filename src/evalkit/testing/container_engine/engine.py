@@ -171,7 +171,8 @@ class FakeEngine:
 
     def start(self) -> None:
         """Be there again, after `stop`."""
-        self._daemon.start()
+        if self._daemon.is_stopping:
+            self._daemon.start()
 
     # How it happens
 
