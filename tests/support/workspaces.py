@@ -17,7 +17,9 @@ from evalkit.system import processes, scratch
 from evalkit.testing import FakeWorkspaces
 from evalkit.workspaces.local import LocalWorkspaces
 from evalkit.workspaces.sandbox import Sandbox, find_bubblewrap
-from fakeengines import IMAGE, open_fake_engine, workspaces_on
+from tests.support.engine import Engine
+from tests.support.fake_engine import IMAGE, open_fake_engine, workspaces_on
+from tests.support.requirements import require
 
 MEGABYTE = 1 << 20
 SECRET = {"EVALKIT_TEST_SECRET": "only-for-agents"}

@@ -30,8 +30,8 @@ from evalkit.testing.container_engine import (
     Reset,
     Slow,
 )
-from fakeengines import IMAGE, open_fake_engine
-from patience import eventually
+from tests.support.fake_engine import IMAGE, open_fake_engine
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from typing import Any
 import anyio
 import pytest
 
-from cancellation import After, Operation, cancel_at_each_checkpoint, cancel_at_each_request
 from evalkit.domain.protocols import Workspace
 from evalkit.testing import FakeEngine
 from evalkit.testing.container_engine import FakeImage, Refusal
 from evalkit.workspaces.docker.workspaces import DockerWorkspaces
-from fakeengines import IMAGE, open_fake_engine, workspaces_on
-from tests.support.workspaces import Place
+from tests.support.cancellation import After, Operation, cancel_at_each_checkpoint, cancel_at_each_request
+from tests.support.fake_engine import IMAGE, open_fake_engine, workspaces_on
 from tests.support.waiting import eventually
+from tests.support.workspaces import Place
 
 Cancel = Callable[[FakeEngine, Operation, After], Awaitable[Any]]
 

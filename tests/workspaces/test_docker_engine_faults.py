@@ -34,9 +34,9 @@ from evalkit.testing.container_engine import (
     Reset,
 )
 from evalkit.workspaces.docker.workspaces import DockerWorkspaces
-from fakeengines import IMAGE, open_fake_engine, workspaces_on
-from kinds import Place
-from patience import eventually
+from tests.support.fake_engine import IMAGE, open_fake_engine, workspaces_on
+from tests.support.waiting import eventually
+from tests.support.workspaces import Place
 
 # The SDK leaves it to Python to close a socket that could not be connected.
 _UNCONNECTED = "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"

@@ -90,7 +90,11 @@ def wait_for_root(first: int) -> None:
 
 
 def _find(name: str) -> str:
-    program = find_bubblewrap() if name == "bwrap" else shutil.which(name)
+    if name == "bwrap":
+        found = find_bubblewrap()
+        program = None if found is None else found.program
+    else:
+        program = shutil.which(name)
     if program is None:
         raise CannotConfine(f"the containers of a fake engine need {name}, which is not here or does not work")
     return program

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.requirements import require
 from evalkit.config import Config
 from evalkit.domain.protocols import RunScope
 from evalkit.testing import FakeEngine
 from evalkit.workspaces.docker.workspaces import DockerWorkspaces, create
 from evalkit.workspaces.sandbox import find_bubblewrap
+from tests.support.requirements import require
 
 IMAGE = "fake"
 
