@@ -96,7 +96,13 @@ def test_any_size_of_terminal_will_do() -> None:
         progress.enter(number, "wide 🦀🦀🦀🦀", "solve")
     for columns in (1, 5, 20, 33, 79, 300):
         for lines in range(30):
-            seen(progress, columns, lines)
+            drawn = seen(progress, columns, lines)
+            assert any(row.strip() for row in drawn) == (lines > 0)
+            if columns >= 33 and lines > 4:
+                assert drawn[0].endswith("0/5 instances   0%")
+                listed = sum(row.startswith("wide") for row in drawn)
+                left_out = [int(row.split()[1]) for row in drawn if row.startswith("+")]
+                assert listed + sum(left_out) == 5, "each is shown or counted"
 
 
 def test_the_rate_is_that_of_late() -> None:

@@ -75,13 +75,7 @@ git checkout {self.base} tests.py
 
 def make_project(root: Path) -> Project:
     folder = root / "project"
-    folder.mkdir()
-    git("init", "-q", "-b", "main", cwd=folder)
-    for name, content in {"calc.py": BUGGY, "tests.py": TESTS, "run_tests.py": RUNNER, "data.bin": "x"}.items():
-        (folder / name).write_text(content)
-    git("add", "-A", cwd=folder)
-    git("commit", "-qm", "The bug", cwd=folder)
-    base = git("rev-parse", "HEAD", cwd=folder)
+    base = make_repository(folder, {"calc.py": BUGGY, "tests.py": TESTS, "run_tests.py": RUNNER, "data.bin": "x"})
     (folder / "calc.py").write_text(FIXED)
     patch = git("diff", cwd=folder) + "\n"
     git("commit", "-qam", "The fix", cwd=folder)
@@ -100,7 +94,7 @@ def make_project(root: Path) -> Project:
 
 
 def make_repository(folder: Path, files: Mapping[str, str]) -> str:
-    """A repository of these files, with one commit. Returns its name."""
+    """A repository of these files, with one commit, whose name is returned."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

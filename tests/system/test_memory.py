@@ -33,7 +33,7 @@ def test_limits_of_control_groups(tmp_path: Path, membership: str, limits: dict[
         (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / name).write_text(content)
     (tmp_path / "cgroup").write_text(membership)
-    assert set(memory._cgroup_limits(tmp_path / "cgroup", tmp_path / "root")) == expected
+    assert set(memory.cgroup_limits(tmp_path / "cgroup", tmp_path / "root")) == expected
 
 
 def test_the_machine_is_the_limit_of_last_resort() -> None:

@@ -18,10 +18,11 @@ _LARGEST_SHARE_OF_TIME = 0.02
 def available_memory() -> int:
     """The memory that this process may use: the tightest limit of its cgroups, else what the machine has."""
     machine = os.sysconf("SC_PHYS_PAGES") * _PAGE
-    return min([machine, *_cgroup_limits(Path("/proc/self/cgroup"), _CGROUP_ROOT)])
+    return min([machine, *cgroup_limits(Path("/proc/self/cgroup"), _CGROUP_ROOT)])
 
 
-def _cgroup_limits(membership: Path, root: Path) -> list[int]:
+def cgroup_limits(membership: Path, root: Path) -> list[int]:
+    """Limits of the groups that a process is in, of version 1 and 2, as its membership file names them."""
     limits = []
     with suppress(OSError):
         for line in membership.read_text().splitlines():
