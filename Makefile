@@ -4,12 +4,14 @@ BENCH ?= overhead memory scale aggregate startup containers images disk
 PEERS := $(or $(BENCH_PEERS),$(HOME)/.cache/evalkit-bench)
 RESULTS := build/bench
 
-.PHONY: help check test test-slow completions release bench peers
+.PHONY: help check lint test test-slow test-all coverage completions release bench peers
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-check: test ## Lint, types and tests
+check: lint test ## Lint, types and tests
+
+lint: ## Lint and types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
@@ -17,8 +19,14 @@ check: test ## Lint, types and tests
 test: ## The tests, but for the slow ones
 	$(PYTHON) -m pytest
 
-test-slow: ## The tests that take more than about 20 s each, with an engine: half an hour
+test-slow: ## The tests that take more than about 5 s each
 	$(PYTHON) -m pytest -m slow
+
+test-all: ## All tests, on this Python; `nox` runs them on each
+	$(PYTHON) -m pytest -m ""
+
+coverage: ## The branches that the tests take, but for the slow ones, and that they are no fewer than before
+	$(PYTHON) -m nox -s coverage
 
 completions: ## Write completions/ anew, after commands or options have changed
 	$(PYTHON) completions/generate.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import peers
@@ -33,7 +34,7 @@ def main() -> int:
             path = peers.ENVIRONMENTS / tool / "bin" / program
             if path.exists():
                 command = [str(path), *arguments]
-                contenders[" ".join((program, *arguments))] = lambda command=command: run(command, cwd=folder)
+                contenders[" ".join((program, *arguments))] = partial(run, command, cwd=folder)
         costs = in_turn(contenders, ROUNDS)
     typer = costs["python with typer"]
     targets = [

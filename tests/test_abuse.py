@@ -43,7 +43,7 @@ def test_nothing_outside_can_be_harmed(tmp_path: Path) -> None:
 
 def test_abuse_runs_nowhere_else() -> None:
     for named in (ABUSE, ABUSE / "test_agents.py"):
-        command = [sys.executable, "-m", "pytest", str(named)]
+        command = [sys.executable, "-m", "pytest", "--numprocesses=0", str(named)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode != 0
         assert "passed" not in done.stdout

@@ -11,6 +11,7 @@ import pytest
 
 import evalkit
 from evalkit.cli.app import COMMANDS
+from tests.support.processes import unmeasured
 
 ROOT = Path(evalkit.__file__).parent
 # The picture of docs/architecture.md: what each room may import besides the foundation. Nothing else, and no way back.
@@ -165,7 +166,11 @@ def test_starting_imports_little(arguments: tuple[str, ...]) -> None:
     program = "import evalkit" if not arguments else "from evalkit.__main__ import main; main()"
     report = "import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))"
     finished = subprocess.run(
-        [sys.executable, "-c", f"{report}; {program}", *arguments], capture_output=True, check=True, text=True
+        [sys.executable, "-c", f"{report}; {program}", *arguments],
+        env=unmeasured(),
+        capture_output=True,
+        check=True,
+        text=True,
     )
     imported = set(finished.stderr.split())
     assert {name for name in HEAVY if name in imported} == set()
@@ -198,4 +203,4 @@ import evalkit, evalkit.cli, evalkit.engine, evalkit.commands.infer, evalkit.com
 assert before == state()
 assert threading.active_count() == 1
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], env=unmeasured(), check=True)

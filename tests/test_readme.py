@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.cli import Evalkit
 from tests.support.requirements import require_program
 
@@ -49,9 +47,3 @@ def test_the_config_that_is_shown_is_one(evalkit: Evalkit) -> None:
     finished = evalkit("config")
     assert finished.code == 0, finished.stderr
     assert finished.document["config"]["run"]["attempts"] == 3
-
-
-@pytest.mark.parametrize("what", ["evalkit infer", "python -m pytest"])
-def test_ci_runs_the_two_commands(what: str) -> None:
-    (command,) = (line for line in "".join(blocks("console")).splitlines() if line.endswith(what))
-    assert command in (ROOT / ".ci" / "run").read_text()

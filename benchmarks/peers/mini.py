@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -31,7 +32,7 @@ from minisweagent.run.benchmarks import swebench  # noqa: E402
 class Sleeping(LocalEnvironment):
     """An environment in which commands only take time."""
 
-    def execute(self, action: dict, cwd: str = "", *, timeout: int | None = None) -> dict:
+    def execute(self, action: dict[str, Any], cwd: str = "", *, timeout: int | None = None) -> dict[str, Any]:
         time.sleep(SECONDS / STEPS)
         output = {"output": action["command"], "returncode": 0, "exception_info": ""}
         self._check_finished(output)
@@ -41,7 +42,7 @@ class Sleeping(LocalEnvironment):
 class Talking(DeterministicModel):
     """A model that says as much as is wanted, and then submits."""
 
-    def query(self, messages: list[dict], **kwargs: object) -> dict:
+    def query(self, messages: list[dict[str, Any]], **kwargs: object) -> Any:
         self.current_index += 1
         last = self.current_index == STEPS - 1
         content = "x" * int(MEGABYTES * 1e6 / STEPS)

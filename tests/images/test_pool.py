@@ -21,7 +21,7 @@ from evalkit.images import pool
 from evalkit.images.pool import Pool, Worker, WorkerDied
 from evalkit.images.worker import BuildCommand, BuildReport, Order
 from evalkit.system import scratch
-from tests.support.processes import all_end
+from tests.support.processes import all_end, unmeasured
 from tests.support.waiting import eventually
 
 _MEGABYTES_PER_WORKER = 40
@@ -82,7 +82,10 @@ def test_as_many_at_once_as_there_are_workers(token: Path) -> None:
         assert anyio.run(run, workers) == [None] * 3
 
 
-def test_workers_are_spawned_and_import_only_what_they_need(token: Path) -> None:
+def test_workers_are_spawned_and_import_only_what_they_need(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ.keys() - unmeasured().keys():
+        monkeypatch.delenv(name)
+
     async def look(workers: Pool) -> tuple[str, list[str], str]:
         async with workers.worker() as worker:
             await worker.carry_out(order(token, "true"))

@@ -43,7 +43,7 @@ def run_contained(folder: Path, argv: Sequence[str], *, timeout: float = 600) ->
 def run_tests_contained(folder: Path, *arguments: str, timeout: float = 600) -> None:
     """Run tests of tests/abuse there, and fail as they do."""
     pytest = [sys.executable, "-m", "pytest", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
-    options = ["--basetemp", str(folder / "t"), "-p", "no:cacheprovider", "-v"]
+    options = ["--basetemp", str(folder / "t"), "-p", "no:cacheprovider", "--numprocesses=0", "-v"]
     done = run_contained(folder, [*pytest, *options, *arguments], timeout=timeout)
     assert done.returncode == 0, f"{done.returncode}\n{done.stdout}"
 

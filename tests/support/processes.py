@@ -10,6 +10,11 @@ from pathlib import Path
 from tests.support.waiting import eventually
 
 
+def unmeasured() -> dict[str, str]:
+    """The environment of a process that must import nothing else, as coverage.py does where tests are measured."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def processes_of(folder: Path) -> dict[int, str]:
     """The command lines of processes that know of a folder, by their arguments or their environment."""
     found = {}
