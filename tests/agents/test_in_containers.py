@@ -71,12 +71,14 @@ class Scripted:
         return [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
 
     def infer(self, *arguments: object, **settings: object) -> dict[str, Any]:
-        self.finished = self.evalkit("infer", *arguments, "--run-id", "run", *self.settings(**settings), timeout=900)
+        self.finished = self.evalkit(
+            "infer", *arguments, "--run-id", "scripted", *self.settings(**settings), timeout=900
+        )
         document: dict[str, Any] = self.finished.document
         return document
 
     def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.evalkit.runs / "run/results.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (self.evalkit.runs / "scripted/results.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def agent_in_container(program: str) -> dict[str, object]:
 def start_and_stall(run: Scripted) -> Process:
     """evalkit, once its first attempt is done and its second has asked the model, which will not answer."""
     given = agent_in_container(ASK_TWICE) | {"model__virtual_keys": True, "run__workers": 1}
-    process = run.evalkit.start("infer", "tasks", "--agent", "command", "--run-id", "run", *run.settings(**given))
+    process = run.evalkit.start("infer", "tasks", "--agent", "command", "--run-id", "scripted", *run.settings(**given))
     wait_until(lambda: len(run.evalkit.rows_so_far()) == 1 and run.server.in_flight == 1, process)
     return process
 
@@ -135,7 +137,7 @@ def test_neither_keys_nor_connections_survive_a_killed_run(scripted: Any, evalki
     assert run.server.live_keys == [left]
     (row,) = run.rows()
     assert usage_of(row) == (2, 200, 80, 40, 0.02)
-    resumed = evalkit("resume", "runs/run", timeout=300)
+    resumed = evalkit("resume", "runs/scripted", timeout=300)
     assert resumed.document["buckets"]["resolved"] == 2, resumed.stderr
     assert run.server.live_keys == []
     assert containers_of(engine, evalkit) == []
@@ -281,7 +283,7 @@ def test_mini_swe_agent_from_the_package_index_solves_a_bundled_task(
     assert document["buckets"]["resolved"] == 1, run.finished.stderr
     (row,) = run.rows()
     assert usage_of(row) == (3, 300, 120, 60, pytest.approx(360 / 1e6))
-    folder = evalkit.runs / "run" / row["artifacts"]
+    folder = evalkit.runs / "scripted" / row["artifacts"]
     assert json.loads((folder / "mini.traj.json").read_text())["trajectory_format"].startswith("mini-swe-agent")
 
 

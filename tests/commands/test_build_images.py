@@ -258,7 +258,7 @@ def test_packing_is_ended_by_a_signal_too(builds: Builds) -> None:
 @pytest.mark.slow
 def test_killed_again_and_again_it_still_builds_everything_once(builds: Builds) -> None:
     for number in range(10):
-        builds.task(f"task-{number}", f"RUN echo {builds.repository}; sleep 0.5; echo {number} >/name")
+        builds.task(f"task-{number}", f"RUN echo {builds.repository}; sleep 0.57; echo {number} >/name")
     for moment in (0.9, 1.8, 2.6, 3.5):
         process = builds.start("--workers", 3)
         time.sleep(moment * random.uniform(0.7, 1.3))
@@ -272,7 +272,7 @@ def test_killed_again_and_again_it_still_builds_everything_once(builds: Builds) 
     assert max(most.values(), default=1) == 1, "nothing was built twice"
     for name, row in by_instance(finished).items():
         assert builds.run(row["tag"], "cat", "/name") == name.removeprefix("task-")
-    assert not running("sleep 0.5")
+    assert not running("sleep 0.57")
     builds.assert_nothing_left()
 
 
