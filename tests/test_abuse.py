@@ -50,6 +50,7 @@ def test_abuse_runs_nowhere_else() -> None:
         assert "failed" not in done.stdout  # none even began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(path.name for path in ABUSE.glob("test_*.py")))
 def test_abuse(tmp_path: Path, file: str) -> None:
     run_tests_contained(tmp_path, "-m", "not slow", str(ABUSE / file))

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_bench_prints_its_document_and_its_status_says_whether_targets_hold(tmp_path: Path) -> None:
     environment = {**os.environ, "BENCH_ROUNDS": "2", "TMPDIR": str(tmp_path)}
     ended = subprocess.run(

@@ -28,6 +28,7 @@ UNSANDBOXED = ("--set", "workspace.unsandboxed=true")
 LOCAL = ("--workspace", "local", "--agent", "command", *UNSANDBOXED, "--workers", "3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandboxed", [True, False])
 def test_killed_and_resumed_again_and_again(evalkit: Evalkit, sandboxed: bool) -> None:
     """Killed 25 times each; a last resume finishes, and every instance has exactly one result that counts."""

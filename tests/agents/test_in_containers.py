@@ -125,6 +125,7 @@ def slow_at_the_second(request: ModelRequest) -> Reply:
     return Reply("yes", tokens=Tokens(100, 40, 20, 5), cost_usd=0.01, delay=600 if request.number == 3 else 0)
 
 
+@pytest.mark.slow
 def test_neither_keys_nor_connections_survive_a_killed_run(scripted: Any, evalkit: Evalkit, engine: Engine) -> None:
     make_tasks(evalkit.folder / "tasks", 2, tests='grep -q yes "$EVALKIT_WORK/answer.txt"')
     run = scripted(slow_at_the_second, master_key=KEY, cost_style="openrouter")
@@ -144,6 +145,7 @@ def test_neither_keys_nor_connections_survive_a_killed_run(scripted: Any, evalki
     assert [usage_of(row) for row in run.rows()] == [(2, 200, 80, 40, 0.02)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_ends_its_calls_and_its_keys(
     scripted: Any, evalkit: Evalkit, engine: Engine, name: str
@@ -160,6 +162,7 @@ def test_an_interrupted_run_ends_its_calls_and_its_keys(
     assert [usage_of(row) for row in run.rows()] == [(2, 200, 80, 40, 0.02)]
 
 
+@pytest.mark.slow
 def test_a_timed_out_attempt_tells_what_it_spent(scripted: Any, evalkit: Evalkit) -> None:
     make_tasks(evalkit.folder / "tasks", 1, tests='grep -q yes "$EVALKIT_WORK/answer.txt"')
 

@@ -99,6 +99,7 @@ def test_an_agent_can_be_installed_in_each_image(builds: Builds) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_agent_that_depends_on_evalkit_gets_this_one_and_none_of_an_index(builds: Builds) -> None:
     builds.task("theirs", base=builds.python)
     look = "import evalkit; print(evalkit.__version__, hasattr(evalkit, 'POISONED'))"
@@ -115,6 +116,7 @@ def test_an_agent_that_depends_on_evalkit_gets_this_one_and_none_of_an_index(bui
     assert not index.served & {"evalkit", "agent-evalkit"}
 
 
+@pytest.mark.slow
 def test_what_the_install_was_given_is_in_no_image(builds: Builds) -> None:
     builds.task("one")
     folder = builds.evalkit.folder
@@ -276,6 +278,7 @@ def test_killed_again_and_again_it_still_builds_everything_once(builds: Builds) 
     builds.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_one_more_try_of_one_image(builds: Builds) -> None:
     for name in ("one", "two"):
         builds.task(name, f"RUN echo {builds.repository}; sleep 3; echo {name} >/name")
@@ -310,6 +313,7 @@ def test_a_build_that_takes_too_long_is_given_up(builds: Builds) -> None:
     assert eventually(lambda: not running("sleep 603"))
 
 
+@pytest.mark.slow
 def test_a_build_that_says_nothing_is_tried_again(builds: Builds) -> None:
     builds.task("stuck", f"RUN echo {builds.repository}; sleep 604")
     finished = builds.build(stall="2s", retries=1)
@@ -389,6 +393,7 @@ def test_mistakes_in_the_config_are_named(builds: Builds, keys: dict[str, str], 
 # --- disk and registry ---
 
 
+@pytest.mark.slow
 def test_pushed_images_can_be_dropped_and_are_not_built_again(builds: Builds) -> None:
     for name in ("one", "two"):
         builds.task(name, f"RUN echo {builds.repository} {name} >/name")
@@ -412,6 +417,7 @@ def build_cache() -> list[str]:
     return [each["Description"] for each in records if each["CacheType"] == "regular"]
 
 
+@pytest.mark.slow
 def test_what_is_built_but_not_pushed_is_only_pushed(builds: Builds) -> None:
     builds.task("one")
     assert counts(builds.build()) == (1, 1, 0, 0)
@@ -421,6 +427,7 @@ def test_what_is_built_but_not_pushed_is_only_pushed(builds: Builds) -> None:
     assert builds.build("--push").document["pushed"] == 0
 
 
+@pytest.mark.slow
 def test_who_does_not_know_whether_an_image_exists_does_not_build_it(builds: Builds) -> None:
     builds.task("one")
     with fake_registry() as registry:
@@ -437,6 +444,7 @@ def test_who_does_not_know_whether_an_image_exists_does_not_build_it(builds: Bui
         docker("image", "rm", planned["tag"])
 
 
+@pytest.mark.slow
 def test_bases_are_pulled_once_a_few_at_a_time_and_again_when_the_registry_says(builds: Builds) -> None:
     names = [f"base-{secrets.token_hex(4)}" for _ in range(4)]
     for name in names:
@@ -507,6 +515,7 @@ def test_a_real_agent_of_the_package_index_runs_in_an_image_that_has_nothing(bui
     assert builds.run(tag, "/opt/evalkit-agent/venv/bin/python3", "-c", imported).endswith("3.0")
 
 
+@pytest.mark.slow
 def test_below_the_floor_nothing_is_started_and_what_was_built_stays_known(builds: Builds) -> None:
     builds.task("one")
     assert counts(builds.build()) == (1, 1, 0, 0)

@@ -95,6 +95,7 @@ def test_n_workers_are_n_at_once(tmp_path: Path, workers: int) -> None:
     assert rig.workspaces.most_open == workers
 
 
+@pytest.mark.slow
 def test_thousand_workers_and_five_thousand_instances(tmp_path: Path) -> None:
     before = threading.active_count()
     rig = Rig(tmp_path, FakeBenchmark(5000), FakeAgent(sleep(HOUR / 2)), workers=1000)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.processes import unmeasured
 from tests.support.requirements import require, require_program
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def run_contained(folder: Path, argv: Sequence[str], *, timeout: float = 600) ->
     ]  # fmt: skip
     probe = subprocess.run([*confinement, "true"], capture_output=True, text=True, check=False)
     require("bubblewrap", probe.returncode == 0, f"bwrap cannot confine programs here: {probe.stderr.strip()}")
-    environment = os.environ | {"TMPDIR": str(folder), "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = unmeasured() | {"TMPDIR": str(folder), "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("DOCKER_HOST", None)
     return subprocess.run(
         [*confinement, *argv],

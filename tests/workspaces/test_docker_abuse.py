@@ -53,11 +53,13 @@ def run_agents(evalkit: Evalkit, engine: Engine, scripts: Mapping[str, str], *ar
     }
 
 
+@pytest.mark.slow
 def test_agents_that_never_end_are_ended(evalkit: Evalkit, engine: Engine) -> None:
     told = run_agents(evalkit, engine, _HANGING, "--timeout", "5", "--set", "workspace.memory=256m")
     assert told == dict.fromkeys(_HANGING, ("timeout", "resolved", None))
 
 
+@pytest.mark.slow
 def test_agents_that_misbehave_harm_only_themselves(evalkit: Evalkit, engine: Engine) -> None:
     scripts = {name: script for name, (script, _) in _ENDING.items()}
     told = run_agents(evalkit, engine, scripts, "--timeout", "200", "--set", "workspace.memory=48m")

@@ -61,6 +61,7 @@ def test_bundled_tasks_are_resolved_by_gold_and_by_nobody_else(evalkit: Evalkit,
     assert nop.document["buckets"]["error"] == 0
 
 
+@pytest.mark.slow
 def test_a_task_directory_of_other_tools_runs_unchanged(evalkit: Evalkit, engine: Engine) -> None:
     """In the layout of Harbor and Terminal-Bench: an image, absolute paths, a reward, graded where it was solved."""
     task = make_task(
@@ -125,6 +126,7 @@ def test_a_timed_out_agent_hands_in_what_it_did(evalkit: Evalkit, engine: Engine
     assert containers_of(engine, evalkit) == []
 
 
+@pytest.mark.slow
 def test_memory_is_doubled_for_what_ran_out_of_it(evalkit: Evalkit, engine: Engine) -> None:
     make_tasks(evalkit.folder / "tasks", 2, files={"size": "40m"})
     (evalkit.folder / "tasks" / "task-001" / "environment" / "size").write_text("400m")
