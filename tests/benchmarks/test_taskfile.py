@@ -13,7 +13,7 @@ from evalkit.errors import DatasetError
 from tests.support.cli import Evalkit
 from tests.support.tasks import make_task
 
-LOCAL = ("--workspace", "local", "--set", "workspace.unsandboxed=true")
+LOCAL = ("--workspace", "local", "--set", "workspace.unsandboxed=true", "--set", "run.retries=0")
 EVERYTHING = """
 schema_version = "1.4"
 source = "some-set"

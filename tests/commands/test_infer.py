@@ -41,6 +41,7 @@ def test_nop_resolves_no_bundled_task(evalkit: Evalkit) -> None:
     assert finished.document["resolve_rate"]["value"] == 0.0
 
 
+@pytest.mark.slow
 def test_the_tests_of_bundled_tasks_refuse_what_changes_nothing(evalkit: Evalkit) -> None:
     """nop leaves nothing to grade; a file that helps nobody is graded, and fails."""
     agent = "agent.command=" + shlex.join(["touch", "a-file-that-helps-nobody"])
