@@ -29,6 +29,7 @@ class Nowhere:
     """Workspaces without a place."""
 
     memory_budget = None
+    model = None
     places = Places(*map(PurePosixPath, ("/work", "/tests", "/logs", "/solution")))
 
     @asynccontextmanager
