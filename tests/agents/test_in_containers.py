@@ -259,7 +259,7 @@ def usage_of(row: dict[str, Any]) -> tuple[Any, ...]:
 def test_mini_swe_agent_from_the_package_index_solves_a_bundled_task(
     scripted: Any, evalkit: Evalkit, engine: Engine
 ) -> None:
-    """Packed by its authors, installed once by build-images, and let to the model by the door."""
+    """Packed by its authors, installed once by build-images, and let to the model through the model port."""
     agent = {
         "images__agent_source": download(evalkit.folder, "mini-swe-agent==2.4.6"),
         "images__agent_extra": "mcp",  # LiteLLM imports it, and does not ask for it

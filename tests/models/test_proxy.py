@@ -42,7 +42,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def door(
+async def opened(
     server: ModelServer | str, meter: Meter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **model: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
     monkeypatch.setenv("UPSTREAM_KEY", KEY)
@@ -59,7 +59,7 @@ async def door(
         unix_server.serving(socket, forwarding.serve),
     ):
         transport = httpx.AsyncHTTPTransport(uds=str(socket))
-        async with httpx.AsyncClient(transport=transport, base_url="http://door/v1") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://proxy/v1") as client:
             yield client, forwarding
     masking._known.clear()
 
@@ -76,7 +76,7 @@ async def test_the_key_is_put_in_and_what_is_used_is_counted(
     meter = Meter()
     reply = Reply("a rather long answer", [ToolCall("x", {"a": 1})], tokens=TOKENS, cost_usd=0.5)
     with ModelServer(in_turn(reply), keys=[KEY], cost_style="openrouter") as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, _):
             for _ in range(2):
                 headers = {"Authorization": "Bearer made-up"}
                 answer = await client.post(path, json=question(stream=stream), headers=headers)
@@ -90,10 +90,10 @@ async def test_the_key_is_put_in_and_what_is_used_is_counted(
 
 async def test_only_the_model_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModelServer(in_turn(Reply("x")), keys=[KEY], master_key=KEY) as server:
-        async with door(server, Meter(), tmp_path, monkeypatch) as (client, _):
+        async with opened(server, Meter(), tmp_path, monkeypatch) as (client, _):
             assert (await client.get("/models")).json()["data"]
             assert (await client.post("/../key/generate", json={})).status_code == 404
-            assert (await client.post("http://door/key/generate", json={})).status_code == 404
+            assert (await client.post("http://proxy/key/generate", json={})).status_code == 404
             assert (await client.get("/key/info")).status_code == 404
             assert (await client.post("/chat/completions", content=b"[")).status_code == 400
     assert server.calls == []
@@ -114,7 +114,7 @@ async def talk(tmp_path: Path, content: bytes) -> bytes:
 
 
 def request(body: bytes, *headers: bytes) -> bytes:
-    head = [b"POST /v1/chat/completions HTTP/1.1", b"Host: door", b"Content-Length: %d" % len(body), *headers]
+    head = [b"POST /v1/chat/completions HTTP/1.1", b"Host: proxy", b"Content-Length: %d" % len(body), *headers]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
@@ -137,7 +137,7 @@ async def test_a_wrong_request_is_told_so_and_costs_nobody_anything(
 ) -> None:
     meter = Meter()
     with ModelServer(in_turn(Reply("x", cost_usd=1.0)), keys=[KEY], cost_style="openrouter") as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, forwarding):
             assert (await talk(tmp_path, content)).startswith(b"HTTP/1.1 400")
             assert (await client.post("/chat/completions", json=question())).status_code == 200
             assert forwarding.problem is None
@@ -147,7 +147,7 @@ async def test_a_wrong_request_is_told_so_and_costs_nobody_anything(
 
 async def test_what_one_connection_raises_ends_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModelServer(in_turn(Reply("x", cost_usd=1.0)), keys=[KEY], cost_style="openrouter") as server:
-        async with door(server, Meter(), tmp_path, monkeypatch) as (client, _):
+        async with opened(server, Meter(), tmp_path, monkeypatch) as (client, _):
 
             def fail(_body: bytes, *_rest: object) -> bytes:
                 raise ZeroDivisionError
@@ -160,7 +160,7 @@ async def test_what_one_connection_raises_ends_no_other(tmp_path: Path, monkeypa
 
 async def send_too_much(stream: ByteStream) -> None:
     with suppress(anyio.BrokenResourceError):
-        await stream.send(b"POST /v1/responses HTTP/1.1\r\nHost: door\r\nContent-Length: 70000000\r\n\r\n")
+        await stream.send(b"POST /v1/responses HTTP/1.1\r\nHost: proxy\r\nContent-Length: 70000000\r\n\r\n")
         for _ in range(70):
             await stream.send(b"x" * 1_000_000)
 
@@ -168,7 +168,7 @@ async def send_too_much(stream: ByteStream) -> None:
 async def test_a_request_that_is_too_large_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModelServer(in_turn(Reply("x")), keys=[KEY]) as server:
         async with (
-            door(server, Meter(), tmp_path, monkeypatch),
+            opened(server, Meter(), tmp_path, monkeypatch),
             await anyio.connect_unix(tmp_path / "model.sock") as stream,
             anyio.create_task_group() as tasks,
         ):
@@ -183,11 +183,11 @@ async def test_a_request_that_is_too_large_is_told_so(tmp_path: Path, monkeypatc
 async def test_who_reads_only_when_all_is_sent_is_told_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: bytes
 ) -> None:
-    head = b"POST /v1/responses HTTP/1.1\r\nHost: door\r\n" + framing + b"\r\n\r\n"
+    head = b"POST /v1/responses HTTP/1.1\r\nHost: proxy\r\n" + framing + b"\r\n\r\n"
     body = b"x" * 70_000_000
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     with ModelServer(in_turn(Reply("x")), keys=[KEY]) as server:
-        async with door(server, Meter(), tmp_path, monkeypatch):
+        async with opened(server, Meter(), tmp_path, monkeypatch):
             answer = await talk(tmp_path, head + (chunked if b"chunked" in framing else body))
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"connection: close" in answer.lower()
@@ -204,7 +204,7 @@ async def test_requests_under_way_have_so_much_memory_and_no_more(
         codes.append((await client.post("/chat/completions", content=body, timeout=60)).status_code)
 
     with ModelServer(in_turn(Reply("x", delay=1)), keys=[KEY]) as server:
-        async with door(server, Meter(), tmp_path, monkeypatch) as (client, _), anyio.create_task_group() as tasks:
+        async with opened(server, Meter(), tmp_path, monkeypatch) as (client, _), anyio.create_task_group() as tasks:
             tracemalloc.start()
             for _ in range(6):
                 tasks.start_soon(ask, client)
@@ -230,7 +230,7 @@ async def test_an_endless_answer_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: bytes, content_type: str
 ) -> None:
     with endless.serving(block, content_type=content_type) as url:
-        async with door(url, Meter(), tmp_path, monkeypatch) as (client, forwarding):
+        async with opened(url, Meter(), tmp_path, monkeypatch) as (client, forwarding):
             tracemalloc.start()
             with pytest.raises(httpx.RemoteProtocolError):
                 await read_to_the_end(client)
@@ -242,7 +242,7 @@ async def test_an_endless_answer_is_cut(
 
 async def test_an_endless_refusal_is_passed_on_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with endless.serving(BLOCK, status="500 Oh") as url:
-        async with door(url, Meter(), tmp_path, monkeypatch) as (client, _):
+        async with opened(url, Meter(), tmp_path, monkeypatch) as (client, _):
             answer = await client.post("/chat/completions", json=question())
             assert (answer.status_code, answer.content) == (500, BLOCK)
 
@@ -250,7 +250,7 @@ async def test_an_endless_refusal_is_passed_on_in_part(tmp_path: Path, monkeypat
 async def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(Budget("attempt", parent=Budget("run", 0.02)))
     with ModelServer(in_turn(Reply("x", cost_usd=0.01)), keys=[KEY], cost_style="litellm") as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, forwarding):
             codes = [(await client.post("/chat/completions", json=question())).status_code for _ in range(4)]
             assert codes == [200, 200, 400, 400]
             assert forwarding.problem.kind == "budget"
@@ -271,7 +271,7 @@ async def test_refusals_are_passed_on(
 ) -> None:
     meter = Meter()
     with ModelServer(in_turn(fault), keys=[KEY]) as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, forwarding):
             answer = await client.post("/chat/completions", json=question())
             assert answer.status_code == status
             assert (forwarding.problem.kind if forwarding.problem else None) == kind
@@ -284,7 +284,7 @@ async def test_refusals_are_passed_on(
 async def test_a_cut_answer_is_seen_as_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
     meter = Meter()
     with ModelServer(in_turn(Fault("cut", reply=Reply("x" * 200))), keys=[KEY]) as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, _):
             with pytest.raises(httpx.RequestError):
                 await client.post("/chat/completions", json=question(stream=stream))
     assert meter.usage == Usage(llm_calls=1, cost_usd=None)
@@ -293,7 +293,7 @@ async def test_a_cut_answer_is_seen_as_cut(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_call_ends_when_its_caller_hangs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(Budget("attempt", 10.0))
     with ModelServer(in_turn(Reply("late", delay=600), Reply("x", cost_usd=1)), cost_style="openrouter") as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, _):
             with pytest.raises(httpx.ReadTimeout):
                 await client.post("/chat/completions", json=question(), timeout=0.5)
             assert await anyio.to_thread.run_sync(eventually, lambda: server.in_flight == 0)
@@ -307,9 +307,9 @@ async def test_a_caller_that_has_heard_enough_is_counted(tmp_path: Path, monkeyp
     """Clients close the connection at the last event, which is not the end of the stream."""
     meter = Meter()
     with ModelServer(in_turn(Reply("x", tokens=TOKENS, cost_usd=0.5)), cost_style="openrouter") as server:
-        async with door(server, meter, tmp_path, monkeypatch) as _:
+        async with opened(server, meter, tmp_path, monkeypatch) as _:
             body = json.dumps(question(stream=True))
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: door\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\nContent-Length: {len(body)}\r\n\r\n"
             heard = b""
             with address_of(tmp_path / "model.sock") as address, socket.socket(socket.AF_UNIX) as caller:
                 caller.connect(address)
@@ -342,7 +342,7 @@ async def test_who_always_hangs_up_does_not_get_around_the_limit(
     """The row says that the cost is unknown; the budget is charged with what it probably was."""
     meter = Meter(Budget("attempt", 0.1, parent=Budget("run", 5.0)))
     with ModelServer(in_turn(Reply("late", delay=600)), keys=[KEY]) as server:
-        async with door(server, meter, tmp_path, monkeypatch, prices=prices) as (client, forwarding):
+        async with opened(server, meter, tmp_path, monkeypatch, prices=prices) as (client, forwarding):
             for calls in range(1, most + 1):
                 await hang_up_early(tmp_path)
                 assert await anyio.to_thread.run_sync(eventually, lambda: meter.usage.llm_calls == calls)  # noqa: B023
@@ -359,7 +359,7 @@ async def test_a_call_of_unknown_cost_is_charged_like_the_dearest_known(
     meter = Meter(Budget("attempt", parent=run))
     replies = [Reply("x", cost_usd=2), Reply("late", delay=600), Reply("x", cost_usd=1)]
     with ModelServer(in_turn(*replies), cost_style="openrouter") as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, _):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, _):
             await client.post("/chat/completions", json=question())
             await hang_up_early(tmp_path)
             assert await anyio.to_thread.run_sync(eventually, lambda: run.spent_usd == 4.0)
@@ -375,7 +375,7 @@ async def test_an_answer_is_read_to_its_end_when_the_caller_has_gone(
     usage = json.dumps({"usage": {"prompt_tokens": 7, "completion_tokens": 3, "cost": 0.25}}).encode()
     release = threading.Event()
     with endless.telling(b'data: {"choices": []}\n\n', release, b"data: " + usage + b"\n\n") as url:
-        async with door(url, meter, tmp_path, monkeypatch):
+        async with opened(url, meter, tmp_path, monkeypatch):
             with address_of(tmp_path / "model.sock") as address:
                 async with await anyio.connect_unix(address) as stream:
                     await stream.send(request(json.dumps(question(stream=True)).encode()))
@@ -391,7 +391,7 @@ async def test_an_answer_is_read_to_its_end_when_the_caller_has_gone(
 async def test_a_limit_without_any_known_cost_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(Budget("attempt", 10.0))
     with ModelServer(in_turn(Reply("x")), keys=[KEY]) as server:
-        async with door(server, meter, tmp_path, monkeypatch) as (client, forwarding):
+        async with opened(server, meter, tmp_path, monkeypatch) as (client, forwarding):
             codes = [(await client.post("/chat/completions", json=question())).status_code for _ in range(2)]
     assert codes == [200, 400]
     assert "model.prices" in forwarding.problem.message
@@ -400,7 +400,7 @@ async def test_a_limit_without_any_known_cost_is_refused(tmp_path: Path, monkeyp
 async def test_an_endpoint_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModelServer(in_turn(Reply("x"))) as server:
         pass
-    async with door(server, Meter(), tmp_path, monkeypatch) as (client, _):
+    async with opened(server, Meter(), tmp_path, monkeypatch) as (client, _):
         assert (await client.post("/chat/completions", json=question())).status_code == 502
 
 
@@ -437,10 +437,10 @@ def test_usage_at_the_end_of_a_long_answer(content_type: str) -> None:
 async def test_the_key_of_another_attempt_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way in asks with its own key, whatever a caller brings, and a key ends with its attempt."""
     with ModelServer(in_turn(Reply("x")), master_key=KEY) as server:
-        async with door(server, Meter(), tmp_path, monkeypatch, virtual_keys=True):
+        async with opened(server, Meter(), tmp_path, monkeypatch, virtual_keys=True):
             (others,) = server.live_keys
             (tmp_path / "mine").mkdir()
-            async with door(server, Meter(), tmp_path / "mine", monkeypatch, virtual_keys=True) as (client, _):
+            async with opened(server, Meter(), tmp_path / "mine", monkeypatch, virtual_keys=True) as (client, _):
                 headers = {"Authorization": f"Bearer {others}", "x-api-key": others}
                 answer = await client.post("/chat/completions", json=question(), headers=headers)
                 assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""The container's door to the model, on a real engine: what it lets through, and that there is no other way out."""
+"""The model port of a container, on a real engine: what it lets through, and that there is no other way out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PRESENT = ("planted-on-purpose"[::-1], "EVALKIT_MODEL_URL"[::-1])
 
 @dataclass
 class Way:
-    """A container with a door, and the model behind it."""
+    """A container with a model port, and the model behind it."""
 
     workspace: Workspace
     meter: Meter
@@ -199,7 +199,7 @@ def _addresses_of_this_machine() -> set[str]:
 
 
 def test_the_key_is_nowhere_in_the_container(python: Place, engine: Engine) -> None:
-    """Neither in a process nor in a file, while the door is open; what is sought comes backwards, so as not to stay."""
+    """Neither in a process nor in a file, while the port is open; what is sought comes backwards, so as not to stay."""
     look = """
 import glob, os, sys
 wanted = [each[::-1].encode() for each in sys.argv[1:]]
@@ -240,9 +240,9 @@ def test_somebody_inside_who_ends_it_gets_it_back(python: Place) -> None:
     async def work(way: Way) -> str:
         script = """
             for process in /proc/[0-9]*; do
-              if grep -q DefaultSel[e]ctor $process/cmdline; then door=${process#/proc/}; fi
+              if grep -q DefaultSel[e]ctor $process/cmdline; then port=${process#/proc/}; fi
             done
-            python3 -c "$1" whole 10 && kill -9 $door || exit
+            python3 -c "$1" whole 10 && kill -9 $port || exit
             until python3 -c "$1" whole 10 2>/dev/null; do sleep 0.1; done
         """
         return await way.say("bash", "-c", script, "bash", _ASK)
@@ -262,7 +262,7 @@ def test_it_is_closed_with_the_command(python: Place) -> None:
 
     server = ModelServer(in_turn(Reply("late", delay=600)), keys=[KEY])
     said = run(python, server, work)
-    assert said.count("Door(int(sys.argv[1])).serve()") == 1, said  # of the command that looks
+    assert said.count("PortServer(int(sys.argv[1])).serve()") == 1, said  # of the command that looks
     assert "urllib" not in said
     assert len(server.calls) == 1
 

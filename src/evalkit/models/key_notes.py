@@ -27,16 +27,16 @@ class KeyNote:
 @contextmanager
 def noted(folder: Path, alias: str, proxy: str) -> Iterator[KeyNote]:
     """Keep a note of a key that is about to be made. It stays, if the key may."""
-    lease = KeyNote(alias, proxy)
+    note = KeyNote(alias, proxy)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{secrets.token_hex(8)}.json"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         os.write(fd, json.dumps({"alias": alias, "proxy": proxy}).encode())
-        yield lease
+        yield note
     finally:
-        if lease.ended:
+        if note.ended:
             _remove(path)
         os.close(fd)
 
@@ -47,11 +47,11 @@ def abandoned(folder: Path, proxy: str) -> Iterator[KeyNote]:
         with suppress(OSError, ValueError, KeyError, TypeError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             entry = json.load(file)
-            lease = KeyNote(str(entry["alias"]), str(entry["proxy"]))
-            if lease.proxy != proxy:
+            note = KeyNote(str(entry["alias"]), str(entry["proxy"]))
+            if note.proxy != proxy:
                 continue
-            yield lease
-            if lease.ended:
+            yield note
+            if note.ended:
                 _remove(path)
 
 

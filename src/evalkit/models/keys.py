@@ -44,22 +44,22 @@ class VirtualKeys:
 
     async def sweep(self) -> None:
         """Delete the keys of evalkit processes that are no more."""
-        for lease in key_notes.abandoned(self.notes, self.root_url):
-            logger.info("deleting the virtual key %s, left by an evalkit process that is no more", lease.alias)
-            lease.ended = await self._delete(lease.alias)
+        for note in key_notes.abandoned(self.notes, self.root_url):
+            logger.info("deleting the virtual key %s, left by an evalkit process that is no more", note.alias)
+            note.ended = await self._delete(note.alias)
 
     @asynccontextmanager
     async def key_for(self, job: Job, meter: Meter) -> AsyncIterator[str]:
         """A key for one attempt, deleted however that ends."""
         alias = f"evalkit-{job.run_id}-{job.instance.id}-{job.attempt}-{secrets.token_hex(4)}"
         since, key = meter.usage, ""
-        with key_notes.noted(self.notes, alias, self.root_url) as lease:
+        with key_notes.noted(self.notes, alias, self.root_url) as note:
             try:
                 key = await self._make(job, meter, alias)
                 masking.protect_for_now(key)
                 yield key
             except CallFailed as failure:
-                lease.ended = not key and not failure.again  # the proxy refused to make one
+                note.ended = not key and not failure.again  # the proxy refused to make one
                 raise
             finally:
                 with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
@@ -67,7 +67,7 @@ class VirtualKeys:
                         if meter.usage.llm_calls > since.llm_calls:
                             await self._settle(key, meter, since)
                     finally:
-                        lease.ended = lease.ended or await self._delete(alias)
+                        note.ended = note.ended or await self._delete(alias)
                 masking.forget(key)
 
     async def _make(self, job: Job, meter: Meter, alias: str) -> str:

@@ -1,4 +1,4 @@
-"""The way to the model for agents that live in a workspace: a door to one endpoint, with the key on our side of it.
+"""The way to the model for agents that live in a workspace: one endpoint, with the key on our side of it.
 
 Each attempt has a socket of its own, so no caller needs to say who it is. Whatever goes through is counted, streamed or
 not, and stops at the limits of the attempt, the instance and the run.

@@ -77,8 +77,8 @@ class LocalWorkspace:
         if not folder.is_dir():
             folder = self.root
         env = dict(self.environment) | dict(env or {})
-        async with self._way_to_model(asks=asks_model) as door:
-            return await self._run(argv, env, folder, stdin, stdout, stderr, limit, door)
+        async with self._way_to_model(asks=asks_model) as model_socket:
+            return await self._run(argv, env, folder, stdin, stdout, stderr, limit, model_socket)
 
     @asynccontextmanager
     async def _way_to_model(self, *, asks: bool) -> AsyncIterator[Path | None]:
@@ -99,7 +99,7 @@ class LocalWorkspace:
         stdout: Path | None,
         stderr: Path | None,
         limit: OutputLimit | None,
-        door: Path | None,
+        model_socket: Path | None,
     ) -> Exit:
         with ExitStack() as open_files:
             out, err = open_files.enter_context(capture.opened(stdout, stderr, limit))
@@ -108,7 +108,7 @@ class LocalWorkspace:
             for _ in range(SETUP_TRIES):
                 run = partial(
                     processes.run,
-                    self._wrap(argv, folder, status, door),
+                    self._wrap(argv, folder, status, model_socket),
                     env=env,
                     cwd=folder,
                     stdin=given,
@@ -160,11 +160,13 @@ class LocalWorkspace:
         for leader in self.leaders:
             processes.kill_group(leader)
 
-    def _wrap(self, argv: Sequence[str], folder: Path, status: int, door: Path | None) -> list[str]:
-        command = [sys.executable, "-I", relay.__file__, str(door), *argv] if door else list(argv)
+    def _wrap(self, argv: Sequence[str], folder: Path, status: int, model_socket: Path | None) -> list[str]:
+        command = [sys.executable, "-I", relay.__file__, str(model_socket), *argv] if model_socket else list(argv)
         if self.sandbox is None:
             return command
-        wrapped = self.sandbox.wrap(command, root=self.root, cwd=folder, network=self.network, door=door, status=status)
+        wrapped = self.sandbox.wrap(
+            command, root=self.root, cwd=folder, network=self.network, model_socket=model_socket, status=status
+        )
         return [*(self.group.joined if self.group else ()), *wrapped]
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:

@@ -100,10 +100,10 @@ class Sandbox:
         root: Path,
         cwd: Path,
         network: bool,
-        door: Path | None = None,
+        model_socket: Path | None = None,
         status: int | None = None,
     ) -> list[str]:
-        """`door` is a socket of the host that can be reached too; what became of it all is written to `status`."""
+        """`model_socket` is a socket of the host that can be reached too; `status` gets what became of it all."""
         command = _isolate(self.bubblewrap)
         if network:
             command += ["--share-net", "--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
@@ -112,8 +112,8 @@ class Sandbox:
         command += self._mounts
         for path in self._covered:
             command += ["--tmpfs", str(path)]
-        if door is not None:
-            command += ["--bind", str(door), str(door)]
+        if model_socket is not None:
+            command += ["--bind", str(model_socket), str(model_socket)]
         command += ["--bind", str(root), str(root), *_finish(self._covered), "--chdir", str(cwd), "--"]
         # A shell gives a missing program its usual status, 127, which bwrap does not.
         limit = _LIMIT.format(self.processes) if self.processes else ""

@@ -1,4 +1,4 @@
-"""The container's door to the model: its one way out, although it has no network.
+"""The model port of a container: its one way out, although it has no network.
 
 A small program inside listens on the container's loopback, and hands what it hears to us through the engine, by its own
 input and output. So a remote engine serves as well as a local one; no network, port or mount has to be made, or swept;
@@ -40,7 +40,7 @@ for python in /opt/evalkit-agent/venv/bin/python3 python3; do
   "$python" -I -c 'from __future__ import annotations' 2>/dev/null && exec "$python" -I -c "$1" "$3"
 done
 command -v perl >/dev/null && exec perl -e "$2" "$3"
-echo 'the image has neither Python 3.7 nor Perl, and one of them has to open the door to the model' >&2
+echo 'the image has neither Python 3.7 nor Perl, and one of them has to open the port of the model' >&2
 exit 127
 """
 
@@ -89,9 +89,9 @@ class ModelPort:
                 await conversation.aclose()
             if not port:
                 raise Failed("setup", f"the model cannot be reached from the container: {passage.complaint}")
-            logger.warning("the door to the model was closed from inside, and is opened again: %s", passage.complaint)
+            logger.warning("the model port was closed from inside, and is opened again: %s", passage.complaint)
             await anyio.sleep(_PAUSE)
-        raise Failed("agent", f"something in the container keeps the door to the model closed: {passage.complaint}")
+        raise Failed("agent", f"something in the container keeps the model port closed: {passage.complaint}")
 
 
 def _command(port: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-# The inner side of the door to the model, as in door_inside.py, for images that have Perl and no Python.
+# The inner side of the model port, as in model_port_inside.py, for images that have Perl and no Python.
 use strict;
 use warnings;
 use Socket;

@@ -1,6 +1,6 @@
-"""The inner side of the door to the model: listens on the container's loopback, and speaks frames on its own pipes.
+"""The inner side of the model port: listens on the container's loopback, and speaks frames on its own pipes.
 
-This file is the whole program, given to a Python of the image, 3.7 or newer. `door_inside.pl` does the same.
+This file is the whole program, given to a Python of the image, 3.7 or newer. `model_port_inside.pl` does the same.
 
     python3 -c PROGRAM PORT
 
