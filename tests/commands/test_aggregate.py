@@ -217,3 +217,11 @@ def measure_peak(evalkit: Evalkit, *arguments: str) -> int:
     done = subprocess.run(command, capture_output=True, text=True, env=evalkit.environment(), check=True)
     assert json.loads(done.stdout)["buckets"]["unresolved"] == 100
     return int(done.stderr.splitlines()[-1])
+
+
+def test_suspicious_instances_are_counted_once_and_no_more_after_a_clean_verdict(evalkit: Evalkit) -> None:
+    doubtful = {"outcome": "submitted", "verdict": "resolved", "suspicious": ("edits conftest.py",)}
+    rows = [make_result("a", 1, **doubtful), make_result("a", 2, **doubtful), make_result("b", 1, **doubtful)]
+    rows += [make_result("b", 1, outcome="submitted", verdict="resolved"), make_result("c", 1)]
+    store(evalkit.folder / "run", ["a", "b", "c"], rows, attempts=2)
+    assert evalkit("aggregate", "run").document["suspicious"] == 1

@@ -71,3 +71,8 @@ def test_a_run_of_nothing_can_be_drawn() -> None:
         "seconds": {"total": 0.0, "p50": None, "p95": None},
     }
     assert lines(empty) == ["total 0"]
+
+
+def test_suspicious_verdicts_are_pointed_out() -> None:
+    assert "suspicious 3 instances; their rows say why" in lines(DOCUMENT | {"suspicious": 3})
+    assert not any(line.startswith("suspicious") for line in lines(DOCUMENT | {"suspicious": 0}))

@@ -104,6 +104,8 @@ def _numbers(document: Document) -> Iterator[tuple[str, str]]:
     if document["failures"]:
         ordered = sorted(document["failures"].items(), key=lambda each: -each[1])
         yield "failures", ", ".join(f"{count} {kind}" for kind, count in ordered)
+    if document.get("suspicious"):
+        yield "suspicious", f"{document['suspicious']} instances; their rows say why"
     if document["usage"]["llm_calls"] or document["usage"]["cost_usd"]:
         yield "usage", _usage(document["usage"])
     seconds = document["seconds"]

@@ -163,6 +163,8 @@ class Grade(Model, frozen=True, kw_only=True):
     score: Finite | None = None
     metrics: Mapping[str, Finite] = msgspec.field(default_factory=dict)
     """More numbers that the grader gives, by name."""
+    suspicious: tuple[str, ...] = ()
+    """Why somebody should look at this verdict, which stands all the same."""
 
 
 def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:

@@ -107,6 +107,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     grade_key: str | None = None
     metrics: Mapping[str, Finite] = msgspec.field(default_factory=dict)
     """More numbers that the grader gives, by name."""
+    suspicious: tuple[str, ...] = ()
+    """Why somebody should look at the verdict."""
 
 
 class Result(Row, frozen=True, kw_only=True, gc=False):

@@ -90,6 +90,7 @@ class Tally:
         self.seconds = Distribution()
         self.spending = Spending()
         self.metrics: dict[str, dict[str, float]] = {}
+        self.suspicious: set[tuple[str, int, int]] = set()
 
     def add(self, rows: Sequence[Row], run: int = 0) -> None:
         """Runs a million times and more, so that it is written to be quick."""
@@ -112,6 +113,10 @@ class Tally:
             cost_usd[place] += math.nan if usage.cost_usd is None else usage.cost_usd
             tokens[place] += usage.input_tokens + usage.output_tokens
             seconds[place] += row.seconds
+            if row.suspicious:
+                self.suspicious.add((row.instance_id, run, number))
+            elif self.suspicious:  # the last row of an attempt is the one that counts
+                self.suspicious.discard((row.instance_id, run, number))
             if row.metrics:
                 for name, value in row.metrics.items():
                     self.metrics.setdefault(name, {})[row.instance_id] = value
@@ -174,6 +179,7 @@ class Tally:
             **({} if repeats is None else {"repeats": repeats}),
             **({} if cluster is None else {"clusters": describe_clusters(cluster, sampled)}),
             "failures": dict(sorted(failures.items())),
+            "suspicious": len({name for name, _, _ in self.suspicious}),
             "groups": {name: self._group(name, placed) for name in by},
             "metrics": {
                 name: {"mean": math.fsum(values.values()) / len(values), "instances": len(values)}

@@ -287,6 +287,7 @@ class Attempt:
             metrics=grade.metrics,
             failure=self.failure,
             note=self.note,
+            suspicious=grade.suspicious,
             patch=self.answer.patch if self.answer else None,
             usage=self.meter.usage,
             started_at=timestamp(self.started_at or finished_at),
