@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import anyio
@@ -59,3 +61,52 @@ def test_a_full_disk_makes_no_patch_that_looks_whole(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="space") as raised:
         anyio.run(compare_trees, tmp_path / "a", tmp_path / "b", Path("/dev/full"))
     assert kind_of(unwrap(raised.value), "collect") == "disk_full"
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Path, Path]:
+    """A patch of one file, and a tree that it applies to."""
+    before, after, tree = tmp_path / "a", tmp_path / "b", tmp_path / "tree"
+    for folder, content in ((before, "one\n"), (after, "two\n"), (tree, "one\n")):
+        folder.mkdir()
+        (folder / "file").write_text(content)
+    anyio.run(compare_trees, before, after, tmp_path / "patch.diff")
+    return tmp_path / "patch.diff", tree
+
+
+def test_git_refuses_what_does_not_fit_or_is_damaged(prepared: tuple[Path, Path]) -> None:
+    patch, tree = prepared
+    (tree / "file").write_text("three\n")
+    assert "patch does not apply" in (anyio.run(apply_patch, patch, tree) or "")
+    patch.write_text("no patch at all\n")
+    assert anyio.run(apply_patch, patch, tree)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "exit 1",
+        "exit 128",
+        "exit 127",
+        "kill -9 $$",
+        'case "$*" in *--check*) exit 0 ;; esac; echo error: unable to write file >&2; exit 1',
+        'echo "fatal: out of memory $$" >&2; exit 128',
+    ],
+    ids=["no words", "128", "127", "killed", "no room", "no memory"],
+)
+def test_a_git_that_fails_for_other_reasons_refuses_nothing(
+    prepared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    patch, tree = prepared
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    script = programs / "git"
+    script.write_text(f"#!/bin/sh\n{fault}\n")
+    script.chmod(0o755)
+    with monkeypatch.context() as changed:
+        changed.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        with pytest.raises(Failed) as raised:
+            anyio.run(apply_patch, patch, tree)
+    assert raised.value.kind == "workspace"
+    shutil.rmtree(programs)
+    assert anyio.run(apply_patch, patch, tree) is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from evalkit import masking
 from evalkit.domain.failures import Failed
@@ -20,7 +21,7 @@ from evalkit.system.threads import in_thread
 
 _BLOCK = 1 << 20
 _NO_CONTENT = (".git", "__pycache__")
-_DIFFERENT = 1
+_DIFFERENT, _DAMAGED = 1, 128
 _LONGEST_MESSAGE = 2000
 
 
@@ -40,10 +41,40 @@ async def compare_trees(before: Path, after: Path, target: Path) -> None:
 
 
 async def apply_patch(patch: Path, tree: Path) -> str | None:
-    """Apply a patch to a tree; None when it applied, else what git says."""
+    """Apply a patch to a tree; None when it applied, else what git says.
+
+    Only a check, which writes nothing, can refuse a patch. What fails after that, or without a word, is the machine's.
+    """
+    refusal = await _check(patch, tree)
+    if refusal is None:
+        code, said = await _apply(patch, tree)
+        if code != 0:
+            _raise_machine_fault(code, said, tree)
+    return refusal
+
+
+async def _check(patch: Path, tree: Path) -> str | None:
+    code, said = await _apply(patch, tree, "--check")
+    if code == 0:
+        return None
+    if code == _DAMAGED and said and (code, said) != await _apply(patch, tree, "--check"):
+        said = ""  # git calls a damaged patch what it calls lack of memory, but that passes
+    if code not in (_DIFFERENT, _DAMAGED) or not said:
+        _raise_machine_fault(code, said, tree)
+    return said
+
+
+async def _apply(patch: Path, tree: Path, *options: str) -> tuple[int, str]:
     with patch.open("rb") as given:
-        code, said = await _git("apply", "--binary", "--whitespace=nowarn", "-", cwd=tree, stdin=given)
-    return None if code == 0 else said or f"git apply failed with status {code}"
+        return await _git("apply", *options, "--binary", "--whitespace=nowarn", "-", cwd=tree, stdin=given)
+
+
+def _raise_machine_fault(code: int, said: str, tree: Path) -> NoReturn:
+    for place in (tree, Path(tempfile.gettempdir())):
+        disk = os.statvfs(place)
+        if disk.f_blocks and not (disk.f_bavail if os.geteuid() else disk.f_bfree):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+    raise Failed("workspace", f"git apply ended with status {code}: {said or 'without a word'}")
 
 
 def describe_patch(path: Path, job: Job) -> Answer:

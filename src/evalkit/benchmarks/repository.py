@@ -177,7 +177,9 @@ class Repository:
                 raise _failed("setup", "the patch cannot be applied here", end)
         if (await self._run('git apply --check --reverse "$1"', str(place))).code == 0:
             return None
-        return end.tail.strip() or f"git apply and patch failed, the last with status {end.code}"
+        if not end.tail.strip():
+            raise _failed("setup", "the patch cannot be applied here, and nothing says why", end)
+        return end.tail.strip()
 
     async def _run(self, command: str, *arguments: str) -> Exit:
         return await self._script(command, *arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -70,6 +71,8 @@ POLICIES: dict[Kind, Policy] = {
 }
 assert set(POLICIES) == set(get_args(Kind))
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _KIND_OF_STAGE: dict[Stage, Kind] = {
     "open": "workspace",
     "prepare": "setup",
@@ -99,11 +102,19 @@ def is_final(kind: str | None) -> bool:
 
 
 def kind_of(error: BaseException, stage: Stage) -> Kind:
-    """The kind of failure an exception stands for: by its type and number, never by its text."""
+    """The kind of failure an exception stands for: by its type and number, never by its text.
+
+    What evalkit itself lacks, like room, descriptors or processes, is nobody's failure but the machine's.
+    """
+    if isinstance(error, Failed) and error.kind != "agent":
+        return error.kind
+    numbers = {each.errno for each in _chain(error) if isinstance(each, OSError)}
+    if numbers.intersection(_NO_ROOM):
+        return "disk_full"
+    if numbers.intersection(_NOTHING_LEFT):
+        return "workspace"
     if isinstance(error, Failed):
         return error.kind
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "disk_full"
     if isinstance(error, MemoryError):
         return "internal"
     return _KIND_OF_STAGE[stage]
@@ -113,6 +124,15 @@ def counts_against_agent(kind: str | None) -> bool:
     """Whether a failure says of the agent that it did not do it. A kind of a newer evalkit says nothing."""
     policy = POLICIES.get(kind)  # type: ignore[call-overload]  # rows may carry kinds of a newer evalkit
     return policy is not None and policy.counts_against_agent
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def unwrap(error: BaseException) -> BaseException:

@@ -16,7 +16,10 @@ from typing import IO, Any
 import anyio
 import anyio.to_thread
 
+from evalkit.logs import logger
+
 _PR_SET_CHILD_SUBREAPER = 36
+_OWN_FILES = 64
 _started: set[int] = set()
 
 
@@ -87,6 +90,12 @@ def allow_open_files(wanted: int) -> None:
     enough = soft + wanted if hard == resource.RLIM_INFINITY else min(hard, soft + wanted)
     if soft != resource.RLIM_INFINITY and enough > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+    if hard != resource.RLIM_INFINITY and hard < _OWN_FILES + wanted:
+        logger.warning(
+            "at most %d files can be open, and this run may need %d: lower run.workers, or raise `ulimit -Hn`",
+            hard,
+            _OWN_FILES + wanted,
+        )
 
 
 def adopt_orphans() -> None:
