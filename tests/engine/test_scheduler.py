@@ -16,7 +16,7 @@ import pytest
 from msgspec import structs
 
 from evalkit.domain.critics import accept_non_empty_patch, accept_resolved
-from evalkit.domain.failures import Failed, Kind
+from evalkit.domain.failures import Failed, Kind, WorkspaceEnded
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
@@ -720,3 +720,35 @@ def test_what_an_agent_failed_of_stays_its_failure(tmp_path: Path) -> None:
     benchmark = FakeBenchmark(1, script={"collect": {ONE: [fail(TooLarge("the patch has more than 256 MB"))]}})
     row = only(Rig(tmp_path, benchmark, FakeAgent(fail(Failed("agent", "it crashed")))).execute())
     assert (row["outcome"], row["verdict"], row["failure"]["kind"]) == ("error", "ungraded", "agent")
+
+
+def test_tests_that_end_every_workspace_are_a_verdict_and_the_agent_ran_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeBenchmark(1, script={"grade": {ONE: [fail(WorkspaceEnded("the tests"))]}}), retries=2)
+    row = only(rig.execute())
+    assert (row["outcome"], row["verdict"], row["failure"], row["retries"]) == ("submitted", "unresolved", None, 2)
+    assert row["note"] == "the workspace ended while the tests ran in it, 3 times in a row"
+    assert len(rig.agent.jobs) == 1
+
+
+def test_a_workspace_that_ended_once_is_no_verdict(tmp_path: Path) -> None:
+    steps = [fail(WorkspaceEnded("the tests")), proceed]
+    rig = Rig(tmp_path, FakeBenchmark(1, script={"grade": {ONE: steps}}), retries=2)
+    row = only(rig.execute())
+    assert (row["verdict"], row["retries"], row["note"]) == ("resolved", 1, None)
+
+
+@pytest.mark.parametrize(
+    ("steps", "retries"),
+    [([fail(WorkspaceEnded("the tests"))], 0), ([fail(WorkspaceEnded("the tests")), fail(Failed("engine", "x"))], 1)],
+    ids=["tried once", "other trouble last"],
+)
+def test_what_may_have_been_the_machine_is_an_error(tmp_path: Path, steps: Any, retries: int) -> None:
+    rig = Rig(tmp_path, FakeBenchmark(1, script={"grade": {ONE: steps}}), retries=retries)
+    row = only(rig.execute())
+    assert (row["outcome"], row["verdict"]) == ("error", "ungraded")
+
+
+def test_an_agent_that_ends_every_workspace_has_failed_itself(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeBenchmark(1), FakeAgent(script={ONE: [fail(WorkspaceEnded("sh"))]}), retries=1)
+    row = only(rig.execute())
+    assert (row["outcome"], row["failure"]["kind"], row["retries"]) == ("error", "agent", 1)

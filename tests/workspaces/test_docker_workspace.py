@@ -321,3 +321,43 @@ def test_paths_are_absolute_and_go_down(docker: Place, tmp_path: Path, path: str
             await workspace.read(PurePosixPath(path), tmp_path / "x")
 
     docker.run(work)
+
+
+def test_a_container_that_is_killed_says_so_and_its_commands_say_nothing(docker: Place, engine: Engine) -> None:
+    async def work(workspace: Workspace) -> None:
+        ends = []
+
+        async def run() -> None:
+            ends.append(await workspace.exec(sh("sleep 1000")))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await anyio.sleep(1)
+            (found,) = own_containers(engine)
+            engine.api.kill(found["Id"])
+        assert (ends[0].code, ends[0].workspace_ended) == (137, True)
+        again = await workspace.exec(sh("exit 3"))
+        assert (again.code, again.workspace_ended) == (3, False)
+
+    docker.run(work)
+
+
+def test_a_command_that_never_began_has_no_status(docker: Place) -> None:
+    async def work(workspace: Workspace) -> None:
+        await workspace.write(b"no program", PurePosixPath("/bin/sh"))
+        with pytest.raises(Failed, match="could not be started") as caught:
+            await workspace.exec(sh("exit 0"))
+        assert caught.value.kind == "workspace"
+
+    docker.run(work)
+
+
+def test_a_shell_that_was_taken_away_from_within_is_no_trouble_of_the_machine(docker: Place) -> None:
+    async def work(workspace: Workspace) -> None:
+        await workspace.exec(sh("true"))
+        await workspace.write(b"no program", PurePosixPath("/bin/sh"))
+        end = await workspace.exec(sh("exit 0"))
+        assert end.code in (126, 127)
+        assert not end.workspace_ended
+
+    docker.run(work)

@@ -23,7 +23,7 @@ from evalkit.agents.presets import Preset, find_preset
 from evalkit.config import Config
 from evalkit.domain import outputs
 from evalkit.domain.budget import BudgetSpent
-from evalkit.domain.failures import Failed
+from evalkit.domain.failures import Failed, WorkspaceEnded
 from evalkit.domain.outputs import TooLarge
 from evalkit.domain.protocols import Benchmark, Exit, ModelAccess, ModelEndpoint, Workspace
 from evalkit.domain.records import Job, Meter, Usage
@@ -77,6 +77,8 @@ class CommandAgent:
             return
         if problem is not None:
             raise problem
+        if end.workspace_ended:
+            raise WorkspaceEnded(self.name or self.argv[0])
         if end.code != 0:
             last_line = end.tail.strip().rpartition("\n")[2]
             raise Failed("agent", f"{self.name or self.argv[0]} exited with status {end.code}: {last_line}")

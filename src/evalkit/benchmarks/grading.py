@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-from evalkit.domain.failures import Failed
+from evalkit.domain.failures import Failed, WorkspaceEnded
 from evalkit.domain.protocols import Exit
 
 _KILLED = 137
@@ -23,9 +23,15 @@ def set_aside(folder: Path, *names: str) -> None:
 
 
 def require_not_killed(end: Exit) -> None:
-    """Nothing but lack of memory kills the tests as a whole."""
+    """Nothing but lack of memory kills the tests as a whole, where their workspace is still there."""
+    require_workspace(end, "the tests")
     if end.code == _KILLED:
         raise Failed("oom", "the tests were killed")
+
+
+def require_workspace(end: Exit, command: str) -> None:
+    if end.workspace_ended:
+        raise WorkspaceEnded(command)
 
 
 def require_memory(*, lacked: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from evalkit.benchmarks.grading import require_workspace
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import PATCH, SMALL_FILE, OutputLimit, TooLarge
 from evalkit.domain.protocols import Exit, Workspace
@@ -197,7 +198,9 @@ class Repository:
             "LC_ALL": "C",
         }
         argv = ("/bin/sh", "-c", script, "sh", *arguments)
-        return await self.workspace.exec(argv, env=environment, cwd=self.path, stdout=stdout, limit=limit)
+        end = await self.workspace.exec(argv, env=environment, cwd=self.path, stdout=stdout, limit=limit)
+        require_workspace(end, "git")
+        return end
 
 
 def _failed(kind: str, what: str, end: Exit) -> Failed:

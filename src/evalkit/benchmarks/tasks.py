@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.benchmarks.grading import require_memory, set_aside
+from evalkit.benchmarks.grading import require_memory, require_workspace, set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
@@ -89,6 +89,7 @@ class TaskDirectories:
         end = await workspace.exec(
             ("/bin/sh", "-c", _RUN_SOLUTION), env=_resolved(task.file.solution.env), stdout=job.log, stderr=job.log
         )
+        require_workspace(end, "solve.sh")
         if end.code != 0:
             raise Failed("agent", f"solve.sh exited with status {end.code}: {end.tail.strip()}")
 
@@ -125,7 +126,7 @@ class TaskDirectories:
             await workspace.read(workspace.places.work, tree, UNTOUCHED)
         refusal = await apply_patch(job.run_folder / answer.patch.path, tree)
         if refusal is None:
-            await workspace.exec(("/bin/sh", "-c", _CLEAR_WORK))
+            require_workspace(await workspace.exec(("/bin/sh", "-c", _CLEAR_WORK)), "rm")
             await workspace.write(tree, workspace.places.work)
         return refusal
 
@@ -133,10 +134,11 @@ class TaskDirectories:
         task, log = _task(job), job.folder / "test_output.txt"
         set_aside(job.folder, log.name, "report.json", "verifier")
         # Whatever the agent left where tests and rewards belong is not ours to trust.
-        await workspace.exec(("/bin/sh", "-c", _CLEAR_TESTS))
+        require_workspace(await workspace.exec(("/bin/sh", "-c", _CLEAR_TESTS)), "rm")
         await workspace.write(task.tests, workspace.places.tests)
         variables = _resolved(task.file.verifier.env)
         end = await workspace.exec(("/bin/sh", "-c", _RUN_TESTS), env=variables, stdout=log, stderr=log)
+        require_workspace(end, "the tests")
         verifier = job.folder / "verifier"
         with suppress(FileNotFoundError):
             await workspace.read(workspace.places.logs / "verifier", verifier)

@@ -92,6 +92,16 @@ class Failed(Exception):
         self.retry_after = retry_after
 
 
+class WorkspaceEnded(Failed):
+    """A workspace ended while a command ran in it, by the machine or by the command.
+
+    Which of them it was shows in fresh workspaces: what ends each of them is the command's own doing.
+    """
+
+    def __init__(self, command: str) -> None:
+        super().__init__("workspace", f"the workspace ended while {command} ran in it")
+
+
 class StageTimedOut(Exception):
     """A stage other than solve did not end in its time."""
 

@@ -52,13 +52,16 @@ class Exit:
     """The end of what it wrote, for messages. The whole is in the files that were given to exec."""
     lacked_memory: bool = False
     """Some process was killed for lack of memory. Where the command failed too, exec raises Failed("oom") instead."""
+    workspace_ended: bool = False
+    """The workspace ended with it, by the machine or by the command: its status says nothing. See WorkspaceEnded."""
 
 
 class Workspace(Protocol):
     """A place of its own for one instance. Paths are absolute, inside the workspace.
 
     What is in there was written by an agent: nothing in it is trusted, followed as a link, or read without a limit.
-    Trouble with the place itself is Failed("workspace") or Failed("engine"); it is tried again in a fresh one.
+    Trouble with the place itself is Failed("workspace") or Failed("engine"); it is tried again in a fresh one. So is a
+    command that could not even begin.
     """
 
     @property

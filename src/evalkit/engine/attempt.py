@@ -14,7 +14,7 @@ import anyio
 from msgspec import structs
 
 from evalkit import logs, masking
-from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, kind_of, plan_retry, unwrap
+from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, WorkspaceEnded, kind_of, plan_retry, unwrap
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import AsksModel, Critic, Observer, Purpose, Workspace, WorkspaceSpec
@@ -123,6 +123,7 @@ async def _remove(folder: Path) -> None:
             await in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+_ENDED_THAT_TELL = 2
 _AFTER_THE_AGENT: tuple[Stage, ...] = ("collect", "grade")
 
 
@@ -151,6 +152,9 @@ class Attempt:
     failure: Failure | None = None
     note: str | None = None
     retry_after: float | None = None
+    ended_workspaces: int = 0
+    """How many workspaces ended in a row, at the same stage, while a command ran in them."""
+    _ended_in: Stage = "open"
 
     @property
     def shares(self) -> int:
@@ -200,6 +204,16 @@ class Attempt:
             retry_after=self.retry_after,
         )
 
+    def settle(self) -> None:
+        """Nothing is tried again: what has ended one workspace after the other was no trouble of the machine."""
+        if self.failure is None or self.ended_workspaces < _ENDED_THAT_TELL:
+            return
+        if self.failure.stage == "grade":
+            reason, self.failure = self.failure.message, None
+            self.refuse(f"{reason}, {self.ended_workspaces} times in a row")
+        elif self.failure.stage == "solve":
+            self.failure = structs.replace(self.failure, kind="agent")
+
     def queue_again(self, retry: Retry) -> None:
         assert self.failure is not None
         self.observer.retrying(self.instance.id, self.step.attempt, self.failure, retry.delay)
@@ -244,14 +258,21 @@ class Attempt:
             if isinstance(error, TooLarge) and self.stage in _AFTER_THE_AGENT:
                 self.refuse(error)
                 return
+            self._count_ended(error)
             failure = Failure(kind=kind_of(error, self.stage), message=_describe(error), stage=self.stage)
             logger.warning("%s in %s: %s", failure.kind, failure.stage, failure.message, exc_info=caught)
             if self.failure is None:
                 self.failure = failure
                 self.retry_after = getattr(error, "retry_after", None)
 
-    def refuse(self, reason: TooLarge) -> None:
-        """The verdict on an answer that is more than can be taken: it is not graded, and not asked for again."""
+    def _count_ended(self, error: BaseException) -> None:
+        if self.failure is None:
+            again = self.ended_workspaces if self._ended_in == self.stage else 0
+            self.ended_workspaces = again + 1 if isinstance(error, WorkspaceEnded) else 0
+            self._ended_in = self.stage
+
+    def refuse(self, reason: TooLarge | str) -> None:
+        """The verdict on an answer that cannot be taken or judged: it is not graded, and not asked for again."""
         logger.warning("unresolved in %s: %s", self.stage, reason)
         if self.failure is None:
             self.answer = self.answer or Answer()

@@ -62,6 +62,7 @@ class Scheduler:
             await try_once(attempt, self._run)
         retry = attempt.plan_retry(self._run.retries)
         if retry is None:
+            attempt.settle()
             await self._finish(attempt)
         self._admission.release(attempt)
         self._stop_if_tripped(attempt)

@@ -90,6 +90,8 @@ class Container:
     lifetime: float
     name: str = ""
     _supervisor: Supervisor | None = None
+    starts: int = 0
+    """How often it was started: a command that saw another number is not from this life of it."""
     _kills: int = 0
     _may_exist: bool = False
     _is_ours: bool = False
@@ -159,17 +161,17 @@ class Container:
             return False
         return True
 
-    async def lacked_memory(self) -> bool:
-        """Whether the kernel killed something in it for lack of memory since this was last asked."""
+    async def look(self) -> tuple[bool, bool]:
+        """Whether the kernel killed something in it for lack of memory since the last look; and whether it is alive."""
         try:
             with anyio.fail_after(_COUNT_SECONDS):
                 kills = await self._living_supervisor().count_kills()
         except SupervisorGone:
-            return bool((await self._ended())["OOMKilled"])
+            return bool((await self._ended())["OOMKilled"]), False
         except TimeoutError:
-            return False
+            return False, True
         more, self._kills = kills > self._kills, kills
-        return more
+        return more, True
 
     async def count_written(self) -> int:
         """The bytes of its writable layer, for which the engine looks at the files in it; and of its volumes here."""
@@ -247,6 +249,7 @@ class Container:
             raise Failed("workspace", f"the container did not come up within {_READY_SECONDS:g} s") from None
         self.places = replace(places, work=PurePosixPath(work))
         self._supervisor, self._kills = supervisor, 0
+        self.starts += 1
 
     async def _restart(self) -> None:
         """By two calls, not the engine's restart: it never runs without its supervisor, wherever this is cut off."""

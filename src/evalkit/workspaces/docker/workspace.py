@@ -28,7 +28,8 @@ from evalkit.workspaces.docker.model_port import ModelPort
 _ENTER = 'echo $$; cd "$1" 2>/dev/null || cd /; shift; exec "$@"'
 _NOT_FOUND, _CONFLICT = 404, 409
 _BLOCK = 1 << 18
-_KILLED = 137
+_KILLED, _NO_SHELL = 137, 126
+_PAUSES = (0.1, 0.5)
 _END_SECONDS = 0.5
 _LAST_WORDS_SECONDS = 0.2
 _LULL = 0.005
@@ -46,6 +47,8 @@ class DockerWorkspace:
     guarded: Guarded
     watch: DiskWatch
     model: ModelAccess | None = None
+    _has_begun: bool = False
+    """Whether any command did so far."""
 
     @property
     def places(self) -> Places:
@@ -68,8 +71,8 @@ class DockerWorkspace:
         async with self._failures():
             with Output(stdout, stderr, limit) as output:
                 async with self._way_to_model(asks=asks_model) as way:
-                    code = await self._run(command, {**variables, **way}, stdin, output)
-            lacked_memory = await self.container.lacked_memory()
+                    code, start = await self._run(command, {**variables, **way}, stdin, output)
+            lacked_memory, is_alive = await self.container.look()
         self.guarded.require_room()
         if code != 0 and lacked_memory:
             raise Failed(
@@ -79,7 +82,28 @@ class DockerWorkspace:
             await self.watch.find_culprit()
             self.guarded.require_room()
             raise Failed("disk_full", f"{argv[0]} ended with status {code}, and the engine's disk is full")
-        return Exit(code, output.tail, lacked_memory)
+        has_ended = code != 0 and not (is_alive and self.container.starts == start)
+        if output.leader is None:
+            code = await self._explain_no_start(argv[0], code, output.tail, has_ended=has_ended)
+        self._has_begun = True
+        return Exit(code, output.tail, lacked_memory, has_ended)
+
+    async def _explain_no_start(self, program: str, code: int, said: str, *, has_ended: bool) -> int:
+        """The status where what runs here has taken the shell away, as no command can begin any more.
+
+        It is told from trouble of the machine by commands that began earlier, and by others that do not begin now.
+        """
+        if self._has_begun and not has_ended:
+            for pause in _PAUSES:
+                await anyio.sleep(pause)
+                with Output(None, None) as output:
+                    async with self._failures():
+                        await self._run(["/bin/sh", "-c", _ENTER, "sh", "/", "true"], {}, None, output)
+                if output.leader is not None:
+                    break
+            else:
+                return code or _NO_SHELL
+        raise Failed("workspace", f"{program} could not be started: status {code}: {said.strip()}")
 
     def _way_to_model(self, *, asks: bool) -> AbstractAsyncContextManager[Mapping[str, str]]:
         if not asks or self.model is None:
@@ -90,8 +114,12 @@ class DockerWorkspace:
         exec_id = await self._create_exec(list(command), {}, with_input=True)
         return await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
 
-    async def _run(self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output) -> int:
+    async def _run(
+        self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output
+    ) -> tuple[int, int]:
+        """The status, and which start of the container the command belongs to."""
         exec_id = await self._create_exec(command, variables, with_input=stdin is not None)
+        start = self.container.starts
         conversation = await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
         try:
             try:
@@ -107,7 +135,7 @@ class DockerWorkspace:
                 raise
         finally:
             await conversation.aclose()
-        return await self._status(exec_id)
+        return await self._status(exec_id), start
 
     async def _create_exec(self, command: list[str], variables: Mapping[str, str], *, with_input: bool) -> str:
         async def create() -> str:

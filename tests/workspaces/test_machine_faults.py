@@ -1,0 +1,56 @@
+"""Faults of the machine at the worst moments: they cost time, and never a verdict nor an agent's good name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+
+from tests.support.cli import Evalkit
+from tests.support.engine import Engine
+from tests.support.processes import processes_of
+from tests.support.tasks import make_task
+from tests.support.waiting import wait_until
+
+KINDS = ["local", pytest.param("docker", marks=pytest.mark.engine)]
+MOMENTS = {"solve": "agent.log", "grade": "test_output.txt"}
+
+
+def kill_place(evalkit: Evalkit, kind: str, engine: Engine) -> None:
+    """As the machine's killer does, or somebody who stops containers."""
+    if kind == "docker":
+        for found in engine.containers():
+            if found["Labels"]["evalkit.run"] == evalkit.run_directory().name and found["State"] == "running":
+                engine.api.kill(found["Id"])
+        return
+    for process, command in processes_of(evalkit.temporary).items():
+        if "bwrap --die-with-parent" in command:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_death_of_a_workspace_is_tried_again(evalkit: Evalkit, kind: str, engine: Engine, moment: str) -> None:
+    if kind == "local":
+        evalkit.choose_sandbox(True)
+    work = "echo began; [ -e $EVALKIT_LOGS/.. ]; sleep 3"
+    make_task(evalkit.folder / "tasks" / "one", tests=f"{work}; grep -q done answer")
+    command = json.dumps(["/bin/sh", "-c", f"{work}; echo done >answer"])
+    settings = (f"agent.command={command}", f"workspace.image={engine.busybox}")
+    options = [word for each in settings for word in ("--set", each)]
+    process = evalkit.start("infer", "tasks", "--workspace", kind, "--agent", "command", *options)
+
+    def has_begun() -> bool:
+        return any("began" in log.read_text() for log in evalkit.runs.glob(f"*/instances/*/*/{MOMENTS[moment]}"))
+
+    wait_until(has_begun, process)
+    kill_place(evalkit, kind, engine)
+    _, said = process.communicate(timeout=100)
+    (row,) = evalkit.rows()
+    assert (row["outcome"], row["verdict"], row["retries"]) == ("submitted", "resolved", 1), said
+    assert row["note"] is None
+    evalkit.assert_nothing_left()
