@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.system import scratch
-from evalkit.workspaces.groups import Group, find_groups
+from evalkit.workspaces.groups import Group, count_refused, find_groups
 from tests.support.cli import Evalkit
 from tests.support.tasks import make_task
 from tests.support.waiting import eventually, wait_until
@@ -41,6 +41,12 @@ def test_limits_of_version_1(tmp_path: Path) -> None:
     assert (folders["memory"] / "memory.limit_in_bytes").read_text() == str(64 * MEGABYTE)
     (folders["memory"] / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
     assert group.lacked_memory()
+
+
+def test_refused_processes_are_counted(tmp_path: Path) -> None:
+    assert count_refused(None) == count_refused(tmp_path) == 0
+    (tmp_path / "pids.events").write_text("max 3\n")
+    assert count_refused(tmp_path) == 3
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from contextlib import suppress
 
 import pytest
 
+from evalkit.system import scratch
+from evalkit.workspaces.groups import find_groups
 from tests.support.cli import Evalkit
 from tests.support.engine import Engine
 from tests.support.processes import processes_of
@@ -53,4 +55,23 @@ def test_the_death_of_a_workspace_is_tried_again(evalkit: Evalkit, kind: str, en
     (row,) = evalkit.rows()
     assert (row["outcome"], row["verdict"], row["retries"]) == ("submitted", "resolved", 1), said
     assert row["note"] is None
+    evalkit.assert_nothing_left()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tests_that_cannot_fork_are_no_verdict(evalkit: Evalkit, kind: str, engine: Engine) -> None:
+    if kind == "local":
+        evalkit.choose_sandbox(True)
+        with scratch.folder(evalkit.folder) as folder:
+            groups = find_groups(folder)
+            if groups is None:
+                pytest.skip("no control groups can be made here: they are read-only, or another user's")
+            groups.remove()
+    crowd = "i=0; while [ $i -lt 2100 ]; do sleep 20 & i=$((i+1)); done; [ -e answer ]"
+    make_task(evalkit.folder / "tasks" / "one", tests=crowd)
+    settings = (f"workspace.image={engine.busybox}", "agent.command=touch answer", "run.retries=0")
+    options = [word for each in settings for word in ("--set", each)]
+    evalkit("infer", "tasks", "--workspace", kind, "--agent", "command", *options)
+    (row,) = evalkit.rows()
+    assert (row["verdict"], row["failure"]["kind"], row["failure"]["stage"]) == ("ungraded", "workspace", "grade")
     evalkit.assert_nothing_left()

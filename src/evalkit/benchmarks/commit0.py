@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
-from evalkit.benchmarks.grading import require_memory, require_not_killed, set_aside
+from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import OUTCOMES
-from evalkit.domain.protocols import Workspace
+from evalkit.domain.protocols import Exit, Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
 
@@ -109,16 +109,17 @@ class Commit0:
         library = _library(job)
         refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
         outcomes: dict[str, str] = {}
-        lacked_memory = False
+        end = Exit(0)
         if refusal is None:
-            outcomes, lacked_memory = await self._run_tests(job, workspace)
+            outcomes, end = await self._run_tests(job, workspace)
         report = make_report(library.tests, outcomes) | {"patch_refused": refusal}
         (job.folder / REPORT).write_text(json.dumps(report, indent=1))
-        require_memory(lacked=lacked_memory and report["score"] < 1.0)
+        if report["score"] < 1.0:
+            require_resources(end)
         return Grade(verdict="resolved" if report["score"] == 1.0 else "unresolved", score=report["score"])
 
-    async def _run_tests(self, job: Job, workspace: Workspace) -> tuple[dict[str, str], bool]:
-        """What became of each test, and whether memory ran out meanwhile."""
+    async def _run_tests(self, job: Job, workspace: Workspace) -> tuple[dict[str, str], Exit]:
+        """What became of each test, and how they ended."""
         library, log = _library(job), job.folder / LOG
         folder = workspace.places.logs / "grader"
         await workspace.write(_PLUGIN.encode(), folder / "evalkit_outcomes.py")
@@ -136,8 +137,8 @@ class Commit0:
         target = job.scratch / "outcomes.json"
         with suppress(FileNotFoundError):
             await workspace.read(folder / "outcomes.json", target, OUTCOMES)
-            return _read_outcomes(target), end.lacked_memory
-        return {}, end.lacked_memory
+            return _read_outcomes(target), end
+        return {}, end
 
     def _to_instance(self, row: DatasetRow) -> Instance:
         values, name = row.values, row.values.get("instance_id") or row.text("repo")

@@ -34,7 +34,9 @@ def require_workspace(end: Exit, command: str) -> None:
         raise WorkspaceEnded(command)
 
 
-def require_memory(*, lacked: bool) -> None:
-    """For tests that went on although one of their processes was killed."""
-    if lacked:
+def require_resources(end: Exit) -> None:
+    """For tests that failed, after they went on although a process of theirs was killed or could not be made."""
+    if end.lacked_memory:
         raise Failed("oom", "a process of the tests was killed for lack of memory")
+    if end.lacked_processes:
+        raise Failed("workspace", "the tests could not start a process, as there were too many")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.benchmarks.grading import require_memory, require_workspace, set_aside
+from evalkit.benchmarks.grading import require_resources, require_workspace, set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
@@ -146,7 +146,8 @@ class TaskDirectories:
         if rewards is None:
             rewards = {"reward": 1.0 if end.code == 0 else 0.0}
         score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
-        require_memory(lacked=end.lacked_memory and score < 1.0)
+        if score < 1.0:
+            require_resources(end)
         report = {"reward": score, "rewards": rewards, "exit_code": end.code}
         (job.folder / "report.json").write_text(json.dumps(report, indent=1))
         metrics = rewards if len(rewards) > 1 else {}

@@ -52,6 +52,8 @@ class Exit:
     """The end of what it wrote, for messages. The whole is in the files that were given to exec."""
     lacked_memory: bool = False
     """Some process was killed for lack of memory. Where the command failed too, exec raises Failed("oom") instead."""
+    lacked_processes: bool = False
+    """The kernel refused to make a process meanwhile, because there were too many."""
     workspace_ended: bool = False
     """The workspace ended with it, by the machine or by the command: its status says nothing. See WorkspaceEnded."""
 

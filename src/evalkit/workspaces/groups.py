@@ -86,6 +86,26 @@ def _read_kills(folder: Path) -> int:
     return 0
 
 
+def count_refused(folder: Path | None) -> int:
+    """How many processes the kernel refused to make for a group, as there were too many in it or around it."""
+    if folder is not None:
+        with suppress(OSError, ValueError):
+            return sum(int(line.split()[1]) for line in (folder / "pids.events").read_text().splitlines())
+    return 0
+
+
+def own_processes() -> Path | None:
+    """The folder of the group that counts the processes of evalkit itself."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "pids"):
+                for place in (_ROOT / controllers / path.lstrip("/"), _ROOT / controllers):
+                    if (place / "pids.events").exists():
+                        return place
+    return None
+
+
 @dataclass(slots=True)
 class Groups:
     """Makes groups below one folder for each controller, and keeps those that are free for the next workspace."""

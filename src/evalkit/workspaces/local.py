@@ -29,7 +29,7 @@ from evalkit.system.capture import Sink
 from evalkit.workspaces import relay, unix_server
 from evalkit.workspaces.allow_list import parts_of_command
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded, occupied
-from evalkit.workspaces.groups import PROCESSES, Group, Groups, find_groups
+from evalkit.workspaces.groups import PROCESSES, Group, Groups, count_refused, find_groups, own_processes
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun, limits_processes
 from evalkit.workspaces.watch import ResourceWatch, describe_limits
 
@@ -105,6 +105,7 @@ class LocalWorkspace:
             out, err = open_files.enter_context(capture.opened(stdout, stderr, limit))
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
             status = open_files.enter_context(self._open_status()).fileno()
+            refused = self._count_refused()
             for _ in range(SETUP_TRIES):
                 run = partial(
                     processes.run,
@@ -121,7 +122,7 @@ class LocalWorkspace:
                     self.guarded.require_room()
                 _require_room(self.root, out, err)
                 if self.sandbox is None or has_begun(status):
-                    return Exit(code, err.tail, lacked_memory)
+                    return Exit(code, err.tail, lacked_memory, lacked_processes=self._count_refused() > refused)
                 if code > _SIGNALS:
                     return Exit(code, self._why_killed(), lacked_memory)
                 complaint = err.tail.strip()
@@ -141,6 +142,9 @@ class LocalWorkspace:
                 "oom", f"{program} ended with status {code} after the kernel killed a process for lack of memory"
             )
         return lacked
+
+    def _count_refused(self) -> int:
+        return count_refused(self.group.folders["pids"] if self.group else own_processes())
 
     def _why_killed(self) -> str:
         """Nothing inside can kill the sandbox itself."""

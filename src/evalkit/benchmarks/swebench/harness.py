@@ -13,14 +13,14 @@ from typing import Any
 import anyio
 
 from evalkit.benchmarks.datasets import read_rows
-from evalkit.benchmarks.grading import require_memory, require_not_killed, set_aside
+from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.benchmarks.swebench import graders
 from evalkit.benchmarks.swebench import instances as rows
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.protocols import Workspace
+from evalkit.domain.protocols import Exit, Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.logs import logger
 from evalkit.system.threads import in_thread
@@ -29,6 +29,7 @@ DATASET = "princeton-nlp/SWE-bench_Verified"
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
 PLACE = PurePosixPath("/testbed")
 _SHARE_FOR_JUDGING = 0.05
+_TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,10 @@ class SweBench:
         if refusal is not None:
             (job.folder / LOG).write_text(f"{rows.NOT_APPLIED}:\n{refusal}\n")
             return await self._judge(job)
-        lacked_memory = await self._run_tests(job, workspace, before_tests)
+        end = await self._run_tests(job, workspace, before_tests)
         grade = await self._judge(job)
-        require_memory(lacked=lacked_memory and grade.verdict != "resolved")
+        if grade.verdict != "resolved":
+            require_resources(end)
         return grade
 
     async def _judge(self, job: Job) -> Grade:
@@ -88,8 +90,8 @@ class SweBench:
         graders.require_sound(report)
         return Grade(verdict="resolved" if report["resolved"] else "unresolved", score=float(report["resolved"]))
 
-    async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> bool:
-        """Whether memory ran out meanwhile."""
+    async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> Exit:
+        """How the tests ended, where their time was enough."""
         script, log = rows.make_eval_script(_row(job), before_tests), job.folder / LOG
         if script is None:
             raise Failed("grader", f"{job.instance.id} has no eval_script: use a newer revision of the data set")
@@ -101,12 +103,12 @@ class SweBench:
             end = await workspace.exec(("/bin/bash", str(place)), cwd=self._place(workspace), stdout=log, stderr=log)
         if limit.cancelled_caught:
             _append(log, f"Timeout error: {math.ceil(seconds)} seconds exceeded.\n{rows.TIMED_OUT}")
-            return False
+            return Exit(_TIMED_OUT)
         require_not_killed(end)
         if reason := await in_thread(rows.find_forgery, script, log):
             logger.warning("%s: the output of the tests is not trusted: %s", job.instance.id, reason)
             _append(log, f"{rows.ERRORED}: {reason}")
-        return end.lacked_memory
+        return end
 
     async def _apply_column(self, column: str, job: Job, workspace: Workspace) -> None:
         job.scratch.mkdir(parents=True, exist_ok=True)

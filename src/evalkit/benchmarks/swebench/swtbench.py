@@ -20,7 +20,7 @@ from typing import Any
 from msgspec import structs
 
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
-from evalkit.benchmarks.grading import require_memory, require_not_killed, set_aside
+from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
 from evalkit.benchmarks.swebench import graders
@@ -224,7 +224,7 @@ class _Grading:
         await self.workspace.write(content.encode("utf-8", "surrogatepass"), script)
         end = await self.workspace.exec(("/bin/bash", str(script)), env=environment, cwd=place, stdout=log, stderr=log)
         require_not_killed(end)
-        require_memory(lacked=end.lacked_memory)
+        require_resources(end)
         hits = await tracing.read(self.job.scratch / "lines")
         return await in_thread(graders.read_statuses, row, log), hits
 

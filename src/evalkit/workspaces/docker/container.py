@@ -81,6 +81,17 @@ def name_for(job: Job) -> str:
     return f"evalkit-{slug}-{job.attempt}-{secrets.token_hex(4)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What became of a container while a command ran in it."""
+
+    lacked_memory: bool = False
+    """The kernel killed a process for lack of memory."""
+    lacked_processes: bool = False
+    """The kernel refused to make a process, because there were too many."""
+    is_alive: bool = True
+
+
 @dataclass(slots=True)
 class Container:
     """A container from its creation to its removal. Its files outlive its processes: it can be started again."""
@@ -93,6 +104,7 @@ class Container:
     starts: int = 0
     """How often it was started: a command that saw another number is not from this life of it."""
     _kills: int = 0
+    _refused: int = 0
     _may_exist: bool = False
     _is_ours: bool = False
     """Whether the container of this name is known to be the one that was made here."""
@@ -161,17 +173,18 @@ class Container:
             return False
         return True
 
-    async def look(self) -> tuple[bool, bool]:
-        """Whether the kernel killed something in it for lack of memory since the last look; and whether it is alive."""
+    async def look(self) -> Condition:
+        """What it lacked since the last look, and whether it is alive."""
         try:
             with anyio.fail_after(_COUNT_SECONDS):
-                kills = await self._living_supervisor().count_kills()
+                kills, refused = await self._living_supervisor().count()
         except SupervisorGone:
-            return bool((await self._ended())["OOMKilled"]), False
+            return Condition(lacked_memory=bool((await self._ended())["OOMKilled"]), is_alive=False)
         except TimeoutError:
-            return False, True
-        more, self._kills = kills > self._kills, kills
-        return more, True
+            return Condition()
+        found = Condition(kills > self._kills, refused > self._refused)
+        self._kills, self._refused = kills, refused
+        return found
 
     async def count_written(self) -> int:
         """The bytes of its writable layer, for which the engine looks at the files in it; and of its volumes here."""
@@ -248,7 +261,7 @@ class Container:
         except TimeoutError:
             raise Failed("workspace", f"the container did not come up within {_READY_SECONDS:g} s") from None
         self.places = replace(places, work=PurePosixPath(work))
-        self._supervisor, self._kills = supervisor, 0
+        self._supervisor, self._kills, self._refused = supervisor, 0, 0
         self.starts += 1
 
     async def _restart(self) -> None:

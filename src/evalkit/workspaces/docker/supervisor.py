@@ -33,7 +33,11 @@ reply() {
   for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
     [ -r $file ] && while read -r key value; do [ "$key" = oom_kill ] && kills=$value; done <$file
   done
-  echo "$1 ${kills:-0} $2"
+  refused=
+  for file in /sys/fs/cgroup/pids.events /sys/fs/cgroup/pids/pids.events; do
+    [ -r $file ] && while read -r key value; do [ "$key" = max ] && refused=$value; done <$file
+  done
+  echo "$1 ${kills:-0} ${refused:-0} $2"
 }
 limit() { { sleep LIFETIME && kill -KILL $$; } </dev/null >/dev/null 2>&1 & }
 end_all() { while kill -KILL -1; do wait; done; limit; }
@@ -99,7 +103,7 @@ class Supervisor:
             "WORK": shlex.quote(work),
         }
         await self._send(re.sub("|".join(values), lambda name: values[name[0]], _SCRIPT))
-        _, _, place = (await self._line()).split(" ", 2)
+        _, _, _, place = (await self._line()).split(" ", 3)
         return place
 
     async def end_all(self) -> None:
@@ -110,21 +114,21 @@ class Supervisor:
         """Kill a process and all that stayed in its session; everything, if it breeds faster than it dies."""
         await self._ask(f"end_session {leader}")
 
-    async def count_kills(self) -> int:
-        """How many processes the kernel has killed so far because memory ran out."""
+    async def count(self) -> tuple[int, int]:
+        """How many processes the kernel has killed so far because memory ran out, and how many it refused to make."""
         return await self._ask("count")
 
     async def aclose(self) -> None:
         await self._conversation.aclose()
 
-    async def _ask(self, request: str) -> int:
+    async def _ask(self, request: str) -> tuple[int, int]:
         async with self._asking:
             number = str(next(self._numbers))
             await self._send(f"{number} {request}\n")
             while True:
-                answered, kills, *_ = (await self._line()).split(" ")
+                answered, kills, refused, *_ = (await self._line()).split(" ")
                 if answered == number:  # an earlier question may have been given up
-                    return int(kills)
+                    return int(kills), int(refused)
 
     async def _send(self, text: str) -> None:
         try:

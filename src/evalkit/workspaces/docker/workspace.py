@@ -72,9 +72,9 @@ class DockerWorkspace:
             with Output(stdout, stderr, limit) as output:
                 async with self._way_to_model(asks=asks_model) as way:
                     code, start = await self._run(command, {**variables, **way}, stdin, output)
-            lacked_memory, is_alive = await self.container.look()
+            condition = await self.container.look()
         self.guarded.require_room()
-        if code != 0 and lacked_memory:
+        if code != 0 and condition.lacked_memory:
             raise Failed(
                 "oom", f"{argv[0]} ended with status {code} after the kernel killed a process for lack of memory"
             )
@@ -82,11 +82,11 @@ class DockerWorkspace:
             await self.watch.find_culprit()
             self.guarded.require_room()
             raise Failed("disk_full", f"{argv[0]} ended with status {code}, and the engine's disk is full")
-        has_ended = code != 0 and not (is_alive and self.container.starts == start)
+        has_ended = code != 0 and not (condition.is_alive and self.container.starts == start)
         if output.leader is None:
             code = await self._explain_no_start(argv[0], code, output.tail, has_ended=has_ended)
         self._has_begun = True
-        return Exit(code, output.tail, lacked_memory, has_ended)
+        return Exit(code, output.tail, condition.lacked_memory, condition.lacked_processes, has_ended)
 
     async def _explain_no_start(self, program: str, code: int, said: str, *, has_ended: bool) -> int:
         """The status where what runs here has taken the shell away, as no command can begin any more.
