@@ -210,10 +210,57 @@ def test_configured_paths_stay_out(bench: Bench) -> None:
     assert b"docs" not in outcome.patch
 
 
-def test_a_repository_that_cannot_be_read_is_an_error_and_no_empty_answer(bench: Bench) -> None:
-    outcome = bench.solve(f"{FIX}; rm -rf .git/objects; mkdir .git/objects")
-    assert outcome.row["outcome"] == "error"
-    assert "the changes cannot be collected" in outcome.row["failure"]["message"]
+SABOTAGE = {
+    "objects gone": "rm -rf .git/objects; mkdir .git/objects",
+    "repository gone": "rm -rf .git",
+    "a file in its place": "rm -rf .git; echo x >.git",
+    "a link in its place": "mv .git /tmp/moved-$$; ln -s / .git; rm -rf /tmp/moved-$$",
+    "bare": "git config core.bare true",
+    "another work tree": "git config core.worktree /nowhere",
+    "a broken config": "echo '[' >.git/config",
+}
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGE.values(), ids=SABOTAGE)
+def test_a_broken_repository_costs_the_honest_nothing(bench: Bench, sabotage: str) -> None:
+    outcome = bench.solve(f"echo began; {FIX}; echo more >new; {sabotage}")
+    assert (outcome.row["verdict"], outcome.row["failure"], outcome.row["retries"]) == ("resolved", None, 0)
+    assert outcome.log.count("began\n") == 1
+    assert b"+    return a + b" in outcome.patch
+    assert b"b/new" in outcome.patch
+    assert b".git" not in outcome.patch.replace(b"diff --git", b"")
+
+
+def test_an_agent_without_work_that_breaks_the_repository_has_an_empty_answer(bench: Bench) -> None:
+    assert bench.solve("rm -rf .git").row["outcome"] == "empty"
+
+
+GONE = "the agent has removed work, the folder of the repository"
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "note"),
+    [('rm -rf "$EVALKIT_WORK"; mkdir "$EVALKIT_WORK"', None), ("cd ..; rm -rf work; ln -s / work", GONE)],
+    ids=["emptied", "a link"],
+)
+def test_a_work_folder_that_is_gone_is_unresolved_and_the_agent_runs_once(
+    bench: Bench, sabotage: str, note: str | None
+) -> None:
+    outcome = bench.solve(f"echo began; {sabotage}")
+    row = outcome.row
+    assert (row["outcome"], row["verdict"], row["failure"], row["note"]) == ("submitted", "unresolved", None, note)
+    assert outcome.log.count("began\n") == 1
+
+
+def test_a_git_that_fails_is_left_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may lie as it likes: the patch is then made by the one of the image."""
+    programs = bench.root / "programs"
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    script = f'case "$PWD" in *workspace-0*) exit 1 ;; esac; exec {shutil.which("git")} "$@"'
+    write = f"mkdir {programs}; printf '%s\\n' '#!/bin/sh' {shlex.quote(script)} >{programs}/git"
+    outcome = bench.solve(f"{FIX}; echo began; {write}; chmod +x {programs}/git")
+    assert (outcome.row["verdict"], outcome.row["retries"]) == ("resolved", 0)
+    assert outcome.log.count("began\n") == 1
 
 
 def test_what_the_image_changed_is_not_the_agents_work(bench: Bench) -> None:

@@ -103,6 +103,9 @@ class Commit0:
         await self._repository(workspace).diff(start, patch, (_SPECIFICATION, *self.exclude))
         return describe_patch(patch, job)
 
+    async def bring_over(self, job: Job, broken: Workspace, fresh: Workspace) -> None:
+        await self._repository(broken).bring_over(self._repository(fresh), job.scratch)
+
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
         assert answer.patch is not None
         set_aside(job.folder, LOG, REPORT)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from evalkit.benchmarks.grading import require_workspace
-from evalkit.domain.failures import Failed
+from evalkit.domain.failures import BrokenRepository, Failed, Uncollectable
 from evalkit.domain.outputs import PATCH, SMALL_FILE, OutputLimit, TooLarge
 from evalkit.domain.protocols import Exit, Workspace
 from evalkit.logs import logger
 from evalkit.system import files
+from evalkit.system.threads import in_thread
 
 _KILLED, _NOT_FOUND, _ENDLESS = 137, 127, 91
 _LONGEST_PATH = 4096
@@ -120,6 +123,8 @@ rm -f "$GIT_INDEX_FILE"
 """
 )
 
+_CLEAR = "find . -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf -- {} +"
+
 # The attempts of the official harness, in its order.
 _APPLY = ("git apply --verbose", "git apply --verbose --3way", "git apply --verbose --reject")
 _PATCH = "patch --batch --forward --fuzz=5 -p1 -i"
@@ -152,9 +157,22 @@ class Repository:
             if end.code == _ENDLESS:
                 raise TooLarge("what git prints has no end")
         if end.code != 0:
-            raise _failed("workspace", "the changes cannot be collected", end)
+            raise BrokenRepository("workspace", _failed("workspace", "the changes cannot be collected", end).message)
         for line in end.tail.splitlines():
             logger.warning("git: %s", line)
+
+    async def bring_over(self, fresh: Repository, scratch: Path) -> None:
+        """Replace all files of a fresh repository by those here, but for what git keeps."""
+        tree = scratch / "left"
+        with suppress(FileNotFoundError):
+            await self.workspace.read(self.path, tree)
+        if not tree.is_dir():
+            raise Uncollectable(f"the agent has removed {self.path.name}, the folder of the repository")
+        await in_thread(_drop, tree / ".git")
+        end = await fresh._script(_CLEAR)
+        if end.code != 0:
+            raise _failed("setup", "the repository cannot be emptied", end)
+        await fresh.workspace.write(tree, fresh.path)
 
     async def reset(self, start: str) -> None:
         """Bring all files back to a commit. What the repository ignores stays, as it was built when the image was."""
@@ -201,6 +219,13 @@ class Repository:
         end = await self.workspace.exec(argv, env=environment, cwd=self.path, stdout=stdout, limit=limit)
         require_workspace(end, "git")
         return end
+
+
+def _drop(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _failed(kind: str, what: str, end: Exit) -> Failed:

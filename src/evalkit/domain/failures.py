@@ -102,6 +102,14 @@ class WorkspaceEnded(Failed):
         super().__init__("workspace", f"the workspace ended while {command} ran in it")
 
 
+class Uncollectable(Exception):
+    """There is no answer to be had, for what the agent has done: a verdict, and no reason to let it try again."""
+
+
+class BrokenRepository(Failed):
+    """The answer cannot be told where the agent has worked, as with no repository there any more."""
+
+
 class StageTimedOut(Exception):
     """A stage other than solve did not end in its time."""
 

@@ -377,6 +377,18 @@ class Benchmark(Protocol):
 
 
 @runtime_checkable
+class Recovering(Protocol):
+    """A benchmark whose answers can still be had where the agent has broken what they are collected with.
+
+    After BrokenRepository, a fresh workspace is opened and prepared, and collected from once it was brought over.
+    """
+
+    async def bring_over(self, job: Job, broken: Workspace, fresh: Workspace) -> None:
+        """Put what the agent has left into a fresh workspace. Raises Uncollectable where nothing is left."""
+        ...
+
+
+@runtime_checkable
 class LogJudge(Protocol):
     """A benchmark that can judge the recorded log of its tests, without a workspace."""
 

@@ -14,10 +14,21 @@ import anyio
 from msgspec import structs
 
 from evalkit import logs, masking
-from evalkit.domain.failures import Failed, Retry, Stage, StageTimedOut, WorkspaceEnded, kind_of, plan_retry, unwrap
+from evalkit.domain.failures import (
+    BrokenRepository,
+    Failed,
+    Retry,
+    Stage,
+    StageTimedOut,
+    Uncollectable,
+    WorkspaceEnded,
+    kind_of,
+    plan_retry,
+    unwrap,
+)
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import AsksModel, Critic, Observer, Purpose, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import AsksModel, Critic, Observer, Purpose, Recovering, Workspace, WorkspaceSpec
 from evalkit.domain.records import (
     Answer,
     Failure,
@@ -62,14 +73,33 @@ async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
             await run.benchmark.prepare(job, workspace)
         with attempt.solving(job.limits.solve):
             await run.agent.solve(job, workspace, attempt.meter)
-        with attempt.within("collect", job.limits.collect):
-            if attempt.timed_out:
-                await workspace.interrupt()
-            attempt.answer = checked(Answer, await run.benchmark.collect(job, workspace))
+        await _collect(attempt, job, run, workspace)
         if job.instance.grades_in_place:
             await _judge(attempt, job, run, workspace)
         else:
             attempt.solved = attempt.failure is None
+
+
+async def _collect(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
+    benchmark = run.benchmark
+    with attempt.within("collect", job.limits.collect):
+        if attempt.timed_out:
+            await workspace.interrupt()
+        try:
+            attempt.answer = checked(Answer, await benchmark.collect(job, workspace))
+            return
+        except BrokenRepository as error:
+            if not isinstance(benchmark, Recovering):
+                raise
+            logger.warning("%s: trying in a fresh workspace", error)
+            await workspace.interrupt()
+    async with AsyncExitStack() as stack:
+        fresh = await _open(attempt, _spec(job, "grade", "none"), run, stack)
+        with attempt.within("prepare", job.limits.open):
+            await benchmark.prepare(job, fresh)
+        with attempt.within("collect", job.limits.collect):
+            await benchmark.bring_over(job, workspace, fresh)
+            attempt.answer = checked(Answer, await benchmark.collect(job, fresh))
 
 
 def _require_size(attempt: Attempt) -> None:
@@ -208,7 +238,7 @@ class Attempt:
         """Nothing is tried again: what has ended one workspace after the other was no trouble of the machine."""
         if self.failure is None or self.ended_workspaces < _ENDED_THAT_TELL:
             return
-        if self.failure.stage == "grade":
+        if self.failure.stage in _AFTER_THE_AGENT:
             reason, self.failure = self.failure.message, None
             self.refuse(f"{reason}, {self.ended_workspaces} times in a row")
         elif self.failure.stage == "solve":
@@ -255,7 +285,7 @@ class Attempt:
             if not isinstance(caught, Exception) and _is_cancelled():
                 raise
             error = unwrap(caught)
-            if isinstance(error, TooLarge) and self.stage in _AFTER_THE_AGENT:
+            if isinstance(error, TooLarge | Uncollectable) and self.stage in _AFTER_THE_AGENT:
                 self.refuse(error)
                 return
             self._count_ended(error)
@@ -271,7 +301,7 @@ class Attempt:
             self.ended_workspaces = again + 1 if isinstance(error, WorkspaceEnded) else 0
             self._ended_in = self.stage
 
-    def refuse(self, reason: TooLarge | str) -> None:
+    def refuse(self, reason: Exception | str) -> None:
         """The verdict on an answer that cannot be taken or judged: it is not graded, and not asked for again."""
         logger.warning("unresolved in %s: %s", self.stage, reason)
         if self.failure is None:

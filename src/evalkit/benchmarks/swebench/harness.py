@@ -63,6 +63,9 @@ class SweBench:
         await self._repository(workspace).diff(start, patch, self.exclude)
         return describe_patch(patch, job)
 
+    async def bring_over(self, job: Job, broken: Workspace, fresh: Workspace) -> None:
+        await self._repository(broken).bring_over(self._repository(fresh), job.scratch)
+
     async def grade(self, job: Job, answer: Answer, workspace: Workspace, before_tests: Sequence[str] = ()) -> Grade:
         """Judge an answer. Some data sets have commands that must run between the reference tests' patch and them."""
         assert answer.patch is not None

@@ -64,6 +64,9 @@ class Multimodal:
     async def collect(self, job: Job, workspace: Workspace) -> Answer:
         return await self.swebench.collect(job, workspace)
 
+    async def bring_over(self, job: Job, broken: Workspace, fresh: Workspace) -> None:
+        await self.swebench.bring_over(job, broken, fresh)
+
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
         files = files_of_tests(job.instance.data)
         place = workspace.places.logs / "grader" / "assets"

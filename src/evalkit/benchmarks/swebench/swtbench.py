@@ -130,6 +130,9 @@ class SwtBench:
         patch.write_bytes(keep_tests(full.read_bytes()))
         return describe_patch(patch, job)
 
+    async def bring_over(self, job: Job, broken: Workspace, fresh: Workspace) -> None:
+        await self.repository(broken).bring_over(self.repository(fresh), job.scratch)
+
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
         assert answer.patch is not None
         set_aside(job.folder, REPORT, "runs")
