@@ -75,3 +75,38 @@ def test_tests_that_cannot_fork_are_no_verdict(evalkit: Evalkit, kind: str, engi
     (row,) = evalkit.rows()
     assert (row["verdict"], row["failure"]["kind"], row["failure"]["stage"]) == ("ungraded", "workspace", "grade")
     evalkit.assert_nothing_left()
+
+
+IN_PLACE = '[verifier]\nenvironment_mode = "shared"\n'
+CHEATS = {
+    "daemon": (
+        'setsid sh -c "while :; do sleep 0.2; echo 1 >\\$EVALKIT_LOGS/verifier/reward.txt; done" >/dev/null 2>&1 &',
+        [],
+    ),
+    "profile": ("echo 'echo' >>/etc/profile", ["/etc/profile is not the image's"]),
+    "shell": ("cp /bin/busybox /bin/new; mv /bin/new /bin/sh", ["/bin/sh is not the image's"]),
+}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_a_shared_grader_is_alone_and_says_what_was_changed(evalkit: Evalkit, engine: Engine, cheat: str) -> None:
+    script, suspicious = CHEATS[cheat]
+    make_task(evalkit.folder / "tasks" / "one", tests="sleep 1; exit 1", toml=IN_PLACE, files={"agent": script})
+    settings = (f"workspace.image={engine.busybox}", "agent.command=sh agent")
+    options = [word for each in settings for word in ("--set", each)]
+    finished = evalkit("infer", "tasks", "--workspace", "docker", "--agent", "command", *options)
+    (row,) = evalkit.rows()
+    assert (row["verdict"], row["failure"], row["suspicious"]) == ("unresolved", None, suspicious)
+    assert finished.document["suspicious"] == len(suspicious)
+    evalkit.assert_nothing_left()
+
+
+@pytest.mark.engine
+def test_a_shared_grader_suspects_no_honest_work(evalkit: Evalkit, engine: Engine) -> None:
+    make_task(evalkit.folder / "tasks" / "one", tests="[ -e answer ]", toml=IN_PLACE)
+    settings = (f"workspace.image={engine.busybox}", "agent.command=touch answer /bin/tool /etc/tool.conf")
+    options = [word for each in settings for word in ("--set", each)]
+    evalkit("infer", "tasks", "--workspace", "docker", "--agent", "command", *options)
+    (row,) = evalkit.rows()
+    assert (row["verdict"], row["suspicious"]) == ("resolved", [])

@@ -100,8 +100,8 @@ class Workspace(Protocol):
         larger, the command is killed and TooLarge raised. Other files are logs: of one that grows too long the rest is
         left out, and a line in it says so. A status above 128 is a signal's number plus 128.
         When exec is cancelled, the command is killed, with all that stayed in its session. What daemons it left,
-        and what it left in the background when it returned, may live on, as a server that is to be graded does,
-        until the workspace is interrupted or closed.
+        and what it left in the background when it returned, may live on until the workspace is interrupted or closed.
+        What agents leave running is ended before their work is graded.
         """
         ...
 
@@ -120,6 +120,15 @@ class Workspace(Protocol):
 
     async def interrupt(self) -> None:
         """Kill everything that runs in the workspace; its files stay, and commands can be run again."""
+        ...
+
+
+@runtime_checkable
+class OfAnImage(Protocol):
+    """A workspace that knows, from outside of it, which files differ from those of its image."""
+
+    async def changed_files(self) -> Sequence[str]:
+        """Absolute paths of what was added, changed or removed."""
         ...
 
 

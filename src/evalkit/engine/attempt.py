@@ -28,7 +28,16 @@ from evalkit.domain.failures import (
 )
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Step
-from evalkit.domain.protocols import AsksModel, Critic, Observer, Purpose, Recovering, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import (
+    AsksModel,
+    Critic,
+    Observer,
+    OfAnImage,
+    Purpose,
+    Recovering,
+    Workspace,
+    WorkspaceSpec,
+)
 from evalkit.domain.records import (
     Answer,
     Failure,
@@ -43,6 +52,7 @@ from evalkit.domain.records import (
     grade_key,
 )
 from evalkit.domain.rows import Outcome, timestamp
+from evalkit.domain.startup_files import name_deciding
 from evalkit.engine.run import Run
 from evalkit.logs import logger
 from evalkit.system.threads import in_thread
@@ -75,7 +85,7 @@ async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
             await run.agent.solve(job, workspace, attempt.meter)
         await _collect(attempt, job, run, workspace)
         if job.instance.grades_in_place:
-            await _judge(attempt, job, run, workspace)
+            await _judge_in_place(attempt, job, run, workspace)
         else:
             attempt.solved = attempt.failure is None
 
@@ -120,6 +130,19 @@ async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> 
     if attempt.answer is not None and attempt.is_to_be_graded:
         with attempt.within("grade", job.limits.grade):
             attempt.grade = checked(Grade, await run.benchmark.grade(job, attempt.answer, workspace))
+
+
+async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
+    """Judge where the agent has worked: nothing of it runs any more, and what it changed of the system is said."""
+    suspicious: tuple[str, ...] = ()
+    if attempt.answer is not None and attempt.is_to_be_graded:
+        with attempt.within("grade", job.limits.grade):
+            await workspace.interrupt()
+            if isinstance(workspace, OfAnImage):
+                suspicious = name_deciding(await workspace.changed_files())
+    await _judge(attempt, job, run, workspace)
+    if attempt.grade is not None and suspicious:
+        attempt.grade = structs.replace(attempt.grade, suspicious=(*attempt.grade.suspicious, *suspicious))
 
 
 async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExitStack) -> Workspace:

@@ -55,7 +55,7 @@ class LocalWorkspace:
     """What the watch is to allow its processes; 0 where the kernel sees to it."""
     leaders: set[int] = field(default_factory=set)
     _ended: Failed | str | None = None
-    _interrupted: bool = False
+    _interruptions: int = 0
 
     @property
     def places(self) -> Places:
@@ -105,7 +105,7 @@ class LocalWorkspace:
             out, err = open_files.enter_context(capture.opened(stdout, stderr, limit))
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
             status = open_files.enter_context(self._open_status()).fileno()
-            refused = self._count_refused()
+            refused, interruptions = self._count_refused(), self._interruptions
             for _ in range(SETUP_TRIES):
                 run = partial(
                     processes.run,
@@ -124,7 +124,7 @@ class LocalWorkspace:
                 if self.sandbox is None or has_begun(status):
                     return Exit(code, err.tail, lacked_memory, lacked_processes=self._count_refused() > refused)
                 if code > _SIGNALS:
-                    return Exit(code, self._why_killed(), lacked_memory)
+                    return Exit(code, self._why_killed(interruptions), lacked_memory)
                 complaint = err.tail.strip()
                 err.rewind()
             raise Failed("workspace", f"no sandbox can be set up: {complaint}")
@@ -146,11 +146,11 @@ class LocalWorkspace:
     def _count_refused(self) -> int:
         return count_refused(self.group.folders["pids"] if self.group else own_processes())
 
-    def _why_killed(self) -> str:
+    def _why_killed(self, interruptions: int) -> str:
         """Nothing inside can kill the sandbox itself."""
         if isinstance(self._ended, Failed):
             raise self._ended
-        if not self._ended and not self._interrupted:
+        if not self._ended and self._interruptions == interruptions:
             raise Failed("workspace", "the sandbox was killed from outside")
         return self._ended or ""
 
@@ -185,7 +185,7 @@ class LocalWorkspace:
         await anyio.to_thread.run_sync(files.take, place, target, limit, limiter=self.copying)
 
     async def interrupt(self) -> None:
-        self._interrupted = True
+        self._interruptions += 1
         self._kill()
         self.end_strays()
 

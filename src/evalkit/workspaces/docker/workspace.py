@@ -231,6 +231,11 @@ class DockerWorkspace:
                     raise
                 raise FileNotFoundError(f"there is no {source} in the container") from error
 
+    async def changed_files(self) -> Sequence[str]:
+        async with self._failures():
+            found = await self.client.call(self.client.patient.diff, self.container.name)
+        return [str(each["Path"]) for each in found or ()]
+
     async def interrupt(self) -> None:
         async with self._failures():
             await self.container.end_processes()

@@ -1,0 +1,25 @@
+"""Files of an image that decide what a grader runs: whoever has changed one may have changed a verdict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_MOST_NAMED = 10
+_DECIDING = re.compile(
+    r"""
+    (/usr)?(/local)?/s?bin/(sh|bash|dash|busybox|env|git|pytest|python[0-9.]*)
+    | /etc/(profile|profile\.d/.+|bash\.bashrc|bashrc|environment|ld\.so\.preload|ld\.so\.conf(\.d/.+)?)
+    | /(root|home/[^/]+)/\.(bashrc|bash_profile|bash_login|profile)
+    | .*/(sitecustomize|usercustomize)\.py
+    | .*/(site|dist)-packages/([^/]+\.pth|_?pytest/.+\.py)
+    """,
+    re.VERBOSE,
+)
+
+
+def name_deciding(changed: Iterable[str]) -> tuple[str, ...]:
+    """Reasons to look at a verdict that was given where these files differ from the image's."""
+    found = sorted(path for path in changed if _DECIDING.fullmatch(path))
+    named = [f"{path} is not the image's" for path in found[:_MOST_NAMED]]
+    return (*named, *([f"and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []))
