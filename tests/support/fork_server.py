@@ -95,7 +95,8 @@ class ForkServer:
         self._listener.listen()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("EVALKIT_", "PYTHON"))}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(self._listener.fileno())],
+            # Its folder stays off the path, where a helper has the name of the package `swebench`.
+            [sys.executable, "-P", __file__, str(self._listener.fileno())],
             pass_fds=[self._listener.fileno()],
             env=environment | {"PYTHONPATH": importable},
         )

@@ -123,6 +123,16 @@ rm -f "$GIT_INDEX_FILE"
 """
 )
 
+
+def joined_output(script: PurePosixPath) -> tuple[str, ...]:
+    """The command that runs a script with one stream for all that it prints.
+
+    The shell traces markers on its error stream, and tests print to the other one: read apart, under load, the end of
+    the tests may come before their last lines.
+    """
+    return "/bin/bash", "-c", 'exec /bin/bash "$1" 2>&1', "bash", str(script)
+
+
 _CLEAR = "find . -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf -- {} +"
 
 # The attempts of the official harness, in its order.

@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import anyio
+from msgspec import structs
 
 from evalkit.benchmarks.datasets import read_rows
 from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
-from evalkit.benchmarks.repository import Repository
-from evalkit.benchmarks.swebench import graders
+from evalkit.benchmarks.repository import Repository, joined_output
+from evalkit.benchmarks.suspicions import find_suspicions
+from evalkit.benchmarks.swebench import forgeries, graders
 from evalkit.benchmarks.swebench import instances as rows
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
@@ -70,28 +72,56 @@ class SweBench:
         """Judge an answer. Some data sets have commands that must run between the reference tests' patch and them."""
         assert answer.patch is not None
         set_aside(job.folder, LOG, REPORT)
-        refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
+        patch = job.run_folder / answer.patch.path
+        refusal = await self._repository(workspace).apply(patch)
         if refusal is not None:
             (job.folder / LOG).write_text(f"{rows.NOT_APPLIED}:\n{refusal}\n")
-            return await self._judge(job)
+            return await in_thread(self._judge, job.instance, job.folder)
         end = await self._run_tests(job, workspace, before_tests)
-        grade = await self._judge(job)
+        grade = await in_thread(self._judge_own_log, job.instance, job.folder)
         if grade.verdict != "resolved":
             require_resources(end)
+        if grade.verdict == "resolved":
+            suspicions = await in_thread(find_suspicions, patch.read_bytes())
+            grade = structs.replace(grade, suspicious=(*suspicions, *grade.suspicious))
         return grade
-
-    async def _judge(self, job: Job) -> Grade:
-        return await in_thread(self.judge_log, job.instance, job.folder)
 
     def reference_patch(self, instance: Instance) -> bytes:
         return str(instance.data.get("patch") or "").encode("utf-8", "surrogatepass")
 
     def judge_log(self, instance: Instance, folder: Path) -> Grade:
+        """Judge a recorded log as the official harness does: what looks forged is said, and decides nothing."""
+        grade = self._judge(instance, folder)
+        if grade.verdict != "resolved":
+            return grade
+        forgery = forgeries.find_forgery(_script(instance), folder / LOG)
+        suspicions = find_suspicions(_read(folder / PATCH))
+        return structs.replace(grade, suspicious=(*suspicions, *grade.suspicious, *filter(None, (forgery,))))
+
+    def _judge_own_log(self, instance: Instance, folder: Path) -> Grade:
+        """Judge a log that was made here, with its status and both streams in order: a forgery is not resolved."""
+        grade = self._judge(instance, folder)
+        if grade.verdict != "resolved":
+            return grade
+        reason = forgeries.find_forgery(_script(instance), folder / LOG)
+        if reason is None:
+            return grade
+        logger.warning("%s: the output of the tests is not trusted: %s", instance.id, reason)
+        _append(folder / LOG, f"{rows.ERRORED}: {reason}")
+        return structs.replace(self._judge(instance, folder), suspicious=(reason,))
+
+    def _judge(self, instance: Instance, folder: Path) -> Grade:
         tests = {column: rows.read_tests(instance.data, column) for column in rows.TEST_LISTS}
         report = graders.judge(instance.data, tests, folder / LOG)
         (folder / REPORT).write_text(json.dumps({instance.id: report}, indent=4))
         graders.require_sound(report)
-        return Grade(verdict="resolved" if report["resolved"] else "unresolved", score=float(report["resolved"]))
+        if not report["resolved"]:
+            return Grade(verdict="unresolved", score=0.0)
+        return Grade(
+            verdict="resolved",
+            score=1.0,
+            suspicious=tuple(forgeries.find_oddities(_script(instance), folder / LOG)),
+        )
 
     async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> Exit:
         """How the tests ended, where their time was enough."""
@@ -103,14 +133,11 @@ class SweBench:
         # What is left of the stage, but for the judging of the log.
         seconds = anyio.current_effective_deadline() - anyio.current_time() - job.limits.grade * _SHARE_FOR_JUDGING
         with anyio.move_on_after(seconds) as limit:
-            end = await workspace.exec(("/bin/bash", str(place)), cwd=self._place(workspace), stdout=log, stderr=log)
+            end = await workspace.exec(joined_output(place), cwd=self._place(workspace), stdout=log, stderr=log)
         if limit.cancelled_caught:
             _append(log, f"Timeout error: {math.ceil(seconds)} seconds exceeded.\n{rows.TIMED_OUT}")
             return Exit(_TIMED_OUT)
         require_not_killed(end)
-        if reason := await in_thread(rows.find_forgery, script, log):
-            logger.warning("%s: the output of the tests is not trusted: %s", job.instance.id, reason)
-            _append(log, f"{rows.ERRORED}: {reason}")
         return end
 
     async def _apply_column(self, column: str, job: Job, workspace: Workspace) -> None:
@@ -133,6 +160,18 @@ class SweBench:
 def _row(job: Job) -> Mapping[str, Any]:
     assert isinstance(job.instance.data, Mapping)
     return job.instance.data
+
+
+def _script(instance: Instance) -> str:
+    assert isinstance(instance.data, Mapping)
+    return str(instance.data.get("eval_script") or "")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _append(log: Path, line: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from evalkit.benchmarks.datasets import DatasetRow
@@ -20,9 +19,6 @@ ERRORED = ">>>>> Tests Errored"
 TIMED_OUT = ">>>>> Tests Timed Out"
 TEST_LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
 _GROUPS = ("repo", "version", "difficulty")
-_PYTEST = re.compile(r"\bpytest\b|\bpy\.test\b")
-_PYTEST_ENDED = re.compile(rb"\b\d+ (passed|failed|skipped|xfailed|xpassed|errors?|deselected)\b.* in \d")
-_COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
@@ -87,24 +83,3 @@ def make_eval_script(values: Mapping[str, Any], before_tests: Sequence[str] = ()
         lines[end : end + 1] = [f"{variable}=$?", lines[end], f'echo "{EXIT_CODE}: ${variable}"']
         lines.append(f'exit "${variable}"')
     return "\n".join(lines) + "\n"
-
-
-def find_forgery(script: str, log: Path) -> str | None:
-    """Why the output of tests cannot be theirs, as where a patch printed it and ended them on its own terms."""
-    content = log.read_bytes()
-    start, end = START_OF_TESTS.encode(), END_OF_TESTS.encode()
-    # The shell traces each command: the line with the status is there as a command and as its output.
-    if content.count(start) > 1 or content.count(end) > 1 or content.count(f"{EXIT_CODE}: ".encode()) > 2:
-        return "its markers are there more than once"
-    tests = content.partition(start)[2].partition(end)[0]
-    if f"{EXIT_CODE}: 0".encode() in content and _runs_pytest(script) and not _has_summary(tests):
-        return "pytest ended with status 0, and without its summary"
-    return None
-
-
-def _runs_pytest(script: str) -> bool:
-    return _PYTEST.search(script.partition(START_OF_TESTS)[2].partition(END_OF_TESTS)[0]) is not None
-
-
-def _has_summary(output: bytes) -> bool:
-    return _PYTEST_ENDED.search(_COLOURS.sub(b"", output)) is not None

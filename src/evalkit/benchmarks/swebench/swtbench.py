@@ -22,7 +22,8 @@ from msgspec import structs
 from evalkit.benchmarks.datasets import DatasetRow, read_rows
 from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
-from evalkit.benchmarks.repository import Repository
+from evalkit.benchmarks.repository import Repository, joined_output
+from evalkit.benchmarks.suspicions import find_suspicions
 from evalkit.benchmarks.swebench import graders
 from evalkit.benchmarks.swebench.instances import END_OF_TESTS, START_OF_TESTS, to_instance
 from evalkit.benchmarks.swebench.line_tracer import Hits, Tracing, changed_files, changed_lines, coverage_of
@@ -158,7 +159,12 @@ class SwtBench:
         }
         (job.folder / REPORT).write_text(json.dumps({job.instance.id: report}, indent=1))
         metrics = {name: value for name, value in coverage.items() if value is not None}
-        return Grade(verdict="resolved" if resolved else "unresolved", score=float(resolved), metrics=metrics)
+        return Grade(
+            verdict="resolved" if resolved else "unresolved",
+            score=float(resolved),
+            metrics=metrics,
+            suspicious=find_suspicions(patch.encode("utf-8", "surrogateescape")) if resolved else (),
+        )
 
     async def apply(self, patch: str, job: Job, workspace: Workspace) -> str | None:
         job.scratch.mkdir(parents=True, exist_ok=True)
@@ -225,7 +231,7 @@ class _Grading:
         script = folder / "tests.sh"
         content = make_script(row, files) + tracing.ending
         await self.workspace.write(content.encode("utf-8", "surrogatepass"), script)
-        end = await self.workspace.exec(("/bin/bash", str(script)), env=environment, cwd=place, stdout=log, stderr=log)
+        end = await self.workspace.exec(joined_output(script), env=environment, cwd=place, stdout=log, stderr=log)
         require_not_killed(end)
         require_resources(end)
         hits = await tracing.read(self.job.scratch / "lines")
