@@ -58,6 +58,13 @@ def test_the_rules_of_the_scorer(given: str, truth: str, right: bool) -> None:
         ("<solution>3</solution> no, <SOLUTION>\n4 </SOLUTION>.", "4"),
         (" just this\n", "just this"),
         ("<solution>open", "<solution>open"),
+        ("I thought.\nFINAL ANSWER: 17", "17"),
+        ("**FINAL ANSWER:** 17 apples**\n", "17 apples"),
+        ("FINAL ANSWER: 3\nNo: \nFinal answer: a, b\nThat is it.", "a, b"),
+        ("A <solution>3</solution> would do.\nFINAL ANSWER: 17", "17"),
+        ("FINAL ANSWER: 3\n<solution>17</solution>", "17"),
+        ("FINAL ANSWER: <solution>17</solution>", "17"),
+        ("no final answer: yet", "no final answer: yet"),
     ],
 )
 def test_the_last_solution_is_the_answer(message: str, answer: str) -> None:

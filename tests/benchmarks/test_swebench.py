@@ -21,7 +21,7 @@ from evalkit.benchmarks.swebench.harness import SweBench
 from evalkit.benchmarks.swebench.instances import image_of, make_eval_script, read_tests, to_instance
 from evalkit.domain.records import Answer, Patch, Recorded
 from evalkit.errors import DatasetError
-from tests.support.repositories import Project, make_project
+from tests.support.repositories import Project, git, make_project
 from tests.support.requirements import shared
 from tests.support.runs import Outcome, ScriptAgent, attempt
 
@@ -270,6 +270,36 @@ def test_what_the_image_changed_is_not_the_agents_work(bench: Bench) -> None:
     assert outcome.row["verdict"] == "resolved"
     assert b"setup.cfg" not in outcome.patch
     assert b"data.bin" not in outcome.patch
+
+
+def test_a_partial_clone_that_has_all_objects_is_scrubbed(bench: Bench) -> None:
+    packs = bench.project.folder / ".git/objects/pack"
+    for pack in packs.glob("*.pack"):
+        pack.with_suffix(".promisor").touch()
+    git("config", "extensions.partialclone", "origin", cwd=bench.project.folder)
+    git("config", "remote.origin.promisor", "true", cwd=bench.project.folder)
+    outcome = bench.solve(f"git cat-file -t {bench.project.fix} || echo gone; {FIX}")
+    assert outcome.row["verdict"] == "resolved", outcome.row["failure"]
+    assert "gone" in outcome.log
+
+
+def test_a_partial_clone_that_lacks_objects_says_so(bench: Bench) -> None:
+    folder = bench.project.folder
+    git("commit", "-q", "--allow-empty", "-m", "Earlier", cwd=folder)
+    (folder / "more.txt").write_text("more\n")
+    git("add", "-A", cwd=folder)
+    git("commit", "-qm", "More", cwd=folder)
+    more = git("rev-parse", "HEAD:more.txt", cwd=folder)
+    git("rm", "-q", "more.txt", cwd=folder)
+    git("commit", "-qm", "Less", cwd=folder)
+    (folder / ".git/objects" / more[:2] / more[2:]).unlink()
+    for pack in (folder / ".git/objects/pack").glob("*.pack"):
+        pack.with_suffix(".promisor").touch()
+    git("config", "extensions.partialclone", "origin", cwd=folder)
+    git("config", "remote.origin.promisor", "true", cwd=folder)
+    outcome = bench.solve(FIX, base_commit=git("rev-parse", "HEAD", cwd=folder))
+    assert outcome.row["failure"]["kind"] == "setup"
+    assert "partial clone that lacks 1 objects of its history" in outcome.row["failure"]["message"]
 
 
 def test_a_missing_base_commit_is_a_failed_setup(bench: Bench) -> None:

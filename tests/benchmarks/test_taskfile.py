@@ -187,3 +187,18 @@ def test_rewards_of_several_names(
     evalkit("infer", "tasks", *LOCAL, "--set", "run.retries=0")
     (row,) = evalkit.rows()
     assert (row["verdict"], row["score"]) == (verdict, score)
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "suspicious"),
+    [("0", "resolved", True), ("1.0", "resolved", False), ("nonsense", "resolved", True)],
+)
+def test_where_two_rewards_differ_the_object_counts_and_it_is_said(
+    tmp_path: Path, evalkit: Evalkit, text: str, verdict: str, suspicious: bool
+) -> None:
+    tests = f'cd "$EVALKIT_LOGS/verifier"; echo {text} > reward.txt; echo \'{{"reward": 1}}\' > reward.json'
+    make_task(tmp_path / "tasks" / "one", tests=tests, solution='echo x > "$EVALKIT_WORK/a"')
+    evalkit("infer", "tasks", *LOCAL, "--set", "run.retries=0")
+    (row,) = evalkit.rows()
+    assert row["verdict"] == verdict
+    assert row["suspicious"] == (["reward.json and reward.txt differ"] if suspicious else [])

@@ -150,6 +150,51 @@ def test_a_critic_that_raises_costs_one_row(folder: Folder, evalkit: Evalkit) ->
     assert accepted == {"before": True, "one": False, "after": True}
 
 
+def test_a_log_of_the_same_patch_with_longer_names_of_objects_is_judged(folder: Folder, evalkit: Evalkit) -> None:
+    patch = "diff --git a/a b/a\nindex {} 100644\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-x\n+y\n"
+    folder.add("one", PASSED, patch=patch.format("012345678..abcdef012"))
+    (folder.root / "logs/me__it/one/patch.diff").write_text(patch.format("0123456789..abcdef0123"))
+    folder.add("other", PASSED, patch=patch.format("012345678..abcdef012"))
+    (folder.root / "logs/me__it/other/patch.diff").write_text(patch.format("012345678..abcdef012") + "+index z\n")
+    ids = evalkit(*folder.write()).document["ids"]
+    assert (ids["resolved"], ids["error"]) == (["one"], ["other"])
+
+
+def test_logs_of_an_old_harness_are_called_too_old(folder: Folder, evalkit: Evalkit) -> None:
+    folder.add("one", ">>>>> Applied Patch (pred)\nPASSED test_it.py::test_a\n")
+    done = evalkit(*folder.write())
+    results = (folder.root / done.document["run"] / "results.jsonl").read_text()
+    assert "format is too old" in json.loads(results)["failure"]["message"]
+    (folder.root / "logs/one.me.eval.log").write_text(">>>>> Applied Patch (pred)\n")
+    for arguments in (folder.write(), ("aggregate", "logs")):
+        flat = evalkit(*arguments)
+        assert flat.code == 2
+        assert "one.me.eval.log is a log of swebench 1, whose format is too old" in flat.document["error"]["message"]
+
+
+def test_a_patch_that_applied_is_said_to_where_no_test_can_be_read(folder: Folder, evalkit: Evalkit) -> None:
+    folder.add("crashed", log("ImportError: no module", "exit status 1"))
+    folder.add("refused", ">>>>> Patch Apply Failed:\nerror: a: No such file\n")
+    run = evalkit(*folder.write()).document["run"]
+    applied = {}
+    for name in ("crashed", "refused"):
+        report = folder.root / run / f"instances/{name}/attempt-1/report.json"
+        applied[name] = json.loads(report.read_text())[name]["patch_successfully_applied"]
+    assert applied == {"crashed": True, "refused": False}
+
+
+def test_folders_of_logs_without_a_report_are_counted(folder: Folder, evalkit: Evalkit) -> None:
+    for name, file in (("done", "report.json"), ("refused", "run_instance.log"), ("begun", "patch.diff")):
+        place = folder.root / "logs/me__it" / name
+        place.mkdir(parents=True)
+        (place / file).write_text(json.dumps({name: {"resolved": True}}) if file == "report.json" else "x\n")
+    done = evalkit("aggregate", "logs")
+    assert done.document["total"] == 3
+    assert done.document["ids"]["resolved"] == ["done"]
+    assert sorted(done.document["ids"]["error"]) == ["begun", "refused"]
+    assert "with an empty one" in done.stderr
+
+
 def test_what_is_judged_is_not_judged_again(folder: Folder, evalkit: Evalkit) -> None:
     folder.add("passes", PASSED)
     folder.add("no-log")

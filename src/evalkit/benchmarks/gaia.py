@@ -23,7 +23,10 @@ DATASET = "gaia-benchmark/GAIA"
 ANSWER = "answer.txt"
 _TRUTH = "Final answer"
 _HIDDEN = ("", "?")
-_SOLUTION = re.compile(r"<solution>(.*?)</solution>", re.DOTALL | re.IGNORECASE)
+_ANSWER_FORMS = re.compile(
+    r"<solution>(.*?)</solution>|^[\s*_#>]*FINAL ANSWER[*_]*:[*_]*\s*(?!\s*<solution>)(.+?)[*_\s]*$",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
 _ASK = (
     "{question}\n\n{attachment}Give your final answer between <solution> and </solution>: a number, as few words as"
     " possible, or a list of these with commas between. Do not use a thousands separator, nor units such as $ or %"
@@ -45,7 +48,7 @@ class Gaia:
 
     @property
     def grader_version(self) -> str:
-        return "gaia 1"
+        return "gaia 2"
 
     def load(self) -> Iterable[Instance]:
         return map(to_instance, read_rows(self.dataset, self.split, attachments=True))
@@ -119,9 +122,12 @@ def _read(path: Path) -> str:
 
 
 def extract_answer(message: str) -> str:
-    """What stands in the last <solution> of a message, or else the message."""
-    found = _SOLUTION.findall(message)
-    return str(found[-1] if found else message).strip()
+    """What stands in the last <solution> of a message, or behind the last FINAL ANSWER: as the official prompt asks.
+
+    Of both, the later one is the answer; of neither, the message.
+    """
+    found = [given for match in _ANSWER_FORMS.finditer(message) for given in match.groups() if given is not None]
+    return (found[-1] if found else message).strip()
 
 
 def is_right(given: str, truth: str) -> bool:

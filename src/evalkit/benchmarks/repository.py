@@ -91,6 +91,16 @@ for place in * .[!.]*; do
         *) rm -rf -- "$place" ;;
     esac
 done
+if ls objects/pack/*.promisor > /dev/null 2>&1; then
+    # A partial clone. Git keeps all that its remote promised, later commits too, until nothing is promised any more.
+    missing=$(git rev-list --objects --missing=print "$start" | grep -c '^?') || true
+    if [ "$missing" != 0 ]; then
+        echo "it is a partial clone that lacks $missing objects of its history: make the image from a full clone" >&2
+        exit 5
+    fi
+    rm -f objects/pack/*.promisor
+    git config --unset-all extensions.partialclone || true
+fi
 rm -rf info/refs objects/info/commit-graph objects/info/commit-graphs objects/info/packs objects/pack/*.keep
 
 later() {

@@ -145,13 +145,18 @@ class TaskDirectories:
         rewards = read_rewards(verifier)
         if rewards is None:
             rewards = {"reward": 1.0 if end.code == 0 else 0.0}
-        score = rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
+        score = score_of(rewards)
         if score < 1.0:
             require_resources(end)
         report = {"reward": score, "rewards": rewards, "exit_code": end.code}
         (job.folder / "report.json").write_text(json.dumps(report, indent=1))
         metrics = rewards if len(rewards) > 1 else {}
-        return Grade(verdict="resolved" if score >= 1.0 else "unresolved", score=score, metrics=metrics)
+        return Grade(
+            verdict="resolved" if score >= 1.0 else "unresolved",
+            score=score,
+            metrics=metrics,
+            suspicious=tuple(find_disagreement(verifier, score)),
+        )
 
     def _brings_files(self, job: Job) -> bool:
         """Without an image of its own, the task's files are put into the work folder."""
@@ -191,14 +196,36 @@ def _notes_on(task: Task, network: str, build_seconds: float) -> Iterator[str]:
 
 
 def read_rewards(folder: Path) -> dict[str, float] | None:
-    """The rewards that a verifier wrote, if it did: a number, or a JSON object of numbers."""
-    for name in ("reward.json", "reward.txt"):
-        path = folder / name
-        if path.is_file() and not path.is_symlink():
-            if path.stat().st_size > REWARD.bytes:
-                raise TooLarge.in_bytes(REWARD)
-            return _parse_rewards(path.read_bytes().decode("utf-8", "replace"), name)
-    return None
+    """The rewards that a verifier wrote, if it did: a number, or a JSON object of numbers; of both, the object."""
+    found = [path for path in (folder / "reward.json", folder / "reward.txt") if _is_plain(path)]
+    return _read_rewards(found[0]) if found else None
+
+
+def score_of(rewards: Mapping[str, float]) -> float:
+    return rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
+
+
+def find_disagreement(folder: Path, score: float) -> Iterator[str]:
+    """Tests write one of the files; where the other says something else, the code under test may have left it."""
+    other = folder / "reward.txt"
+    if not (_is_plain(folder / "reward.json") and _is_plain(other)):
+        return
+    try:
+        differs = score_of(_read_rewards(other)) != score
+    except (Failed, TooLarge):
+        differs = True
+    if differs:
+        yield "reward.json and reward.txt differ"
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _read_rewards(path: Path) -> dict[str, float]:
+    if path.stat().st_size > REWARD.bytes:
+        raise TooLarge.in_bytes(REWARD)
+    return _parse_rewards(path.read_bytes().decode("utf-8", "replace"), path.name)
 
 
 def _parse_rewards(text: str, name: str) -> dict[str, float]:

@@ -27,7 +27,7 @@ from evalkit.errors import EvalkitError, UsageError
 from evalkit.runs.execute import Parts
 from evalkit.runs.identity import make_manifest
 from evalkit.settings import Settings
-from evalkit.store.harness_logs import LOG, PATCH, RecordedLogs, is_of
+from evalkit.store.harness_logs import LOG, PATCH, RecordedLogs, is_of, is_old
 from evalkit.store.manifest import write_atomically
 from evalkit.store.prediction_file import Prediction
 from evalkit.store.run_directory import RunDirectory
@@ -137,6 +137,8 @@ class LogGrading:
             raise Failed("grader", f"{found or self.logs.root} has no {LOG} of {instance.id}")
         if not is_of(found, (self.directory.path / recorded.answer.patch.path).read_bytes()):
             raise Failed("grader", f"the log in {found} is of another patch")
+        if is_old((found / LOG).read_bytes()):
+            raise Failed("grader", f"the log in {found} is one of swebench 1, whose format is too old to be judged")
         folder = self.directory.attempt_folder(instance.id, step.attempt)
         folder.mkdir(parents=True, exist_ok=True)
         copyfile(found / LOG, folder / LOG)

@@ -17,7 +17,8 @@ from evalkit.domain.planning import Attempts
 from evalkit.domain.rows import UNKNOWN_USAGE, Failure, Outcome, Patch, Row, Usage, Verdict
 from evalkit.domain.summary import RunFacts
 from evalkit.errors import UsageError
-from evalkit.store.harness_logs import LOG, PATCH, REPORT
+from evalkit.logs import logger
+from evalkit.store.harness_logs import LOG, OWN_LOG, PATCH, REPORT, refuse_old_layout
 from evalkit.store.prediction_file import encode, read_predictions
 from evalkit.store.rows import Unreadable
 
@@ -63,8 +64,9 @@ def _open_folder(path: Path) -> ForeignRun | None:
     for name in ("preds.json", "all_preds.jsonl"):
         if (path / name).is_file():
             return _read_predictions(path / name, path)
+    refuse_old_layout(path)
     for depth in ("*/", "*/*/"):
-        if any(path.glob(depth + REPORT)) or any(path.glob(depth + LOG)):
+        if any(any(path.glob(depth + name)) for name in (REPORT, LOG, OWN_LOG)):
             return _read_logs(path, sorted(path.glob(depth)))
     return None
 
@@ -237,7 +239,8 @@ def _read_logs(path: Path, folders: Sequence[Path]) -> ForeignRun:
     unreadable: list[Unreadable] = []
     for folder in folders:
         report = folder / REPORT
-        if not report.is_file() and not (folder / LOG).is_file():
+        # Of a patch that did not apply, or an engine that failed, the harness leaves a log of its own and no report.
+        if not any((folder / name).is_file() for name in (REPORT, LOG, OWN_LOG, PATCH)):
             continue
         resolved: bool | None = None
         reason = f"{folder} has no {REPORT}"
@@ -248,6 +251,7 @@ def _read_logs(path: Path, folders: Sequence[Path]) -> ForeignRun:
                 reason = f"{report} is no report: {error!r}"
                 unreadable.append(Unreadable(str(report), 1, repr(error)))
         entries.append(Entry(_row_of_log(folder, resolved, reason), partial(_read_or_nothing, folder / PATCH)))
+    logger.warning("%s: logs have no trace of instances without a prediction or with an empty one", path)
     label = " + ".join(sorted({folder.parent.name for folder in folders})) or path.name
     return ForeignRun(path, label, entries, unreadable)
 

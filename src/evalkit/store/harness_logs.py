@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import UsageError
 
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
+OWN_LOG = "run_instance.log"
+"""What the harness says of itself: the file that the folder of each instance has."""
+_OLD_LOGS = "*.eval.log"
+_OLD_MARKER = b">>>>> Applied Patch (pred)"
+_INDEX = re.compile(rb"^index [0-9a-f]+\.\.[0-9a-f]+", re.MULTILINE)
 
 _HINT = "name one like logs/run_evaluation/RUN"
 
@@ -20,6 +26,7 @@ class RecordedLogs:
     def open(cls, root: Path) -> RecordedLogs:
         if not root.is_dir():
             raise UsageError(f"there is no directory of logs {root}", hint=_HINT)
+        refuse_old_layout(root)
         if not any(any(root.glob(f"{depth}/{name}")) for depth in ("*", "*/*") for name in (LOG, REPORT, PATCH)):
             raise UsageError(f"{root} has no logs in it, such as MODEL/INSTANCE/{LOG}", hint=_HINT)
         return cls(root)
@@ -46,9 +53,32 @@ def _literal(name: str) -> str:
 
 
 def is_of(folder: Path, patch: bytes) -> bool:
-    """Whether logs are of this patch. Space does not count: tools differ in how they end lines and files."""
+    """Whether logs are of this patch.
+
+    Space does not count: tools differ in how they end lines and files. Nor do `index` lines, whose names of objects are
+    as long as the repository that they were made in asks for.
+    """
     try:
         recorded = (folder / PATCH).read_bytes()
     except FileNotFoundError:
         return True
-    return b"".join(recorded.split()) == b"".join(patch.split())
+    return _essence(recorded) == _essence(patch)
+
+
+def _essence(patch: bytes) -> bytes:
+    return b"".join(_INDEX.sub(b"index", patch).split())
+
+
+def refuse_old_layout(root: Path) -> None:
+    """Before version 2, the harness wrote one flat file for each instance."""
+    old = next((path for depth in ("", "*/") for path in root.glob(depth + _OLD_LOGS)), None)
+    if old is not None:
+        raise UsageError(
+            f"{old} is a log of swebench 1, whose format is too old to be judged",
+            hint="evaluate the predictions again: evalkit grade --predictions FILE",
+        )
+
+
+def is_old(log: bytes) -> bool:
+    """Whether a log is of a harness before version 2, which marked patches and not tests."""
+    return _OLD_MARKER in log

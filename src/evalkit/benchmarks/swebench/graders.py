@@ -37,6 +37,7 @@ _LANGUAGES = {
     "rust": "RUST",
 }
 _START, _END = ">>>>> Start Test Output", ">>>>> End Test Output"
+_NOT_APPLIED = ">>>>> Patch Apply Failed"
 _KIND_OF_REASON: dict[str, Kind] = {"out_of_memory": "oom"}
 
 HarnessReport = dict[str, Any]
@@ -145,10 +146,19 @@ def judge(row: Mapping[str, Any], tests: Mapping[str, list[str]], log: Path) -> 
             report = graders.get_eval_report(spec, prediction, str(readable), include_tests_status=True)[name]
         except Exception as error:  # a parser stumbles over its input
             raise Failed("grader", f"{parser} cannot read the log: {type(error).__name__}: {error}") from error
+    if not report["patch_successfully_applied"]:
+        # The graders say so too where a patch applied, and then no test could be read.
+        report["patch_successfully_applied"] = _has_begun(log)
     if not any(tests.values()):
         # The graders take every one of no tests as passed.
         report["resolved"] = False
     return report
+
+
+def _has_begun(log: Path) -> bool:
+    """Whether tests began, which they do only with the patch in place."""
+    content = log.read_bytes()
+    return _START.encode() in content and not content.startswith(_NOT_APPLIED.encode())
 
 
 def read_statuses(row: Mapping[str, Any], log: Path) -> dict[str, str]:
