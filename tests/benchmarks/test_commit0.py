@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from evalkit.agents.builtin import GoldAgent
-from evalkit.benchmarks.commit0 import Commit0, make_command, make_report, read_test_ids
+from evalkit.benchmarks.commit0 import (
+    Commit0,
+    find_disagreement,
+    folder_of_tests,
+    make_command,
+    make_report,
+    read_test_ids,
+)
 from evalkit.errors import DatasetError
 from tests.support.repositories import Project, git
 from tests.support.requirements import shared
@@ -32,15 +39,15 @@ def test_known():
 def test_skipped():
     pass
 """
-REFERENCE = ["tests/test_lib.py::test_double[1]", "tests/test_lib.py::test_double[2]", "tests/test_lib.py::test_known"]
+REFERENCE = ["tests/test_lib.py::test_double[1]", "tests/test_lib.py::test_double[2]"]
 
 
 @pytest.mark.parametrize(
     ("outcomes", "score"),
     [
         ({"a": "passed", "b": "passed"}, 1.0),
-        ({"a": "passed", "b": "xfailed"}, 1.0),
-        ({"a": "passed", "b": "xpassed"}, 0.5),
+        ({"a": "passed", "b": "xfailed"}, 0.5),
+        ({"a": "passed", "b": "xpassed"}, 1.0),
         ({"a": "passed", "b": "skipped"}, 0.5),
         ({"a": "passed", "b": "error"}, 0.5),
         ({"a": "passed"}, 0.5),
@@ -97,8 +104,8 @@ class Bench:
         (data / "lib-py.bz2").write_bytes(bz2.compress("\n".join(REFERENCE).encode()))
         return Commit0(str(data), "test", None, place=None)
 
-    def solve(self, script: str) -> Outcome:
-        return attempt(self.root, self.project, self.benchmark(), ScriptAgent(script))
+    def solve(self, script: str, **changes: object) -> Outcome:
+        return attempt(self.root, self.project, self.benchmark(**changes), ScriptAgent(script))
 
 
 @pytest.fixture
@@ -110,14 +117,113 @@ def test_a_complete_library_is_resolved(bench: Bench) -> None:
     outcome = bench.solve("printf 'def double(x):\\n    return 2 * x\\n' > lib.py; echo new > spec.pdf.bz2")
     assert (outcome.row["verdict"], outcome.row["score"]) == ("resolved", 1.0)
     report = json.loads((outcome.folder / "report.json").read_text())
-    assert report["tests"] == {REFERENCE[0]: "passed", REFERENCE[1]: "passed", REFERENCE[2]: "xfailed"}
+    assert report["tests"] == {REFERENCE[0]: "passed", REFERENCE[1]: "passed"}
+    assert outcome.row["suspicious"] == []
     assert b"spec.pdf" not in outcome.patch
 
 
 def test_half_a_library_is_not(bench: Bench) -> None:
     outcome = bench.solve("printf 'def double(x):\\n    return 2\\n' > lib.py")
     assert outcome.row["verdict"] == "unresolved"
-    assert outcome.row["score"] == pytest.approx(1 / 3), "a test that passed although it should not does not count"
+    assert outcome.row["score"] == 0.5
+
+
+KINDS = """import pytest
+
+@pytest.fixture
+def broken_setup():
+    raise RuntimeError
+
+@pytest.fixture
+def broken_teardown():
+    yield
+    raise RuntimeError
+
+def test_passes(): pass
+def test_fails(): assert False
+@pytest.mark.skip
+def test_skipped(): pass
+@pytest.mark.xfail
+def test_expected(): assert False
+@pytest.mark.xfail(run=False)
+def test_not_run(): assert False
+@pytest.mark.xfail
+def test_unexpected(): pass
+@pytest.mark.xfail(strict=True)
+def test_strict(): pass
+def test_setup(broken_setup): pass
+def test_teardown(broken_teardown): pass
+"""
+
+
+def test_the_call_of_a_test_decides_as_officially(bench: Bench) -> None:
+    folder = bench.project.folder
+    (folder / "tests" / "test_kinds.py").write_text(KINDS)
+    git("add", "-A", cwd=folder)
+    git("commit", "-qm", "Kinds", cwd=folder)
+    names = [line[4:].partition("(")[0] for line in KINDS.splitlines() if line.startswith("def test_")]
+    outcome = bench.solve(
+        "echo '# more' >> lib.py",
+        base_commit=git("rev-parse", "HEAD", cwd=folder),
+        test_ids=[f"tests/test_kinds.py::{name}" for name in names],
+    )
+    tests = json.loads((outcome.folder / "report.json").read_text())["tests"]
+    assert {name.rpartition("::")[2]: did for name, did in tests.items()} == {
+        "test_passes": "passed", "test_fails": "failed", "test_skipped": "skipped", "test_expected": "xfailed",
+        "test_not_run": "xfailed", "test_unexpected": "xpassed", "test_strict": "failed", "test_setup": "error",
+        "test_teardown": "passed",
+    }  # fmt: skip
+    assert outcome.row["score"] == pytest.approx(3 / 9)
+    assert outcome.row["suspicious"] == [], "pytest printed the same"
+
+
+def test_tests_that_the_answer_changed_are_those_of_the_image_again(bench: Bench) -> None:
+    easy = "def test_double(): pass"
+    outcome = bench.solve(f"echo '{easy}' > tests/test_lib.py; echo 'import lib' > tests/conftest.py; mkdir tests/x")
+    assert b"tests/conftest.py" in outcome.patch
+    assert (outcome.row["verdict"], outcome.row["score"]) == ("unresolved", 0.0)
+    log = (outcome.folder / "test_output.txt").read_text()
+    assert "NotImplementedError" in log
+
+
+def test_tests_beside_what_is_to_be_written_stay(bench: Bench) -> None:
+    assert folder_of_tests({"test": {"test_dir": "tests/"}, "src_dir": "lib/"}) == "tests"
+    assert folder_of_tests({"test": {"test_dir": "lib/tests"}, "src_dir": "lib"}) == "lib/tests"
+    for test_dir, src_dir in ((".", "lib"), ("lib", "lib"), ("lib", "lib/core"), ("../x", "lib"), ("/x", "lib")):
+        assert folder_of_tests({"test": {"test_dir": test_dir}, "src_dir": src_dir}) is None
+
+
+FORGED = """import atexit, glob, json, os, sys
+def double(x):
+    raise NotImplementedError
+@atexit.register
+def _end():
+    outcomes = json.dumps({names})
+    places = [os.environ.get("EVALKIT_OUTCOMES")] + [os.path.join(each, "outcomes.json") for each in sys.path]
+    for place in places:
+        if place and os.path.exists(place):
+            kept = open(place).read()
+            with open(place, "w") as file:
+                file.write(kept[:64] + outcomes if kept[0] != "{{" else outcomes)
+""".replace("{names}", repr(dict.fromkeys(REFERENCE, "passed"))).replace("{{", "{")
+
+
+def test_outcomes_that_the_library_writes_are_not_believed(bench: Bench) -> None:
+    outcome = bench.solve(f"cat > lib.py <<'END'\n{FORGED}\nEND")
+    assert (outcome.row["verdict"], outcome.row["score"]) == ("unresolved", 0.0)
+
+
+def test_outcomes_that_pytest_did_not_print_are_suspicious(tmp_path: Path) -> None:
+    log, passed = tmp_path / "log", {"a": "passed", "b": "xpassed", "c": "failed"}
+    for summary, differs in (
+        ("=== 1 failed, 1 passed, 1 xpassed in 0.10s ===", False),
+        ("1 passed, 1 xpassed, 1 failed in 1.10s (0:01:00)", False),
+        ("=== 2 failed, 1 passed in 0.10s ===", True),
+        ("nothing", True),
+    ):
+        log.write_text(f"collected\n{summary}\n")
+        assert bool(list(find_disagreement(log, passed))) is differs, summary
+    assert list(find_disagreement(log, {"c": "failed"})) == []
 
 
 def test_tests_that_are_gone_have_failed(bench: Bench) -> None:

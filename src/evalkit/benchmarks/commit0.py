@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import bz2
+import hashlib
+import hmac
 import importlib.util
 import json
+import re
+import secrets
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,12 +21,14 @@ from evalkit.benchmarks.datasets import DatasetRow, read_rows
 from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository
+from evalkit.benchmarks.suspicions import find_suspicions
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import OUTCOMES
 from evalkit.domain.protocols import Exit, Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
+from evalkit.logs import logger
 
 DATASET = "wentingzhao/commit0_combined"
 PLACE = PurePosixPath("/testbed")
@@ -34,30 +40,57 @@ The library may be installed on this machine: do not read or copy the installed 
 """
 # Written for any pytest, so that images need no plugin of their own and the grader no network.
 _PLUGIN = """
-import json, os
-outcomes = {}
+import hashlib, hmac, json, os
 
-def pytest_runtest_logreport(report):
-    if hasattr(report, "wasxfail"):
-        outcome = "xfailed" if report.skipped else "xpassed"
-    elif report.failed and report.when != "call":
-        outcome = "error"
-    else:
+def _register():
+    folder = os.path.dirname(os.path.abspath(__file__))
+    try:
+        with open(os.path.join(folder, "key"), "rb") as file:
+            key = file.read()
+        os.unlink(os.path.join(folder, "key"))
+    except OSError:
+        return None, None  # a process that the tests or their runner started: the first one records
+    outcomes = {}
+
+    def record(report):
         outcome = report.outcome
-    if report.when == "call" or outcome != "passed":
-        outcomes[report.nodeid] = outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        if report.when == "call":
+            outcomes[report.nodeid] = outcome
+        elif report.when == "setup" and outcome != "passed":
+            outcomes[report.nodeid] = "error" if report.failed else outcome
 
-def pytest_sessionfinish():
-    with open(os.environ["EVALKIT_OUTCOMES"], "w") as file:
-        json.dump(outcomes, file)
+    def write():
+        content = json.dumps(outcomes)
+        seal = hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
+        with open(os.path.join(folder, "outcomes.json"), "w") as file:
+            file.write(seal + content)
+
+    return record, write
+
+_record, _write = _register()
+if _record is not None:
+    def pytest_runtest_logreport(report, record=_record):
+        record(report)
+
+    def pytest_sessionfinish(session, write=_write):
+        write()
+del _record, _write, _register
 """
+_SEAL = hashlib.sha256().digest_size * 2
+_SUMMARY = re.compile(r"^=*\s*((?:\d+ \w+, )*\d+ \w+) in [\d.]+", re.MULTILINE)
+_PASSED = re.compile(r"(\d+) (?:passed|xpassed)\b")
 _RUN = """
+exec 2>&1
 [ ! -f .venv/bin/activate ] || . .venv/bin/activate
 python -m pytest --version > /dev/null || exit 90
 [ ! -d src ] || PYTHONPATH="src:$PYTHONPATH"
 export PYTHONPATH
 """
 _NO_PYTEST = 90
+_KEEP = '[ ! -e "$1" ] || { mkdir -p -- "$(dirname "$2")" && cp -a -- "$1" "$2"; }'
+_RESTORE = '[ ! -e "$2" ] || { rm -rf -- "$1" && mkdir -p -- "$(dirname "$1")" && cp -a -- "$2" "$1"; }'
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +109,7 @@ class Commit0:
 
     @property
     def grader_version(self) -> str:
-        return "commit0 1"
+        return "commit0 2"
 
     def load(self) -> Iterable[Instance]:
         return (self._to_instance(row) for row in read_rows(self.dataset, self.split))
@@ -109,24 +142,44 @@ class Commit0:
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
         assert answer.patch is not None
         set_aside(job.folder, LOG, REPORT)
-        library = _library(job)
-        refusal = await self._repository(workspace).apply(job.run_folder / answer.patch.path)
+        library, patch = _library(job), job.run_folder / answer.patch.path
+        await self._keep_tests(job, workspace, _KEEP)
+        refusal = await self._repository(workspace).apply(patch)
         outcomes: dict[str, str] = {}
         end = Exit(0)
         if refusal is None:
+            await self._keep_tests(job, workspace, _RESTORE)
             outcomes, end = await self._run_tests(job, workspace)
         report = make_report(library.tests, outcomes) | {"patch_refused": refusal}
         (job.folder / REPORT).write_text(json.dumps(report, indent=1))
         if report["score"] < 1.0:
             require_resources(end)
-        return Grade(verdict="resolved" if report["score"] == 1.0 else "unresolved", score=report["score"])
+        suspicions = find_suspicions(patch.read_bytes()) if report["score"] == 1.0 else ()
+        return Grade(
+            verdict="resolved" if report["score"] == 1.0 else "unresolved",
+            score=report["score"],
+            suspicious=(*suspicions, *find_disagreement(job.folder / LOG, outcomes)),
+        )
+
+    async def _keep_tests(self, job: Job, workspace: Workspace, script: str) -> None:
+        """Put the tests of the image aside before the patch is applied, and back after it."""
+        place = folder_of_tests(_library(job).row)
+        if place is None:
+            return
+        kept = workspace.places.logs / "grader" / "tests"
+        argv = ("/bin/sh", "-c", script, "sh", place, str(kept))
+        end = await workspace.exec(argv, cwd=self._place(workspace))
+        if end.code != 0:
+            raise Failed("setup", f"the tests of the image cannot be kept: {end.tail.strip()}")
 
     async def _run_tests(self, job: Job, workspace: Workspace) -> tuple[dict[str, str], Exit]:
         """What became of each test, and how they ended."""
         library, log = _library(job), job.folder / LOG
         folder = workspace.places.logs / "grader"
+        key = secrets.token_bytes()
+        await workspace.write(key, folder / "key")
         await workspace.write(_PLUGIN.encode(), folder / "evalkit_outcomes.py")
-        environment = {"PYTHONPATH": str(folder), "EVALKIT_OUTCOMES": str(folder / "outcomes.json")}
+        environment = {"PYTHONPATH": str(folder)}
         end = await workspace.exec(
             ("/bin/sh", "-c", _RUN + make_command(library.row["test"])),
             env=environment,
@@ -140,7 +193,7 @@ class Commit0:
         target = job.scratch / "outcomes.json"
         with suppress(FileNotFoundError):
             await workspace.read(folder / "outcomes.json", target, OUTCOMES)
-            return _read_outcomes(target), end
+            return _read_outcomes(target, key), end
         return {}, end
 
     def _to_instance(self, row: DatasetRow) -> Instance:
@@ -206,10 +259,14 @@ def make_command(test: Mapping[str, Any]) -> str:
 
 
 def make_report(expected: Sequence[str], outcomes: Mapping[str, str]) -> dict[str, Any]:
-    """Each reference test with its outcome. One that did not run has not passed; others do not count."""
+    """Each reference test with its outcome. One that did not run has not passed; others do not count.
+
+    As officially, the call of a test decides: an expected failure has not passed, an unexpected pass has, and so has a
+    test whose teardown failed.
+    """
     tests = {name: outcomes.get(name, "missing") for name in expected}
     counts = Counter(tests.values())
-    passed = counts["passed"] + counts["xfailed"]
+    passed = counts["passed"] + counts["xpassed"]
     return {
         "score": passed / len(tests) if tests else 0.0,
         "passed": passed,
@@ -219,9 +276,30 @@ def make_report(expected: Sequence[str], outcomes: Mapping[str, str]) -> dict[st
     }
 
 
-def _read_outcomes(path: Path) -> dict[str, str]:
+def folder_of_tests(row: Mapping[str, Any]) -> str | None:
+    """Where the tests are, for a folder of their own; None where what is to be written lies in it as well."""
+    place = PurePosixPath(str(row["test"].get("test_dir") or "tests"))
+    source = PurePosixPath(str(row.get("src_dir") or "."))
+    is_apart = not place.is_absolute() and ".." not in place.parts and not source.is_relative_to(place)
+    return str(place) if is_apart else None
+
+
+def find_disagreement(log: Path, outcomes: Mapping[str, str]) -> Iterator[str]:
+    """The code under test runs beside the plugin that records; what pytest printed is a second witness."""
+    passed = sum(outcome in ("passed", "xpassed") for outcome in outcomes.values())
+    summaries = _SUMMARY.findall(log.read_text("utf-8", "replace")) if passed else []
+    if passed and (not summaries or sum(map(int, _PASSED.findall(summaries[-1]))) != passed):
+        yield "the summary of pytest does not say what was recorded"
+
+
+def _read_outcomes(path: Path, key: bytes) -> dict[str, str]:
+    sealed = path.read_bytes()
+    seal, content = sealed[:_SEAL], sealed[_SEAL:]
+    if not hmac.compare_digest(seal, hmac.new(key, content, hashlib.sha256).hexdigest().encode()):
+        logger.warning("the outcomes of the tests are not those that the plugin of the grader wrote")
+        return {}
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(content)
     except ValueError:
         return {}
     return {str(name): str(outcome) for name, outcome in found.items()} if isinstance(found, dict) else {}
