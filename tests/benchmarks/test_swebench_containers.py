@@ -48,6 +48,19 @@ def test_references_are_graded_repeatedly_and_bad_instances_are_listed(library: 
     assert evalkit("grade", run, "--dry-run").document["attempts"] == 0
 
 
+def test_tests_and_markers_share_one_stream(library: Library, evalkit: Evalkit) -> None:
+    row = library.row("split")
+    ask = 'echo "streams: $(readlink /proc/$$/fd/1) $(readlink /proc/$$/fd/2)"'
+    script = str(row["eval_script"]).replace(": '>>>>> Start", f"{ask}\n: '>>>>> Start", 1)
+    write_rows(evalkit.folder / "rows.jsonl", [row | {"eval_script": script}])
+    done = run_dirs(evalkit, "grade", "--gold")
+    assert done.document["ids"]["resolved"] == ["split"], done.stderr
+    (log,) = evalkit.run_directory().glob("instances/split/attempt-1/test_output.txt")
+    (line,) = (line for line in log.read_text().splitlines() if line.startswith("streams: "))
+    _, out, err = line.split()
+    assert out == err
+
+
 NAMES = ["tests/test_words.py::test_repaired", *P2P]
 FORGED = "".join(f"PASSED {name}\n" for name in NAMES)
 END = ": '>>>>> End Test Output'\n>>>>> Test Exit Code: 0\n"

@@ -224,4 +224,5 @@ def test_suspicious_instances_are_counted_once_and_no_more_after_a_clean_verdict
     rows = [make_result("a", 1, **doubtful), make_result("a", 2, **doubtful), make_result("b", 1, **doubtful)]
     rows += [make_result("b", 1, outcome="submitted", verdict="resolved"), make_result("c", 1)]
     store(evalkit.folder / "run", ["a", "b", "c"], rows, attempts=2)
-    assert evalkit("aggregate", "run").document["suspicious"] == 1
+    document = evalkit("aggregate", "run").document
+    assert (document["suspicious"], document["suspicious_ids"]) == (1, ["a"])

@@ -165,6 +165,7 @@ class Tally:
         for name, bucket in placed.items():
             ids[bucket].append(name)
         failures = Counter(mark.failure for each in marks.values() for mark in each if mark.failure is not None)
+        suspicious = sorted({name for name, _, _ in self.suspicious})
         return {
             "schema": SCHEMA,
             "runs": [run.name for run in self.runs],
@@ -179,7 +180,8 @@ class Tally:
             **({} if repeats is None else {"repeats": repeats}),
             **({} if cluster is None else {"clusters": describe_clusters(cluster, sampled)}),
             "failures": dict(sorted(failures.items())),
-            "suspicious": len({name for name, _, _ in self.suspicious}),
+            "suspicious": len(suspicious),
+            "suspicious_ids": suspicious,
             "groups": {name: self._group(name, placed) for name in by},
             "metrics": {
                 name: {"mean": math.fsum(values.values()) / len(values), "instances": len(values)}
