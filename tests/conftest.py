@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from tests.support.workspaces import SECRET, Place, open_place
 # A mistake in these has cost a machine its files: they run where tests/test_abuse.py puts them, and nowhere else.
 collect_ignore = [] if is_contained() else ["abuse"]
 
-# The same examples each time, and no clock.
+# The same few examples each time, and no clock; other ones, and more, where somebody asks for a number of them.
+EXAMPLES = os.environ.get("EVALKIT_TEST_EXAMPLES")
 settings.register_profile(
     "evalkit",
     deadline=None,
-    derandomize=True,
+    max_examples=int(EXAMPLES or 100),
+    derandomize=EXAMPLES is None,
+    print_blob=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

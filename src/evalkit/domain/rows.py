@@ -14,7 +14,7 @@ Outcome = Literal["submitted", "empty", "timeout", "error"]
 Verdict = Literal["resolved", "unresolved", "ungraded"]
 
 SCHEMA = 1
-_MOST_ATTEMPTS = 100_000
+MOST_ATTEMPTS = 100_000
 _MESSAGE_LIMIT = 500
 _LARGEST = sys.float_info.max
 Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
@@ -94,7 +94,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     schema_: Annotated[int, msgspec.Meta(le=SCHEMA)] = msgspec.field(default=SCHEMA, name="schema")
     instance_id: str
-    attempt: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ATTEMPTS)]
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=MOST_ATTEMPTS)]
     outcome: Outcome
     verdict: Verdict
     score: Finite | None = None

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from evalkit.domain.json_values import (
+    count_of,
+    list_of,
+    mapping_of,
+    number_or_none,
+    parse_leniently,
+    text_of,
+    texts_of,
+)
 from evalkit.domain.planning import Attempts
-from evalkit.domain.rows import UNKNOWN_USAGE, Failure, Outcome, Patch, Row, Usage, Verdict
+from evalkit.domain.rows import MOST_ATTEMPTS, UNKNOWN_USAGE, Failure, Outcome, Patch, Row, Usage, Verdict
 from evalkit.domain.summary import RunFacts
 from evalkit.errors import UsageError
 from evalkit.logs import logger
@@ -84,7 +92,7 @@ class _OpenHandsRow(msgspec.Struct):
 
     instance_id: str
     test_result: dict[str, Any] | None
-    attempt: int | None = None
+    attempt: Annotated[int, msgspec.Meta(le=MOST_ATTEMPTS)] | None = None
     error: str | None = None
     metrics: dict[str, Any] | None = None
 
@@ -95,9 +103,9 @@ _decode_quickly = msgspec.json.Decoder(_OpenHandsRow).decode
 def _decode_openhands(line: bytes) -> _OpenHandsRow:
     try:
         return _decode_quickly(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Patches may hold lone surrogates, which the fast parser refuses.
-        return msgspec.convert(json.loads(line), _OpenHandsRow)
+        return msgspec.convert(parse_leniently(line), _OpenHandsRow)
 
 
 def _is_openhands(path: Path) -> bool:
@@ -165,25 +173,25 @@ def _row_of_openhands(found: _OpenHandsRow, verdicts: Mapping[str, Verdict]) -> 
 def _score_of(result: Mapping[str, Any]) -> float | None:
     """The score that some of its benchmarks put into the row."""
     score, final = result.get("score"), result.get("final_score")
-    if isinstance(score, bool | int | float):
+    if isinstance(score, bool):
         return float(score)
-    if isinstance(final, dict) and isinstance(final.get("result"), int | float) and final.get("total"):
-        return float(final["result"]) / float(final["total"])
-    return None
+    if (number := number_or_none(score)) is not None:
+        return float(number)
+    reached, total = (number_or_none(mapping_of(final).get(key)) for key in ("result", "total"))
+    return None if reached is None or not total else number_or_none(reached / total)
 
 
 def _openhands_usage(metrics: Mapping[str, Any] | None) -> Usage:
     if not metrics:
         return UNKNOWN_USAGE
-    tokens = metrics.get("accumulated_token_usage") or {}
-    cost = metrics.get("accumulated_cost")
+    tokens = mapping_of(metrics.get("accumulated_token_usage"))
     return Usage(
-        llm_calls=len(metrics.get("costs") or metrics.get("token_usages") or ()),
-        input_tokens=int(tokens.get("prompt_tokens") or 0),
-        cached_tokens=int(tokens.get("cache_read_tokens") or 0),
-        output_tokens=int(tokens.get("completion_tokens") or 0),
-        reasoning_tokens=int(tokens.get("reasoning_tokens") or 0),
-        cost_usd=float(cost) if isinstance(cost, int | float) else None,
+        llm_calls=len(list_of(metrics.get("costs")) or list_of(metrics.get("token_usages"))),
+        input_tokens=count_of(tokens.get("prompt_tokens")),
+        cached_tokens=count_of(tokens.get("cache_read_tokens")),
+        output_tokens=count_of(tokens.get("completion_tokens")),
+        reasoning_tokens=count_of(tokens.get("reasoning_tokens")),
+        cost_usd=number_or_none(metrics.get("accumulated_cost")),
     )
 
 
@@ -212,7 +220,7 @@ def _read_predictions(path: Path, folder: Path) -> ForeignRun:
         if Path(name).name == name and trajectory.is_file():
             try:
                 info = msgspec.json.decode(trajectory.read_bytes(), type=_Trajectory).info
-            except (ValueError, OSError) as error:
+            except (ValueError, RecursionError, OSError) as error:
                 unreadable.append(Unreadable(str(trajectory), 1, str(error)))
         entries.append(Entry(_row_of_prediction(name, prediction.patch, info), partial(bytes, prediction.patch)))
     models = sorted({each.model for each in predictions.values() if each.model})
@@ -228,7 +236,9 @@ def _row_of_prediction(name: str, patch: bytes, info: _Info) -> Row:
         verdict="ungraded",
         failure=Failure(kind="agent", stage="solve", message=info.exit_status or "") if crashed else None,
         patch=_describe(patch),
-        usage=Usage(llm_calls=info.model_stats.api_calls, cost_usd=info.model_stats.instance_cost),
+        usage=Usage(
+            llm_calls=count_of(info.model_stats.api_calls), cost_usd=number_or_none(info.model_stats.instance_cost)
+        ),
         accepted=not crashed,
     )
 
@@ -246,7 +256,7 @@ def _read_logs(path: Path, folders: Sequence[Path]) -> ForeignRun:
         reason = f"{folder} has no {REPORT}"
         if report.is_file():
             try:
-                resolved = bool(json.loads(report.read_bytes())[folder.name]["resolved"])
+                resolved = bool(parse_leniently(report.read_bytes())[folder.name]["resolved"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = f"{report} is no report: {error!r}"
                 unreadable.append(Unreadable(str(report), 1, repr(error)))
@@ -274,7 +284,7 @@ def _row_of_log(folder: Path, resolved: bool | None, reason: str) -> Row:
 
 def _find_report(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_leniently(path.read_bytes())
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) and isinstance(document.get("resolved_ids"), list) else None
@@ -292,10 +302,10 @@ def _read_report(path: Path, report: Mapping[str, Any]) -> ForeignRun:
     """The report of a whole run. Instances without a prediction are left out: they were not run."""
     entries: dict[str, Entry] = {}
     for key, (outcome, verdict) in _STATES.items():
-        for name in report.get(key) or ():
+        for name in list_of(report.get(key)):
             failure = Failure(kind="grader", stage="grade") if outcome == "error" else None
             row = Row(
-                instance_id=str(name),
+                instance_id=text_of(name),
                 attempt=1,
                 outcome=outcome,
                 verdict=verdict,
@@ -308,8 +318,8 @@ def _read_report(path: Path, report: Mapping[str, Any]) -> ForeignRun:
 
 def _read_verdicts(path: Path) -> dict[str, Verdict]:
     report = _find_report(path) or {}
-    verdicts: dict[str, Verdict] = dict.fromkeys(report.get("unresolved_ids") or (), "unresolved")
-    return verdicts | dict.fromkeys(report.get("resolved_ids") or (), "resolved")
+    verdicts: dict[str, Verdict] = dict.fromkeys(texts_of(report.get("unresolved_ids")), "unresolved")
+    return verdicts | dict.fromkeys(texts_of(report.get("resolved_ids")), "resolved")
 
 
 def _describe(patch: bytes) -> Patch | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from evalkit.domain.json_values import parse
 from evalkit.domain.rows import SCHEMA
 from evalkit.errors import UsageError
 from evalkit.store.folders import MANIFEST
@@ -89,11 +90,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
     def read(cls, folder: Path) -> Manifest:
         path = folder / FILE
         try:
-            document = json.loads(path.read_bytes())
+            document = parse(path.read_bytes())
             schema = document["schema"]
         except FileNotFoundError:
             raise UsageError(f"{folder} is no run: it has no {FILE}", hint="name a run directory") from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} cannot be read: {error!r}") from error
         if not isinstance(schema, int) or schema > SCHEMA:
             raise UsageError(
@@ -102,7 +103,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
             )
         try:
             return msgspec.convert(document, cls)
-        except msgspec.ValidationError as error:
+        except ValueError as error:
             raise UsageError(f"{path}: {error}") from error
 
 

@@ -7,6 +7,7 @@ import mimetypes
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from evalkit.domain.json_values import parse
 from evalkit.trajectories.events import Event
 
 VERSION = "ATIF-v1.6"
@@ -54,7 +55,7 @@ def _step(number: int, event: Event, source: str) -> dict[str, Any]:
 
 def _message(number: int, event: Event) -> dict[str, Any]:
     step = _step(number, event, event["role"])
-    images = [_image(place) for place in event.get("images", ())]
+    images = [_image(place) for place in event["images"]]
     return step | {"message": [{"type": "text", "text": event["text"]}, *images]} if images else step
 
 
@@ -71,11 +72,11 @@ def _reply(number: int, event: Event) -> dict[str, Any]:
     step = _step(number, event, "agent") | {
         "model_name": event["model"] or None,
         "metrics": {
-            "prompt_tokens": usage.get("input_tokens", 0),
-            "completion_tokens": usage.get("output_tokens", 0),
-            "cached_tokens": usage.get("cached_tokens", 0),
-            "cost_usd": usage.get("cost_usd"),
-            "extra": {"reasoning_tokens": usage.get("reasoning_tokens", 0), "seconds": event.get("seconds")},
+            "prompt_tokens": usage["input_tokens"],
+            "completion_tokens": usage["output_tokens"],
+            "cached_tokens": usage["cached_tokens"],
+            "cost_usd": usage["cost_usd"],
+            "extra": {"reasoning_tokens": usage["reasoning_tokens"], "seconds": event["seconds"]},
         },
     }
     if event["reasoning"]:
@@ -102,14 +103,10 @@ def _add_result(steps: list[dict[str, Any]], event: Event) -> None:
 def _arguments(text: str) -> Mapping[str, Any]:
     """ATIF wants an object, also where the model wrote none."""
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = parse(text)
     except ValueError:
         return {"text": text}
     return value if isinstance(value, dict) else {"value": value}
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _sum_usage(steps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

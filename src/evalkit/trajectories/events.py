@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from evalkit import masking
+from evalkit.domain.json_values import (
+    count_of,
+    mapping_of,
+    mappings_of,
+    number_or_none,
+    parse_leniently,
+    text_of,
+    text_or_none,
+    texts_of,
+)
 from evalkit.domain.rows import timestamp
+from evalkit.errors import UsageError
+from evalkit.logs import logger
 
 FILE = "trajectory.jsonl"
 SCHEMA = 1
@@ -41,12 +54,95 @@ class Trajectory:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """The events of a file. A torn last line is left out: the agent was just writing it."""
+    """The events of a file, each with all fields of its type.
+
+    An agent may have written anything there. A line that is no event is left out, which a warning says; a torn last one
+    without a word, since the agent was just writing it. UsageError where no line is an event.
+    """
+    count = 0
+    damaged: list[int] = []
     with path.open("rb") as file:
-        for line in file:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and isinstance(event.get("type"), str):
+        for number, line in enumerate(file, start=1):
+            event = _read_event(line)
+            if event is not None:
+                count += 1
                 yield event
+            elif line.strip() and line.endswith(b"\n"):
+                damaged.append(number)
+    if damaged and not count:
+        raise UsageError(
+            f"{path}:{damaged[0]}: no event, and no other line is one", hint="the agent wrote other things"
+        )
+    if damaged:
+        logger.warning(
+            "%s: lines that are no events are left out: %d, the first is line %d", path, len(damaged), damaged[0]
+        )
+
+
+def _read_event(line: bytes) -> Event | None:
+    try:
+        event = parse_leniently(line)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        return None
+    return event | _read_fields(event, _FIELDS.get(event["type"], _COMMON))
+
+
+def _read_fields(value: Mapping[str, Any], fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    return {name: read(value.get(name)) for name, read in fields.items()}
+
+
+def _time_of(value: Any) -> str:
+    """A moment with its time zone; the beginning of time for what is none."""
+    try:
+        moment = datetime.fromisoformat(value)
+        return timestamp((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC))
+    except (TypeError, ValueError, OverflowError):
+        return timestamp(datetime.fromtimestamp(0, UTC))
+
+
+def _role_of(value: Any) -> str:
+    return value if value in ("system", "user") else "user"
+
+
+def _usage_of(value: Any) -> dict[str, Any]:
+    return _read_fields(mapping_of(value), _USAGE)
+
+
+def _calls_of(value: Any) -> list[dict[str, Any]]:
+    return [_read_fields(call, _CALL) for call in mappings_of(value)]
+
+
+def _tools_of(value: Any) -> list[Mapping[str, Any]]:
+    return mappings_of(value)
+
+
+_CALL = {"id": text_of, "name": text_of, "arguments": text_of}
+_USAGE: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("llm_calls", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"), count_of),
+    "cost_usd": number_or_none,
+    "known_cost_usd": lambda value: number_or_none(value) or 0.0,
+}
+_COMMON: Mapping[str, Callable[[Any], Any]] = {"at": _time_of}
+_FIELDS: Mapping[str, Mapping[str, Callable[[Any], Any]]] = {
+    "start": {
+        **_COMMON,
+        **dict.fromkeys(("evalkit", "run", "instance_id", "agent"), text_of),
+        "attempt": lambda value: max(1, count_of(value)),
+        "model": text_or_none,
+        "prompt_sha256": text_or_none,
+        "tools": _tools_of,
+    },
+    "message": {**_COMMON, "role": _role_of, "text": text_of, "images": texts_of},
+    "reply": {
+        **_COMMON,
+        **dict.fromkeys(("text", "reasoning", "finish_reason", "model"), text_of),
+        "step": count_of,
+        "tool_calls": _calls_of,
+        "usage": _usage_of,
+        "seconds": lambda value: number_or_none(value) or 0.0,
+    },
+    "result": {**_COMMON, "step": count_of, "tool_call_id": text_of, "text": text_of},
+    "end": {**_COMMON, "reason": text_of, "detail": text_of, "usage": _usage_of},
+}

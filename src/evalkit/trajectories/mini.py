@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from evalkit.domain.json_values import parse
 from evalkit.trajectories.events import Event
 
 VERSION = "mini-swe-agent-1.1"
@@ -30,7 +30,7 @@ def to_mini(events: Iterable[Event], submission: str = "") -> dict[str, Any]:
             case "reply":
                 messages.append(_reply(event))
                 calls += 1
-                cost += event["usage"].get("known_cost_usd", 0.0)
+                cost += event["usage"]["known_cost_usd"]
             case "result":
                 messages.append(_result(event))
     reason = end.get("reason", "")
@@ -67,7 +67,7 @@ def _reply(event: Event) -> dict[str, Any]:
                 for call in event["tool_calls"]
                 if call["name"] == "shell"
             ],
-            "cost": event["usage"].get("cost_usd"),
+            "cost": event["usage"]["cost_usd"],
             "response": {"model": event["model"], "usage": event["usage"], "finish_reason": event["finish_reason"]},
             "timestamp": _seconds(event),
         },
@@ -85,7 +85,7 @@ def _result(event: Event) -> dict[str, Any]:
 
 def _command(arguments: str) -> str:
     try:
-        return str(json.loads(arguments)["command"])
+        return str(parse(arguments)["command"])
     except (ValueError, KeyError, TypeError):
         return arguments
 

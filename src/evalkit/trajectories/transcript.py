@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -10,9 +9,14 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
+from evalkit.domain.json_values import parse
 from evalkit.trajectories.events import Event
 
 _LONGEST_LINES = 60
+_LONGEST_LINE = 2000
+_KEPT = "\t\n"
+# What an agent wrote must not steer the terminal.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in _KEPT}
 
 
 def show(events: Iterable[Event], console: Console) -> None:
@@ -20,11 +24,11 @@ def show(events: Iterable[Event], console: Console) -> None:
         match event["type"]:
             case "start":
                 title = f"{event['instance_id']} · attempt {event['attempt']} · {event['agent']} · {event['model']}"
-                console.print(Rule(Text(title, style="bold")))
+                console.print(Rule(_safe(_shorten(title), "bold")))
             case "message":
                 console.print(Text(event["role"], style="bold magenta"))
                 _show_block(console, event["text"], style="")
-                for image in event.get("images", ()):
+                for image in event["images"]:
                     _show_block(console, f"[picture {image[:100]}]", style="dim")
             case "reply":
                 _show_reply(event, console)
@@ -37,7 +41,7 @@ def show(events: Iterable[Event], console: Console) -> None:
 
 def _show_reply(event: Event, console: Console) -> None:
     usage = event["usage"]
-    cost = "" if usage.get("cost_usd") is None else f" · ${usage['cost_usd']:.4f}"
+    cost = "" if usage["cost_usd"] is None else f" · ${usage['cost_usd']:.4f}"
     facts = f" {event['seconds']:.1f} s · {usage['input_tokens']} in, {usage['output_tokens']} out{cost}"
     console.print(Text.assemble((f"step {event['step']}", "bold cyan"), (facts, "dim")))
     if event["reasoning"]:
@@ -50,7 +54,7 @@ def _show_reply(event: Event, console: Console) -> None:
 
 def _describe_call(name: str, arguments: str) -> str:
     try:
-        values = json.loads(arguments)
+        values = parse(arguments)
         if name == "shell":
             return f"$ {values['command']}"
         return f"{name}: {values.get('answer', arguments)}"
@@ -61,10 +65,10 @@ def _describe_call(name: str, arguments: str) -> str:
 def _show_end(event: Event, console: Console) -> None:
     usage = event["usage"]
     cost = "cost unknown" if usage["cost_usd"] is None else f"${usage['cost_usd']:.4f}"
-    if usage["cost_usd"] is None and usage.get("known_cost_usd"):
+    if usage["cost_usd"] is None and usage["known_cost_usd"]:
         cost = f"at least ${usage['known_cost_usd']:.4f}"
     tokens = f"{usage['llm_calls']} calls, {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
-    console.print(Rule(Text(f"{event['reason']} · {tokens} · {cost}", style="bold")))
+    console.print(Rule(_safe(_shorten(f"{event['reason']} · {tokens} · {cost}"), "bold")))
 
 
 def _show_block(console: Console, text: str, style: str) -> None:
@@ -72,4 +76,13 @@ def _show_block(console: Console, text: str, style: str) -> None:
     if len(lines) > _LONGEST_LINES:
         half = _LONGEST_LINES // 2
         lines = [*lines[:half], f"… {len(lines) - 2 * half} lines more …", *lines[-half:]]
-    console.print(Padding(Text("\n".join(lines), style=style), (0, 0, 0, 2)))
+    console.print(Padding(_safe("\n".join(map(_shorten, lines)), style), (0, 0, 0, 2)))
+
+
+def _shorten(line: str) -> str:
+    more = len(line) - _LONGEST_LINE
+    return f"{line[:_LONGEST_LINE]}… {more} characters more …" if more > 0 else line
+
+
+def _safe(text: str, style: str) -> Text:
+    return Text(text.translate(_CONTROLS), style=style)
