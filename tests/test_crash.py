@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,9 +21,10 @@ from evalkit.errors import EvalkitError
 from evalkit.store.run_directory import RunDirectory
 from evalkit.system.scratch import start_time
 from tests.support.cli import Evalkit
-from tests.support.processes import processes_of
+from tests.support.processes import processes_of, running
 from tests.support.runs import make_manifest, make_result
 from tests.support.tasks import make_task
+from tests.support.waiting import wait_until
 
 AGENT = "(setsid sleep 300 &) ; sleep 0.0$((EVALKIT_ATTEMPT + 1)); echo $EVALKIT_INSTANCE_ID > answer"
 UNSANDBOXED = ("--set", "workspace.unsandboxed=true")
@@ -76,12 +79,44 @@ def test_a_folder_that_no_guard_has_swept_is_gone_after_the_next_run(evalkit: Ev
     assert list(evalkit.temporary.iterdir()) == [alive]
 
 
+WORK = 3517  # seconds, of no other process here
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_run_whose_folder_is_gone_stops_and_says_so(evalkit: Evalkit, removed: bool, retries: int) -> None:
+    """No agent is sent off again, and what was moved is resumed where it is now."""
+    for name in ("task-1", "task-2"):
+        make_task(evalkit.folder / "tasks" / name, tests="grep -q . answer")
+    run, moved = evalkit.runs / "run", evalkit.runs / "moved"
+    script = f"sleep {WORK}; echo x > answer"
+    command = ("--set", f"agent.command={shlex.join(['sh', '-c', script])}", "--set", f"run.retries={retries}")
+    process = evalkit.start("infer", "tasks", "--run-id", "run", *LOCAL, *command)
+    wait_until(lambda: len(running(f"sleep {WORK}")) == 2, process)
+    shutil.rmtree(run) if removed else run.rename(moved)
+    for pid in running(f"sleep {WORK}"):
+        os.kill(int(pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    error = json.loads(out)["error"]
+    assert (process.returncode, error["kind"]) == (3, "store"), err
+    assert ("was removed" if removed else "was moved") in error["message"]
+    assert b"Traceback" not in err
+    assert not run.exists()
+    if not removed:
+        resumed = ("--set", f"agent.command={shlex.join(['sh', '-c', 'echo x > answer'])}")
+        assert evalkit("resume", moved, *resumed, "--accept-change", "agent.command").code == 0
+        rows = [json.loads(line) for line in (moved / "results.jsonl").read_text().splitlines()]
+        final = {row["instance_id"]: row["verdict"] for row in rows}
+        assert final == {"task-1": "resolved", "task-2": "resolved"}
+    evalkit.assert_nothing_left()
+
+
 # One process for each number of system calls that it survives, until it survives all of them.
 DRIVER = """
 import itertools, os, sys
 from pathlib import Path
 sys.path[:0] = [{root!r}]
-from evalkit.store.directory import RunDirectory
+from evalkit.store.run_directory import RunDirectory
 from tests.support.runs import make_manifest, make_result
 
 def create(path):

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from enum import IntEnum
 from itertools import islice
 
+_LONGEST_MESSAGE = 8000
+
 
 class ExitCode(IntEnum):
     DONE = 0
@@ -23,6 +25,8 @@ class EvalkitError(Exception):
     kind = "environment"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        if len(message) > _LONGEST_MESSAGE:  # it may quote what somebody put into a file
+            message = message[: _LONGEST_MESSAGE - 1] + "…"
         super().__init__(message)
         self.message = message
         self.hint = hint

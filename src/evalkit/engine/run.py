@@ -22,6 +22,9 @@ class Journal(Protocol):
 class Store(Protocol):
     """Where an attempt keeps its files."""
 
+    def require_present(self) -> None:
+        """Raises StoreError where that place is gone."""
+
     def artifacts(self, instance_id: str, attempt: int) -> str: ...
 
     def attempt_folder(self, instance_id: str, attempt: int) -> Path: ...

@@ -60,6 +60,9 @@ class Scheduler:
             attempt.failure = Failure(kind="budget", message=str(spent), stage="open")
         else:
             await try_once(attempt, self._run)
+            if attempt.failure is not None:
+                # Without its folder nothing succeeds: neither another try nor a row would be the attempt's own doing.
+                self._run.store.require_present()
         retry = attempt.plan_retry(self._run.retries)
         if retry is None:
             attempt.settle()

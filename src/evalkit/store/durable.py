@@ -23,7 +23,10 @@ class LineFile:
         self._mend_tail()
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines and make them durable, or leave the file as it was and raise StoreError."""
+        """Write whole lines and make them durable, or leave the file as it was and raise StoreError.
+
+        StoreError too where the file is elsewhere by now; it has the lines then, if it is anywhere.
+        """
         size = os.fstat(self._fd).st_size
         try:
             written = os.write(self._fd, lines)
@@ -36,6 +39,23 @@ class LineFile:
                 f"cannot write to {self._path}: {error.strerror}",
                 hint="make room or repair the disk, then run `evalkit resume`, or `evalkit build-images` again",
             ) from error
+        self.require_in_place()
+
+    def require_in_place(self) -> None:
+        """Raise StoreError if the file was moved or removed, or another one is in its place."""
+        opened = os.fstat(self._fd)
+        try:
+            found = self._path.stat()
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(opened, found):
+            happened = "moved or replaced" if opened.st_nlink else "removed"
+            raise StoreError(
+                f"{self._path} was {happened} while evalkit was writing to it",
+                hint=f"put {self._path.parent} back, or name its new place, and go on with `evalkit resume`"
+                if opened.st_nlink
+                else "results that were in it are lost unless you have a copy; start again with another folder",
+            )
 
     def close(self) -> None:
         os.close(self._fd)

@@ -94,6 +94,11 @@ class RunDirectory:
         assert self._results is not None, "append outside of writing()"
         self._results.append(b"".join(map(encode_row, results)))
 
+    def require_present(self) -> None:
+        """Raise StoreError if this run, which is being written to, is not where it was any more."""
+        if self._results is not None:
+            self._results.require_in_place()
+
     def rows(self) -> Iterator[Row | Unreadable]:
         return read_rows(self.path / RESULTS)
 
@@ -127,6 +132,7 @@ class RunDirectory:
 
     def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path:
         """An empty folder for a try. What an earlier try left there is kept beside it."""
+        self.require_present()
         folder = self.attempt_folder(instance_id, attempt)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
