@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 
 from evalkit.domain.records import Instance, Overrides
-from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
+from evalkit.domain.selection import SelectionError, index_by_id, index_some, may_choose, select, take_shard
 from evalkit.errors import ConfigError
 from evalkit.settings import load
 
@@ -67,3 +68,20 @@ def test_shards_are_a_partition(count: int) -> None:
 def test_a_shard_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="a shard is written i/n"):
         load(flags={"benchmark.shard": ("--shard", text)})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "seed"),
+    [*product([(), ("i1",), ("i1.", "i3"), ("i[", "i3"), ("i[", "i2.")], [0, 3], [None, 5])],
+)
+def test_whatever_is_chosen_was_kept(wanted: tuple[str, ...], limit: int, seed: int | None) -> None:
+    instances = {"i[": Instance(id="i[", statement=""), **INSTANCES}
+    some = index_some(instances.values(), may_choose(wanted, limit, seed))
+    assert select(some, wanted, limit, seed) == select(instances, wanted, limit, seed)
+
+
+@pytest.mark.parametrize(("wanted", "limit", "most"), [((), 3, 3), (("i1.",), 3, 10), (("i7",), 0, 1)])
+def test_what_cannot_be_chosen_is_not_kept(wanted: tuple[str, ...], limit: int, most: int) -> None:
+    some = index_some(INSTANCES.values(), may_choose(wanted, limit))
+    assert list(some) == list(INSTANCES)
+    assert sum(instance is not None for instance in some.values()) == most

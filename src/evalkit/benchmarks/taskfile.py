@@ -153,6 +153,10 @@ class TaskFile(_Table):
         yield from (name for name, is_asked in asked.items() if is_asked)
 
 
+_NO_FILE = TaskFile()
+"""Of all tasks without task.toml."""
+
+
 def unknown_fields(table: BaseModel, prefix: str = "") -> Iterator[str]:
     """Fields that no version has, each with the known one that may be meant."""
     known = type(table).model_fields
@@ -264,7 +268,7 @@ def _read_file(path: Path) -> TaskFile:
     try:
         return TaskFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return TaskFile()
+        return _NO_FILE
     except ValidationError as error:
         problem = error.errors()[0]
         raise DatasetError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error

@@ -47,11 +47,11 @@ class TaskDirectories:
     def load(self) -> Iterable[Instance]:
         if not self.root.is_dir():
             raise DatasetError(f"there is no directory of tasks {self.root}")
-        found = []
+        said: dict[str, list[str]] = {}
         for instance in self._read():
-            found.append(instance)
+            _note(instance, said, self.network, self.build_seconds)
             yield instance
-        for note in notes_on(found, self.network, self.build_seconds):
+        for note in _describe_notes(said):
             logger.warning("%s", note)
 
     def _read(self) -> Iterator[Instance]:
@@ -176,9 +176,17 @@ def notes_on(instances: Iterable[Instance], network: str, build_seconds: float) 
     """What task files say that has no effect, or not the one that is meant; each once, with the tasks that say it."""
     said: dict[str, list[str]] = {}
     for instance in instances:
-        assert isinstance(instance.data, Task)
-        for note in _notes_on(instance.data, network, build_seconds):
-            said.setdefault(note, []).append(instance.id)
+        _note(instance, said, network, build_seconds)
+    return _describe_notes(said)
+
+
+def _note(instance: Instance, said: dict[str, list[str]], network: str, build_seconds: float) -> None:
+    assert isinstance(instance.data, Task)
+    for note in _notes_on(instance.data, network, build_seconds):
+        said.setdefault(note, []).append(instance.id)
+
+
+def _describe_notes(said: Mapping[str, list[str]]) -> Iterator[str]:
     for note, names in said.items():
         yield f"task.toml of {first_few(names, _MOST_NAMED)}: {note}"
 

@@ -15,7 +15,7 @@ from evalkit.errors import EvalkitError, ExitCode
 from evalkit.images import shortages
 from evalkit.images.inputs import find_sources
 from evalkit.images.plan import plan
-from evalkit.runs.execute import load_instances, select_instances
+from evalkit.runs.execute import load_selected
 from evalkit.runs.image_builds import BuildWork, build, describe_plan, inputs, working
 from evalkit.runs.signals import until_signal
 from evalkit.settings import Settings, override
@@ -44,7 +44,7 @@ def build_images(
         settings = override(settings, {"workspace.kind": "docker"}, "build-images")
     config = settings.config
     benchmark = plugins.create("benchmarks", config.benchmark.name, config)
-    instances = select_instances(load_instances(benchmark, config), config)
+    instances = load_selected(benchmark, config)
     with working(config, instances) as work:
         if dry_run:
             return _print_plan(work)

@@ -13,7 +13,7 @@ from evalkit.config import Config
 from evalkit.domain.planning import Standing, plan
 from evalkit.domain.records import Instance
 from evalkit.errors import ImagesMissing, UsageError
-from evalkit.runs.execute import create_parts, execute, load_instances, select_instances
+from evalkit.runs.execute import create_parts, execute, load_selected
 from evalkit.runs.identity import make_manifest, name_run
 from evalkit.runs.missing_images import provide_images
 from evalkit.settings import Settings, override
@@ -59,7 +59,7 @@ def infer(
         settings = override(settings, {"benchmark.name": "tasks", "benchmark.dataset": tasks}, "argument TASKS")
     config = settings.config
     parts = create_parts(config)
-    instances = select_instances(load_instances(parts.benchmark, config), config)
+    instances = load_selected(parts.benchmark, config)
     steps = plan({name: Standing() for name in instances}, config.attempts)
     if dry_run:
         stdout.emit(_describe_plan(config, instances, len(steps)))

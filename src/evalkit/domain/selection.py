@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count as count_up
+from typing import TypeVar
 
 from evalkit.domain.records import Instance, check_instance
+
+T = TypeVar("T")
 
 
 class SelectionError(ValueError):
@@ -15,7 +19,16 @@ class SelectionError(ValueError):
 
 
 def index_by_id(instances: Iterable[Instance]) -> dict[str, Instance]:
-    found: dict[str, Instance] = {}
+    return dict(_check_each(instances))
+
+
+def index_some(instances: Iterable[Instance], keeps: Callable[[str], bool]) -> dict[str, Instance | None]:
+    """All ids, with the instances that are kept: of a large data set, the others need not be in memory."""
+    return {name: instance if keeps(name) else None for name, instance in _check_each(instances)}
+
+
+def _check_each(instances: Iterable[Instance]) -> Iterator[tuple[str, Instance]]:
+    found: set[str] = set()
     for instance in instances:
         try:
             check_instance(instance)
@@ -23,13 +36,31 @@ def index_by_id(instances: Iterable[Instance]) -> dict[str, Instance]:
             raise SelectionError(f"the data set has something that is no instance: {instance!r}: {error}") from error
         if instance.id in found:
             raise SelectionError(f"the data set has two instances with the id {instance.id!r}")
-        found[instance.id] = instance
-    return found
+        found.add(instance.id)
+        yield instance.id, instance
 
 
-def select(
-    instances: Mapping[str, Instance], wanted: Sequence[str], limit: int = 0, seed: int | None = None
-) -> dict[str, Instance]:
+def may_choose(wanted: Sequence[str], limit: int = 0, seed: int | None = None) -> Callable[[str], bool]:
+    """Whether `select` may choose an id, asked of each in its order while the others are not known yet."""
+    names, patterns = frozenset(wanted), [pattern for pattern in map(_compile, wanted) if pattern is not None]
+    asked = count_up(1)
+
+    def may_be_chosen(name: str) -> bool:
+        if not wanted:
+            return not limit or seed is not None or next(asked) <= limit
+        return name in names or any(pattern.fullmatch(name) for pattern in patterns)
+
+    return may_be_chosen
+
+
+def _compile(wanted: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(wanted)
+    except re.error:
+        return None
+
+
+def select(instances: Mapping[str, T], wanted: Sequence[str], limit: int = 0, seed: int | None = None) -> dict[str, T]:
     """Those that are wanted, by id or by a regular expression for the whole id, in the order of the data set.
 
     The limit keeps the first ones; with a seed, ones that depend on the seed and the ids alone.
@@ -49,12 +80,12 @@ def _lot(instance_id: str, seed: int | None) -> bytes:
     return hashlib.sha256(f"{seed}\0{instance_id}".encode("utf-8", "surrogatepass")).digest()
 
 
-def take_shard(instances: Mapping[str, Instance], number: int, count: int) -> dict[str, Instance]:
+def take_shard(instances: Mapping[str, T], number: int, count: int) -> dict[str, T]:
     """Every count-th instance from the number-th: all shards together are all instances, once each."""
     return {name: instances[name] for name in list(instances)[number - 1 :: count]}
 
 
-def _match(instances: Mapping[str, Instance], wanted: str) -> set[str]:
+def _match(instances: Mapping[str, object], wanted: str) -> set[str]:
     if wanted in instances:
         return {wanted}
     try:

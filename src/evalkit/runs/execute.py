@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -19,7 +19,7 @@ from evalkit.domain.budget import Budgets
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, Observer, RunScope
 from evalkit.domain.records import Instance, Recorded
-from evalkit.domain.selection import SelectionError, index_by_id, select, take_shard
+from evalkit.domain.selection import SelectionError, index_by_id, index_some, may_choose, select, take_shard
 from evalkit.engine.run import Run
 from evalkit.engine.scheduler import Scheduler
 from evalkit.errors import DatasetError, EvalkitError, UsageError, first_few
@@ -31,6 +31,8 @@ from evalkit.store import run_directory as directories
 from evalkit.store.journal import BatchingJournal
 from evalkit.store.run_directory import RunDirectory
 from evalkit.system import memory, scratch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,24 @@ def create_parts(config: Config, *, workspaces: bool = True) -> Parts:
 
 def load_instances(benchmark: Benchmark, config: Config) -> dict[str, Instance]:
     """All instances of the data set."""
+    return _load(benchmark, config, index_by_id)
+
+
+def load_selected(benchmark: Benchmark, config: Config) -> dict[str, Instance]:
+    """The instances that the config selects. Of the others no more than the ids is held."""
+    wanted = [*config.benchmark.select]
+    for name in config.benchmark.select:
+        with suppress(UsageError):  # it may be an id as well: what it is, is decided when all ids are known
+            wanted += _read_names(Path(name)) if _is_file(name) else ()
+    keeps = may_choose(wanted, config.benchmark.limit, config.benchmark.seed)
+    chosen = select_instances(_load(benchmark, config, partial(index_some, keeps=keeps)), config)
+    return {name: instance for name, instance in chosen.items() if instance is not None}
+
+
+def _load(benchmark: Benchmark, config: Config, index: Callable[[Iterable[Instance]], dict[str, T]]) -> dict[str, T]:
     with plugins.blamed_on(f"the data set of {config.benchmark.name} cannot be loaded", DatasetError):
         try:
-            instances = index_by_id(benchmark.load())
+            instances = index(benchmark.load())
         except SelectionError as error:
             raise DatasetError(str(error)) from error
         except OSError as error:
@@ -67,7 +84,7 @@ def load_instances(benchmark: Benchmark, config: Config) -> dict[str, Instance]:
     return instances
 
 
-def select_instances(instances: Mapping[str, Instance], config: Config) -> dict[str, Instance]:
+def select_instances(instances: Mapping[str, T], config: Config) -> dict[str, T]:
     """Those that the config selects. A name that is a file stands for the names in it."""
     wanted: list[str] = []
     for name in config.benchmark.select:
