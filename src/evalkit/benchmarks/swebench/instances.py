@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.benchmarks.datasets import DatasetRow
+from evalkit.domain.json_values import parse
 from evalkit.domain.records import Instance
 from evalkit.errors import DatasetError
 
@@ -57,7 +57,7 @@ def read_tests(values: Mapping[str, Any], column: str, where: str = "") -> list[
     given = values.get(column) or []
     if isinstance(given, str):
         try:
-            given = json.loads(given)
+            given = parse(given)
         except ValueError as error:
             raise DatasetError(f"{where or values['instance_id']}: {column} is not a JSON list: {error}") from error
     if not isinstance(given, list) or not all(isinstance(test, str) for test in given):
