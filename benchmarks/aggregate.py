@@ -22,7 +22,7 @@ _PARSERS = {
     "msgspec": "import msgspec; parse = msgspec.json.Decoder().decode",
     "orjson": "from orjson import loads as parse",
 }
-_FIELDS = "from evalkit.domain.rows import Row; import msgspec; parse = msgspec.json.Decoder(Row).decode"
+_FIELDS = "from evalkit.domain.results import Row; import msgspec; parse = msgspec.json.Decoder(Row).decode"
 _LOOP = """
 import sys
 with open(sys.argv[1], "rb") as file:

@@ -20,7 +20,7 @@ from evalkit.cli import app
 from evalkit.cli.completion import WORDS as QUESTIONS
 from evalkit.config import keys
 from evalkit.domain.failures import Kind
-from evalkit.domain.rows import Outcome
+from evalkit.domain.results import Outcome
 
 HERE = Path(__file__).parent
 TAKES = {

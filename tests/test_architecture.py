@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "store": set(),
     "trajectories": set(),
     "console": set(),
-    "testing": set(),
+    "testing": {"workspaces"},
 }
 # The foundation has an order of its own.
 LAYERS: dict[str, set[str]] = {

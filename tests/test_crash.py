@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.errors import EvalkitError
 from evalkit.store.run_directory import RunDirectory
 from evalkit.system.scratch import start_time

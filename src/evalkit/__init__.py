@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         Result,
         Usage,
     )
-    from evalkit.domain.rows import Outcome, Verdict
+    from evalkit.domain.results import Outcome, Verdict
     from evalkit.errors import ConfigError, DatasetError, EvalkitError, UsageError
 
 __version__ = "0.1.0"
@@ -100,7 +100,7 @@ __all__ = [
 _HOMES = (
     "evalkit.errors",
     "evalkit.domain.failures",
-    "evalkit.domain.rows",
+    "evalkit.domain.results",
     "evalkit.domain.records",
     "evalkit.domain.protocols",
     "evalkit.config",

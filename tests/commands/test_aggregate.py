@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evalkit.config import Config
-from evalkit.domain.rows import Usage
+from evalkit.domain.results import Usage
 from evalkit.store.rows import encode_row
 from evalkit.store.run_directory import RunDirectory
 from tests.support.cli import Evalkit

@@ -10,7 +10,7 @@ import pytest
 
 from evalkit.domain.comparison import Pairs, compare, compare_many, is_worse, mcnemar, paired_interval
 from evalkit.domain.planning import Attempts
-from evalkit.domain.rows import Failure, Row, Usage
+from evalkit.domain.results import Failure, Row, Usage
 from evalkit.domain.samples import Sampled
 from evalkit.domain.summary import RunFacts, Tally
 

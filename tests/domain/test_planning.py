@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.domain.planning import BUCKETS, Attempts, Ledger, Standing, plan
-from evalkit.domain.rows import Failure, Row, Usage
+from evalkit.domain.results import Failure, Row, Usage
 from evalkit.domain.summary import RunFacts, Tally
 
 IDS = ("a", "b", "c", "d")

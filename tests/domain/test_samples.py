@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.domain.planning import Attempts
-from evalkit.domain.rows import Failure, Row, Usage
+from evalkit.domain.results import Failure, Row, Usage
 from evalkit.domain.summary import RunFacts, Tally, pareto
 
 

@@ -21,7 +21,7 @@ from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Job, Meter, Overrides, Result, Usage
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.errors import CredentialsRefused, EngineUnavailable, StoreError
 from evalkit.testing import (
     FakeAgent,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from rich.console import Console
 
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.errors import EvalkitError
 from evalkit.runs.summarize import summarize
 from evalkit.store.foreign import open_foreign

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.store.foreign import ForeignRun, open_foreign
 from evalkit.store.rows import Unreadable
 from tests.support.cli import Evalkit

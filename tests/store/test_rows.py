@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evalkit.domain.planning import Ledger
 from evalkit.domain.records import Failure, Patch, Usage
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.store.rows import RowFile, Unreadable, encode_row, parse_row, read_rows
 from tests.support.runs import make_result
 

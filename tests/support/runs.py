@@ -20,7 +20,7 @@ from evalkit.domain.critics import accept_any
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Agent, Benchmark, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance, Job, Limits, Meter, Recorded, Result, Usage
-from evalkit.domain.rows import timestamp
+from evalkit.domain.results import timestamp
 from evalkit.engine.run import Run
 from evalkit.engine.scheduler import Scheduler
 from evalkit.store.journal import BatchingJournal

@@ -16,7 +16,7 @@ import typer
 from evalkit import console, stdout
 from evalkit.cli.options import RunArgument, configured
 from evalkit.domain.planning import StandingRows, choose_attempt, stand
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.errors import ExitCode, UsageError
 from evalkit.runs.summarize import open_run, readable
 from evalkit.settings import Settings

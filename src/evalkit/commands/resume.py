@@ -15,7 +15,7 @@ from evalkit.config import Config, split_list
 from evalkit.domain.failures import Kind
 from evalkit.domain.planning import Ledger, Step, plan
 from evalkit.domain.records import Instance
-from evalkit.domain.rows import Outcome, timestamp
+from evalkit.domain.results import Outcome, timestamp
 from evalkit.domain.selection import fingerprint
 from evalkit.errors import UsageError, first_few
 from evalkit.runs.execute import Parts, create_parts, execute, load_instances, select_instances

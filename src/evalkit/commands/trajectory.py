@@ -10,7 +10,7 @@ import typer
 
 from evalkit import stdout
 from evalkit.cli.options import RunArgument, configured, explain
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.errors import UsageError
 from evalkit.settings import Settings
 from evalkit.store.run_directory import RunDirectory, find_run

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from evalkit.domain.estimates import difference_of, estimate, mean_of
 from evalkit.domain.power import detectable
-from evalkit.domain.rows import SCHEMA
+from evalkit.domain.results import SCHEMA
 from evalkit.domain.samples import SILENCES, Sampled
 from evalkit.domain.significance import Test, holm, sign_flip
 from evalkit.domain.statistics import wilson_interval

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from evalkit.domain.failures import counts_against_agent, is_final
-from evalkit.domain.rows import Outcome, Row, Verdict
+from evalkit.domain.results import Outcome, Row, Verdict
 
 Bucket = Literal["resolved", "unresolved", "ungraded", "empty", "timeout", "error", "incomplete"]
 BUCKETS: tuple[Bucket, ...] = (

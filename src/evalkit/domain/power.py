@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from evalkit.domain.estimates import spread
-from evalkit.domain.rows import SCHEMA
+from evalkit.domain.results import SCHEMA
 from evalkit.domain.samples import Sampled
 from evalkit.domain.statistics import normal_quantile, t_quantile
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from evalkit.domain.budget import Budget
-from evalkit.domain.rows import Failure, Finite, Patch, Result, Usage, Verdict, round_money
+from evalkit.domain.results import Failure, Finite, Patch, Result, Usage, Verdict, round_money
 
 __all__ = [
     "Answer",

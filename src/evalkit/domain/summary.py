@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from evalkit.domain.planning import BUCKETS, Attempts, Bucket, Ledger, Mark, bucket_of, make_mark, replaces
-from evalkit.domain.rows import SCHEMA, Row, Usage
+from evalkit.domain.results import SCHEMA, Row, Usage
 from evalkit.domain.samples import SILENCES, Sampled, Silence, sample_of
 from evalkit.domain.statistics import Distribution
 

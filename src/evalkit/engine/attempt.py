@@ -51,7 +51,7 @@ from evalkit.domain.records import (
     checked,
     grade_key,
 )
-from evalkit.domain.rows import Outcome, timestamp
+from evalkit.domain.results import Outcome, timestamp
 from evalkit.domain.startup_files import name_deciding
 from evalkit.engine.run import Run
 from evalkit.logs import logger

@@ -14,7 +14,7 @@ import anyio
 
 from evalkit.containers.docker_cli import Docker
 from evalkit.containers.existence import backoff
-from evalkit.domain.rows import timestamp
+from evalkit.domain.results import timestamp
 from evalkit.errors import EvalkitError
 from evalkit.images.decisions import Again, Done, GivenUp, Stop, after_build
 from evalkit.images.disk import Disk

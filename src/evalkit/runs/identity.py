@@ -13,7 +13,7 @@ from evalkit import __version__
 from evalkit.agents.prompts import find_prompt
 from evalkit.config import Config
 from evalkit.domain.records import Instance
-from evalkit.domain.rows import timestamp
+from evalkit.domain.results import timestamp
 from evalkit.domain.selection import fingerprint
 from evalkit.errors import ConfigError
 from evalkit.settings import Settings

@@ -21,7 +21,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.planning import StandingRows, Step, bucket_of, mark_of
 from evalkit.domain.protocols import Benchmark, Critic, LogJudge, Observer
 from evalkit.domain.records import Answer, Grade, Instance, Limits, Recorded, checked, grade_key
-from evalkit.domain.rows import UNKNOWN_USAGE, Patch, Result, Row
+from evalkit.domain.results import UNKNOWN_USAGE, Patch, Result, Row
 from evalkit.engine.attempt import Attempt
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.runs.execute import Parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalkit import console
 from evalkit.domain.planning import Attempts
-from evalkit.domain.rows import Row
+from evalkit.domain.results import Row
 from evalkit.domain.summary import RunFacts, Tally
 from evalkit.errors import ExitCode, UsageError
 from evalkit.store.folders import list_runs

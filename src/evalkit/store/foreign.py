@@ -22,7 +22,7 @@ from evalkit.domain.json_values import (
     texts_of,
 )
 from evalkit.domain.planning import Attempts
-from evalkit.domain.rows import MOST_ATTEMPTS, UNKNOWN_USAGE, Failure, Outcome, Patch, Row, Usage, Verdict
+from evalkit.domain.results import MOST_ATTEMPTS, UNKNOWN_USAGE, Failure, Outcome, Patch, Row, Usage, Verdict
 from evalkit.domain.summary import RunFacts
 from evalkit.errors import UsageError
 from evalkit.logs import logger

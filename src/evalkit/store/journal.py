@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 import anyio.to_thread
 
-from evalkit.domain.rows import Result
+from evalkit.domain.results import Result
 
 _GATHERING_SECONDS = 0.003
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from evalkit.domain.json_values import parse
-from evalkit.domain.rows import SCHEMA
+from evalkit.domain.results import SCHEMA
 from evalkit.errors import UsageError
 from evalkit.store.folders import MANIFEST
 

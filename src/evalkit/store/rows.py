@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from evalkit.domain.rows import SCHEMA, Result, Row
+from evalkit.domain.results import SCHEMA, Result, Row
 from evalkit.store.durable import LineFile
 
 _BLOCK = 1 << 16

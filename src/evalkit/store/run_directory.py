@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evalkit.domain.planning import Ledger, StandingRows, stand
-from evalkit.domain.rows import Patch, Result, Row
+from evalkit.domain.results import Patch, Result, Row
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
 from evalkit.store.durable import exclusive

@@ -21,7 +21,7 @@ from evalkit.domain.json_values import (
     text_or_none,
     texts_of,
 )
-from evalkit.domain.rows import timestamp
+from evalkit.domain.results import timestamp
 from evalkit.errors import UsageError
 from evalkit.logs import logger
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,6 +174,7 @@ async def fetch_files(urls: Sequence[str], folder: Path) -> None:
 def _browser() -> httpx.AsyncClient:
     import httpx
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else each request is a line in agent.log
     return httpx.AsyncClient(follow_redirects=True, timeout=_SECONDS)
 
 

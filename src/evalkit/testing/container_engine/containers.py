@@ -32,7 +32,7 @@ _NO_TIME = "0001-01-01T00:00:00Z"
 _COUNTER = "sys/fs/cgroup/memory.events"
 
 
-class Refused(Exception):
+class EngineRefusal(Exception):
     """What the engine does not do, with the status that Docker gives it."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -126,7 +126,7 @@ class FakeContainer:
                 return False
             program = self.argv[0]
             if program.startswith("/") and not self.confinement.has_program(program):
-                raise Refused(
+                raise EngineRefusal(
                     400,
                     "OCI runtime create failed: runc create failed: unable to start container process: "
                     f'exec: "{program}": stat {program}: no such file or directory: unknown',
@@ -137,7 +137,7 @@ class FakeContainer:
             self._thread.start()
             self._changed.wait_for(lambda: self.is_running or self._thread is None)
             if not self.is_running:
-                raise Refused(500, "bubblewrap could not set the container up")
+                raise EngineRefusal(500, "bubblewrap could not set the container up")
         self.tell("start")
         return True
 
@@ -205,7 +205,7 @@ class FakeContainer:
         """Signal its main process. By a kill everything ends, since the first process takes the others with it."""
         with self._changed:
             if not self.is_running:
-                raise Refused(409, f"Cannot kill container: {self.name}: container {self.id} is not running")
+                raise EngineRefusal(409, f"Cannot kill container: {self.name}: container {self.id} is not running")
             target = self._first
         if number != signal.SIGKILL:
             children = Path(f"/proc/{target}/task/{target}/children").read_text().split()
@@ -215,7 +215,7 @@ class FakeContainer:
 
     def end(self) -> None:
         """Kill it if it runs, and wait until it has ended."""
-        with suppress(Refused):
+        with suppress(EngineRefusal):
             self.kill()
         self.wait(_END_SECONDS)
 
@@ -249,7 +249,7 @@ class FakeContainer:
         """Start another process in it."""
         with self._changed:
             if not self.is_running:
-                raise Refused(409, f"Container {self.id} is not running")
+                raise EngineRefusal(409, f"Container {self.id} is not running")
             first = self._first
         return start_piped(self.confinement.join_command(first, argv, work=work), {**self.variables, **variables})
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from evalkit.system.sockets import address_of
-from evalkit.testing.container_engine.containers import Refused
+from evalkit.testing.container_engine.containers import EngineRefusal
 from evalkit.testing.container_engine.faults import Cut, Death, Fault, Hang, Refusal, Reset, Slow
 from evalkit.testing.container_engine.streams import end_connection
 
@@ -31,7 +31,7 @@ class Broken(Exception):
 
 
 @dataclass(slots=True)
-class Exchange:
+class ServedExchange:
     """One request, and the means to answer it."""
 
     handler: _Handler
@@ -112,7 +112,7 @@ class Exchange:
         """Let those faults happen that keep the engine from doing anything."""
         fault = self.fault
         if isinstance(fault, Refusal):
-            raise Refused(fault.status, fault.message)
+            raise EngineRefusal(fault.status, fault.message)
         if isinstance(fault, Reset | Hang | Death) and fault.when == "before":
             self._break_off(fault)
 
@@ -147,14 +147,16 @@ class Exchange:
 class Daemon:
     """Listens, as long as it lives, and hands each request to `serve`."""
 
-    def __init__(self, socket_path: Path, serve: Callable[[Exchange], None], die: Callable[[Death], None]) -> None:
+    def __init__(
+        self, socket_path: Path, serve: Callable[[ServedExchange], None], die: Callable[[Death], None]
+    ) -> None:
         self.path = socket_path
         self.serve = serve
         self.die = die
         self.is_stopping = False
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
-        self.under_way: list[Exchange] = []
+        self.under_way: list[ServedExchange] = []
         """Requests that are not done with, the conversations with processes among them."""
         self._threads: set[threading.Thread] = set()
         self._numbers = iter(range(1, 1 << 62))
@@ -272,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         path = unquote(_VERSION.sub("", parts.path, count=1))
-        exchange = Exchange(self, self.daemon.next_number(), self.command, path, query)
+        exchange = ServedExchange(self, self.daemon.next_number(), self.command, path, query)
         with self.daemon.lock:
             self.daemon.under_way.append(exchange)
         try:
@@ -281,10 +283,10 @@ class _Handler(BaseHTTPRequestHandler):
             with self.daemon.lock:
                 self.daemon.under_way.remove(exchange)
 
-    def _answer(self, exchange: Exchange) -> None:
+    def _answer(self, exchange: ServedExchange) -> None:
         try:
             self.daemon.serve(exchange)
-        except Refused as refused:
+        except EngineRefusal as refused:
             list(exchange.body())  # else a client that still sends would not come to read the answer
             exchange.fault = None if isinstance(exchange.fault, Refusal) else exchange.fault
             exchange.answer(refused.status, {"message": refused.message})

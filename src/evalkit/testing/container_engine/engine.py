@@ -12,8 +12,8 @@ from typing import Self
 
 from evalkit.system import scratch
 from evalkit.testing.container_engine.confinement import require_programs
-from evalkit.testing.container_engine.containers import FakeContainer, FakeExec, Refused
-from evalkit.testing.container_engine.daemon import Daemon, Exchange
+from evalkit.testing.container_engine.containers import EngineRefusal, FakeContainer, FakeExec
+from evalkit.testing.container_engine.daemon import Daemon, ServedExchange
 from evalkit.testing.container_engine.faults import ContainerEnds, ContainerVanishes, Death, Fault, Faults, Refusal
 from evalkit.testing.container_engine.host import Host, Volume
 from evalkit.testing.container_engine.images import FakeImage, complete
@@ -176,7 +176,7 @@ class FakeEngine:
 
     # How it happens
 
-    def _serve(self, exchange: Exchange) -> None:
+    def _serve(self, exchange: ServedExchange) -> None:
         route = find_route(exchange)
         request = Request(exchange.number, exchange.endpoint, exchange.arguments, exchange.query)
         self.requests.append(request)
@@ -190,7 +190,7 @@ class FakeEngine:
             self._script(self._host.find_exec(exchange.arguments["id"]))
         route(self._host, exchange)
 
-    def _take_away(self, exchange: Exchange, fault: ContainerEnds | ContainerVanishes) -> None:
+    def _take_away(self, exchange: ServedExchange, fault: ContainerEnds | ContainerVanishes) -> None:
         key = exchange.arguments.get("id", "")
         try:
             container = (
@@ -198,7 +198,7 @@ class FakeEngine:
                 if exchange.endpoint.startswith("exec_") and exchange.endpoint != "exec_create"
                 else self._host.find_container(key)
             )
-        except Refused:
+        except EngineRefusal:
             return
         container.end()
         if isinstance(fault, ContainerVanishes):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evalkit.testing.container_engine.containers import FakeContainer, FakeExec, Refused
+from evalkit.testing.container_engine.containers import EngineRefusal, FakeContainer, FakeExec
 from evalkit.testing.container_engine.images import ImageStore
 
 _LOOK_SECONDS = 0.02
@@ -41,19 +41,19 @@ class Host:
             for container in self.containers.values():
                 if key.removeprefix("/") == container.name or container.id.startswith(key):
                     return container
-        raise Refused(404, f"No such container: {key}")
+        raise EngineRefusal(404, f"No such container: {key}")
 
     def find_exec(self, key: str) -> FakeExec:
         with self.lock:
             if key in self.execs and not self.execs[key].is_forgotten:
                 return self.execs[key]
-        raise Refused(404, f"No such exec instance: {key}")
+        raise EngineRefusal(404, f"No such exec instance: {key}")
 
     def add_container(self, container: FakeContainer) -> None:
         with self.lock:
             for other in self.containers.values():
                 if other.name == container.name:
-                    raise Refused(
+                    raise EngineRefusal(
                         409,
                         f'Conflict. The container name "/{other.name}" is already in use by container "{other.id}". '
                         "You have to remove (or rename) that container to be able to reuse that name.",
@@ -66,7 +66,7 @@ class Host:
         container.remove()
         with self.lock:
             if self.containers.pop(container.id, None) is None:
-                raise Refused(404, f"No such container: {container.id}")
+                raise EngineRefusal(404, f"No such container: {container.id}")
             for each in [each for each in self.execs.values() if each.container is container]:
                 del self.execs[each.id]
         self.tell("container", "destroy", container.id)

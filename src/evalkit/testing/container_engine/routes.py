@@ -24,8 +24,8 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from evalkit.testing.container_engine.confinement import Confinement
-from evalkit.testing.container_engine.containers import FakeContainer, FakeExec, Refused
-from evalkit.testing.container_engine.daemon import Exchange
+from evalkit.testing.container_engine.containers import EngineRefusal, FakeContainer, FakeExec
+from evalkit.testing.container_engine.daemon import ServedExchange
 from evalkit.testing.container_engine.faults import ExecFails, Refusal
 from evalkit.testing.container_engine.host import Host, Volume
 from evalkit.testing.container_engine.images import complete
@@ -42,19 +42,19 @@ _PACK = (
     '"$1")"; else echo missing; fi'
 )
 _NO_FOLDER = 44
-Route = Callable[[Host, Exchange], None]
+Route = Callable[[Host, ServedExchange], None]
 
 
-def ping(_host: Host, exchange: Exchange) -> None:
+def ping(_host: Host, exchange: ServedExchange) -> None:
     exchange.answer(200, headers={"API-Version": API_VERSION, "OSType": "linux"})
 
 
-def version(_host: Host, exchange: Exchange) -> None:
+def version(_host: Host, exchange: ServedExchange) -> None:
     facts = {"Version": "20.10.0", "ApiVersion": API_VERSION, "MinAPIVersion": "1.24", "Os": "linux", "Arch": "amd64"}
     exchange.answer(200, facts)
 
 
-def info(host: Host, exchange: Exchange) -> None:
+def info(host: Host, exchange: ServedExchange) -> None:
     facts = {
         "ID": "fake",
         "Name": "fake",
@@ -72,12 +72,12 @@ def info(host: Host, exchange: Exchange) -> None:
     exchange.answer(200, facts)
 
 
-def create_container(host: Host, exchange: Exchange) -> None:
+def create_container(host: Host, exchange: ServedExchange) -> None:
     config = dict(exchange.document)
     host_config = config.pop("HostConfig", None) or {}
     image = host.images.find(config.get("Image", ""))
     if image is None:
-        raise Refused(404, f"No such image: {config.get('Image')}")
+        raise EngineRefusal(404, f"No such image: {config.get('Image')}")
     name = exchange.query.get("name") or f"fake_{secrets.token_hex(4)}"
     network = host_config.get("NetworkMode") or "bridge"
     confinement = Confinement(host.folder / secrets.token_hex(8), network != "none", image.programs)
@@ -96,49 +96,49 @@ def _tell(host: Host, id: str, action: str) -> None:
     host.tell("container", action, id)
 
 
-def start_container(host: Host, exchange: Exchange) -> None:
+def start_container(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     network = container.host_config.get("NetworkMode") or "bridge"
     if network not in (*host.networks, "default"):
-        raise Refused(404, f"network {network} not found")
+        raise EngineRefusal(404, f"network {network} not found")
     exchange.answer(204 if container.start() else 304)
 
 
-def restart_container(host: Host, exchange: Exchange) -> None:
+def restart_container(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     container.end()
     container.start()
     exchange.answer(204)
 
 
-def stop_container(host: Host, exchange: Exchange) -> None:
+def stop_container(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     was_running = container.is_running
     container.end()
     exchange.answer(204 if was_running else 304)
 
 
-def kill_container(host: Host, exchange: Exchange) -> None:
+def kill_container(host: Host, exchange: ServedExchange) -> None:
     name = exchange.query.get("signal", "KILL")
     numbers = {each.name: each.value for each in signal.Signals}
     _container(host, exchange).kill(int(name) if name.isdecimal() else numbers[f"SIG{name.removeprefix('SIG')}"])
     exchange.answer(204)
 
 
-def wait_for_container(host: Host, exchange: Exchange) -> None:
+def wait_for_container(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     code = container.wait(until=lambda: exchange.client_has_left)
     exchange.answer(200, {"StatusCode": code})
 
 
-def inspect_container(host: Host, exchange: Exchange) -> None:
+def inspect_container(host: Host, exchange: ServedExchange) -> None:
     exchange.answer(200, _container(host, exchange).describe())
 
 
-def remove_container(host: Host, exchange: Exchange) -> None:
+def remove_container(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     if container.is_running and not _is_set(exchange, "force"):
-        raise Refused(409, f"You cannot remove a running container {container.id}. Stop the container first")
+        raise EngineRefusal(409, f"You cannot remove a running container {container.id}. Stop the container first")
     host.remove_container(container)
     if _is_set(exchange, "v"):
         for name in [name for name, volume in host.volumes.items() if volume.container == container.id]:
@@ -146,20 +146,20 @@ def remove_container(host: Host, exchange: Exchange) -> None:
     exchange.answer(204)
 
 
-def list_containers(host: Host, exchange: Exchange) -> None:
+def list_containers(host: Host, exchange: ServedExchange) -> None:
     with host.lock:
         found = [each for each in host.containers.values() if each.is_running or _is_set(exchange, "all")]
     exchange.answer(200, [each.summarize() for each in found if _is_wanted(each.labels, exchange)])
 
 
-def attach_to_container(host: Host, exchange: Exchange) -> None:
+def attach_to_container(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     numbers = {"stdout": STDOUT, "stderr": STDERR}
     wanted = frozenset(number for name, number in numbers.items() if _is_set(exchange, name))
     container.attach(exchange.hijack(), wanted, stdin=_is_set(exchange, "stdin"))
 
 
-def put_archive(host: Host, exchange: Exchange) -> None:
+def put_archive(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     path = exchange.query["path"]
     with tempfile.TemporaryFile() as archive:
@@ -185,18 +185,18 @@ def _unpack(container: FakeContainer, archive: IO[bytes], path: str) -> None:
         said = process.stderr.read()
         process.wait()
     if process.returncode == _NO_FOLDER:
-        raise Refused(404, f"Could not find the file {path} in container {container.name}")
+        raise EngineRefusal(404, f"Could not find the file {path} in container {container.name}")
     if process.returncode:
-        raise Refused(500, said.decode("utf-8", "replace").strip())
+        raise EngineRefusal(500, said.decode("utf-8", "replace").strip())
 
 
-def get_archive(host: Host, exchange: Exchange) -> None:
+def get_archive(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     path = exchange.query["path"]
     with container.run_beside(_PACK, path) as process:
         assert process.stdout is not None
         if process.stdout.readline() != b"found\n":
-            raise Refused(404, f"Could not find the file {path} in container {container.name}")
+            raise EngineRefusal(404, f"Could not find the file {path} in container {container.name}")
         facts = {"name": PurePosixPath(path).name, "size": 0, "mode": 0, "linkTarget": ""}
         header = base64.b64encode(json.dumps(facts).encode()).decode()
         exchange.stream("application/x-tar", _blocks_of(process), headers={"X-Docker-Container-Path-Stat": header})
@@ -208,10 +208,10 @@ def _blocks_of(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
         yield block
 
 
-def create_exec(host: Host, exchange: Exchange) -> None:
+def create_exec(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     if not container.is_running:
-        raise Refused(409, f"Container {container.id} is not running")
+        raise EngineRefusal(409, f"Container {container.id} is not running")
     config = exchange.document
     made = FakeExec(container, config, list(config["Cmd"]))
     with host.lock:
@@ -219,14 +219,14 @@ def create_exec(host: Host, exchange: Exchange) -> None:
     exchange.answer(201, {"Id": made.id})
 
 
-def start_exec(host: Host, exchange: Exchange) -> None:
+def start_exec(host: Host, exchange: ServedExchange) -> None:
     made = host.find_exec(exchange.arguments["id"])
     if made.is_running or made.exit_code is not None:
-        raise Refused(409, f"Error: Exec command {made.id} has already run")
+        raise EngineRefusal(409, f"Error: Exec command {made.id} has already run")
     detached = bool(exchange.document.get("Detach"))
     if isinstance(exchange.fault, ExecFails):
         if detached:
-            raise Refused(400, exchange.fault.message)
+            raise EngineRefusal(400, exchange.fault.message)
         made.fail(exchange.fault, exchange.hijack())
         return
     process = made.begin()
@@ -243,28 +243,28 @@ def start_exec(host: Host, exchange: Exchange) -> None:
     made.converse(connection, process)
 
 
-def inspect_exec(host: Host, exchange: Exchange) -> None:
+def inspect_exec(host: Host, exchange: ServedExchange) -> None:
     exchange.answer(200, host.find_exec(exchange.arguments["id"]).describe())
 
 
-def inspect_image(host: Host, exchange: Exchange) -> None:
+def inspect_image(host: Host, exchange: ServedExchange) -> None:
     name = exchange.arguments["name"]
     image = host.images.find(name)
     if image is None:
-        raise Refused(404, f"No such image: {complete(name)}")
+        raise EngineRefusal(404, f"No such image: {complete(name)}")
     exchange.answer(200, image.describe(host.images.names_of(image)))
 
 
-def list_images(host: Host, exchange: Exchange) -> None:
+def list_images(host: Host, exchange: ServedExchange) -> None:
     images = {image.id: image for image in host.images.local.values()}
     exchange.answer(200, [image.describe(host.images.names_of(image)) for image in images.values()])
 
 
-def pull_image(host: Host, exchange: Exchange) -> None:
+def pull_image(host: Host, exchange: ServedExchange) -> None:
     name = complete(f"{exchange.query['fromImage']}:{exchange.query.get('tag') or 'latest'}")
     found = host.images.look_up(name)
     if isinstance(found, Refusal):
-        raise Refused(found.status, found.message)
+        raise EngineRefusal(found.status, found.message)
 
     def progress() -> Iterator[bytes]:
         yield b'{"status":"Pulling from %s"}\r\n' % name.encode()
@@ -275,68 +275,68 @@ def pull_image(host: Host, exchange: Exchange) -> None:
     exchange.stream("application/json", progress())
 
 
-def tag_image(host: Host, exchange: Exchange) -> None:
+def tag_image(host: Host, exchange: ServedExchange) -> None:
     name = exchange.arguments["name"]
     image = host.images.find(name)
     if image is None:
-        raise Refused(404, f"No such image: {complete(name)}")
+        raise EngineRefusal(404, f"No such image: {complete(name)}")
     host.images.add(f"{exchange.query['repo']}:{exchange.query.get('tag') or 'latest'}", image)
     host.tell("image", "tag", image.id)
     exchange.answer(201)
 
 
-def remove_image(host: Host, exchange: Exchange) -> None:
+def remove_image(host: Host, exchange: ServedExchange) -> None:
     name = exchange.arguments["name"]
     image = host.images.find(name)
     if image is None:
-        raise Refused(404, f"No such image: {complete(name)}")
+        raise EngineRefusal(404, f"No such image: {complete(name)}")
     users = [each for each in host.containers.values() if each.image.id == image.id]
     if users and len(host.images.names_of(image)) == 1 and not _is_set(exchange, "force"):
-        raise Refused(409, f"conflict: unable to remove {name}: container {users[0].id[:12]} is using its image")
+        raise EngineRefusal(409, f"conflict: unable to remove {name}: container {users[0].id[:12]} is using its image")
     exchange.answer(200, [{"Untagged": each} for each in host.images.remove(name)])
 
 
-def inspect_distribution(host: Host, exchange: Exchange) -> None:
+def inspect_distribution(host: Host, exchange: ServedExchange) -> None:
     found = host.images.look_up(exchange.arguments["name"])
     if isinstance(found, Refusal):
-        raise Refused(found.status, found.message)
+        raise EngineRefusal(found.status, found.message)
     exchange.answer(200, {"Descriptor": {"digest": found.id}, "Platforms": [{"architecture": "amd64", "os": "linux"}]})
 
 
-def list_networks(host: Host, exchange: Exchange) -> None:
+def list_networks(host: Host, exchange: ServedExchange) -> None:
     found = {name: dict(labels) for name, labels in host.networks.items() if _is_wanted(labels, exchange)}
     exchange.answer(200, [{"Id": name, "Name": name, "Labels": labels} for name, labels in found.items()])
 
 
-def inspect_network(host: Host, exchange: Exchange) -> None:
+def inspect_network(host: Host, exchange: ServedExchange) -> None:
     name = exchange.arguments["name"]
     if name not in host.networks:
-        raise Refused(404, f"network {name} not found")
+        raise EngineRefusal(404, f"network {name} not found")
     exchange.answer(200, {"Id": name, "Name": name, "Labels": dict(host.networks[name])})
 
 
-def remove_network(host: Host, exchange: Exchange) -> None:
+def remove_network(host: Host, exchange: ServedExchange) -> None:
     if host.networks.pop(exchange.arguments["name"], None) is None:
-        raise Refused(404, f"network {exchange.arguments['name']} not found")
+        raise EngineRefusal(404, f"network {exchange.arguments['name']} not found")
     exchange.answer(204)
 
 
-def list_volumes(host: Host, exchange: Exchange) -> None:
+def list_volumes(host: Host, exchange: ServedExchange) -> None:
     found = {name: dict(each.labels) for name, each in host.volumes.items() if _is_wanted(each.labels, exchange)}
     exchange.answer(200, {"Volumes": [{"Name": name, "Labels": labels} for name, labels in found.items()]})
 
 
-def remove_volume(host: Host, exchange: Exchange) -> None:
+def remove_volume(host: Host, exchange: ServedExchange) -> None:
     name = exchange.arguments["name"]
     if name not in host.volumes:
-        raise Refused(404, f"get {name}: no such volume")
+        raise EngineRefusal(404, f"get {name}: no such volume")
     if host.volumes[name].container in host.containers:
-        raise Refused(409, f"remove {name}: volume is in use")
+        raise EngineRefusal(409, f"remove {name}: volume is in use")
     del host.volumes[name]
     exchange.answer(204)
 
 
-def follow_events(host: Host, exchange: Exchange) -> None:
+def follow_events(host: Host, exchange: ServedExchange) -> None:
     end = float(exchange.query.get("until") or "inf")
 
     def is_over() -> bool:
@@ -345,15 +345,15 @@ def follow_events(host: Host, exchange: Exchange) -> None:
     exchange.stream("application/json", (json.dumps(event).encode() + b"\n" for event in host.follow_events(is_over)))
 
 
-def _container(host: Host, exchange: Exchange) -> FakeContainer:
+def _container(host: Host, exchange: ServedExchange) -> FakeContainer:
     return host.find_container(exchange.arguments["id"])
 
 
-def _is_set(exchange: Exchange, name: str) -> bool:
+def _is_set(exchange: ServedExchange, name: str) -> bool:
     return exchange.query.get(name, "").lower() in ("1", "true")
 
 
-def _is_wanted(labels: Mapping[str, str], exchange: Exchange) -> bool:
+def _is_wanted(labels: Mapping[str, str], exchange: ServedExchange) -> bool:
     """Whether a filter by labels, if there is one, lets this through."""
     filters: Any = json.loads(exchange.query.get("filters") or "{}")
     for wanted in filters.get("label", ()):
@@ -405,11 +405,11 @@ def _pattern(path: str) -> re.Pattern[str]:
 _PATTERNS = [(name, methods.split("|"), _pattern(path), route) for name, (methods, path, route) in ENDPOINTS.items()]
 
 
-def find_route(exchange: Exchange) -> Route:
+def find_route(exchange: ServedExchange) -> Route:
     """Which endpoint is meant; notes its name and the parts of the path."""
     for name, methods, pattern, route in _PATTERNS:
         match = pattern.fullmatch(exchange.path)
         if match and exchange.method in methods:
             exchange.endpoint, exchange.arguments = name, match.groupdict()
             return route
-    raise Refused(404, f"page not found: the fake has no {exchange.method} {exchange.path}")
+    raise EngineRefusal(404, f"page not found: the fake has no {exchange.method} {exchange.path}")
