@@ -26,6 +26,7 @@ from evalkit.images.orders import Orders
 from evalkit.images.parts import AgentImageFailed, ImageParts
 from evalkit.images.plan import ImageSpec, Plan
 from evalkit.images.shortages import shortage_behind
+from evalkit.logs import logger
 from evalkit.system import processes
 
 # The pipes of a worker, the commands that ask the engine, and connections to registries.
@@ -59,7 +60,8 @@ async def build(
 ) -> None:
     """Add what becomes of each image to the results. Raises EvalkitError where the rest cannot be made now."""
     images, docker = config.images, sources.docker
-    processes.allow_open_files(images.workers * _FILES_PER_WORKER)
+    if lack := processes.allow_open_files(images.workers * _FILES_PER_WORKER):
+        logger.warning("%s", lack)
     secrets = find_secrets(config, folder)
 
     async def find_orders() -> Orders:

@@ -16,8 +16,6 @@ from typing import IO, Any
 import anyio
 import anyio.to_thread
 
-from evalkit.logs import logger
-
 _PR_SET_CHILD_SUBREAPER = 36
 _OWN_FILES = 64
 _started: set[int] = set()
@@ -84,18 +82,19 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def allow_open_files(wanted: int) -> None:
-    """A workspace holds connections and files; the usual limit is meant for programs that have few."""
+def allow_open_files(wanted: int) -> str | None:
+    """A workspace holds connections and files; the usual limit is meant for programs that have few.
+
+    Returns what to say where the machine does not allow so many.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = soft + wanted if hard == resource.RLIM_INFINITY else min(hard, soft + wanted)
     if soft != resource.RLIM_INFINITY and enough > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
-    if hard != resource.RLIM_INFINITY and hard < _OWN_FILES + wanted:
-        logger.warning(
-            "at most %d files can be open, and this run may need %d: lower run.workers, or raise `ulimit -Hn`",
-            hard,
-            _OWN_FILES + wanted,
-        )
+    needed = _OWN_FILES + wanted
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        return None
+    return f"at most {hard} files can be open, and {needed} may be needed: use fewer workers, or raise `ulimit -Hn`"
 
 
 def adopt_orphans() -> None:

@@ -304,7 +304,8 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         processes_of_each = PROCESSES if groups is None and limits_processes() else None
         sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)), processes_of_each)
         logger.info("the sandbox of local workspaces: %s", describe_limits(groups))
-    processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH)
+    if lack := processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH):
+        logger.warning("%s", lack)
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
     return LocalWorkspaces(scope.scratch, sandbox, passed_on, groups, disks=DiskWatch.over(scope.scratch))
 

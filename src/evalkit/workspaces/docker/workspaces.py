@@ -171,7 +171,8 @@ def _places(image: Image) -> Places:
 
 def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     """Connect to the engine, and sweep what evalkit processes left there that are no more."""
-    processes.allow_open_files(config.run.workers * _FILES_PER_WORKER)
+    if lack := processes.allow_open_files(config.run.workers * _FILES_PER_WORKER):
+        logger.warning("%s", lack)
     endpoint = find_endpoint(os.environ, scope.scratch)
     owner = Owner.this_process()
     with inspection.needed():
