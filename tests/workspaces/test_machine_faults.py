@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from contextlib import suppress
 
 import pytest
@@ -15,7 +14,6 @@ from evalkit.workspaces.groups import find_groups
 from tests.support.cli import Evalkit
 from tests.support.engine import Engine
 from tests.support.processes import processes_of
-from tests.support.requirements import require_program
 from tests.support.tasks import make_task
 from tests.support.waiting import wait_until
 
@@ -112,14 +110,3 @@ def test_a_shared_grader_suspects_no_honest_work(evalkit: Evalkit, engine: Engin
     evalkit("infer", "tasks", "--workspace", "docker", "--agent", "command", *options)
     (row,) = evalkit.rows()
     assert (row["verdict"], row["suspicious"]) == ("resolved", [])
-
-
-def test_too_low_a_limit_of_open_files_is_said_at_the_start(evalkit: Evalkit) -> None:
-    require_program("prlimit")
-    make_task(evalkit.folder / "tasks" / "one", solution="touch x")
-    command = ["prlimit", "--nofile=100:100", *evalkit.argv("infer", "tasks", "--workspace", "local")]
-    command += ["--agent", "gold", "--workers", "8"]
-    done = subprocess.run(
-        command, env=evalkit.environment(), cwd=evalkit.folder, capture_output=True, text=True, check=False
-    )
-    assert "at most 100 files can be open, and 160 may be needed" in done.stderr
