@@ -220,13 +220,44 @@ def test_a_command_that_was_cancelled_before_it_could_not_be_started_costs_nothi
     place.run(work)
 
 
+@pytest.mark.parametrize("request_to_end_at", ["exec_create", "exec_start"])
 def test_a_container_that_something_has_ended_is_started_again_and_keeps_its_files(
-    place: Place, engine: FakeEngine
+    place: Place, engine: FakeEngine, request_to_end_at: str
 ) -> None:
     async def work(workspace: Workspace) -> None:
         await workspace.exec(sh("echo kept >file"))
-        engine.inject(ContainerEnds(), "exec_create")
+        engine.inject(ContainerEnds(), request_to_end_at)
         assert (await workspace.exec(sh("cat file"))).tail == "kept\n"
+
+    place.run(work)
+
+
+def test_a_command_that_was_to_begin_as_the_container_ended_begins_in_the_next(
+    place: Place, engine: FakeEngine, tmp_path: Path
+) -> None:
+    """The engine's complaint is no output of it."""
+
+    def end_container(request: Request) -> None:
+        if request.endpoint == "exec_start":
+            engine.watch = None
+            engine.containers[0].end()
+
+    async def work(workspace: Workspace) -> None:
+        (tmp_path / "out").write_text("before\n")
+        engine.inject(ExecFails(), "exec_start")
+        engine.watch = end_container
+        end = await workspace.exec(sh("echo said"), stdout=tmp_path / "out", stderr=tmp_path / "out")
+        assert (end.code, end.tail) == (0, "said\n")
+        assert (tmp_path / "out").read_text() == "before\nsaid\n"
+
+    place.run(work)
+
+
+def test_a_command_that_ends_the_container_was_killed(place: Place, engine: FakeEngine) -> None:
+    async def work(workspace: Workspace) -> None:
+        for _ in range(3):
+            assert (await workspace.exec(sh("kill -KILL -1; sleep 10"))).code == 137
+        await use(workspace)
 
     place.run(work)
 

@@ -46,14 +46,23 @@ class Output:
     """Both streams of a command, in their own files or, in their order, in one."""
 
     def __init__(self, stdout: Path | None, stderr: Path | None, limit: OutputLimit | None = None) -> None:
-        self._frames = Frames()
         with ExitStack() as stack:
             out, err = stack.enter_context(capture.opened(stdout, stderr, limit))
             self._closing = stack.pop_all()
         self._sinks = {STDOUT: out, STDERR: err}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._frames = Frames()
         self._greeting: bytearray | None = bytearray()
         self.leader: int | None = None
         """The command's process inside, which is the first thing that is said."""
+
+    def rewind(self) -> None:
+        """Forget what was said, for another try."""
+        for sink in self._sinks.values():
+            sink.rewind()
+        self._begin()
 
     def feed(self, data: bytes) -> None:
         for stream, payload in self._frames.feed(data):

@@ -138,11 +138,13 @@ class Container:
             await supervisor.aclose()
             raise
 
-    async def revive(self) -> None:
-        """Start it again if something inside has ended it."""
+    async def revive(self) -> bool:
+        """Start it again if something inside has ended it; whether that was so."""
         async with self._starting:
-            if not await self._is_running():
+            has_ended = not await self._is_running()
+            if has_ended:
                 await self._restart()
+        return has_ended
 
     async def end_processes(self) -> None:
         """Kill everything in it, within a second; if that is not to be had from within, from outside."""

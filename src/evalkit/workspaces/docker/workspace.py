@@ -70,9 +70,15 @@ class DockerWorkspace:
         variables = {**self.places.environment(), **self.environment, **(env or {})}
         async with self._failures():
             with Output(stdout, stderr, limit) as output:
-                async with self._way_to_model(asks=asks_model) as way:
-                    code, start = await self._run(command, {**variables, **way}, stdin, output)
-            condition = await self.container.look()
+                for may_try_again in (True, False):
+                    async with self._way_to_model(asks=asks_model) as way:
+                        code, start = await self._run(command, {**variables, **way}, stdin, output)
+                    condition = await self.container.look()
+                    # What an earlier command has left may end the container just before this one begins in it.
+                    never_began = output.leader is None and not condition.lacked_memory
+                    if not (may_try_again and never_began and await self.container.revive()):
+                        break
+                    output.rewind()
         self.guarded.require_room()
         if code != 0 and condition.lacked_memory:
             raise Failed(
@@ -111,16 +117,15 @@ class DockerWorkspace:
         return ModelPort(self._converse, self.model.serve).opened()
 
     async def _converse(self, command: Sequence[str]) -> Exchange:
-        exec_id = await self._create_exec(list(command), {}, with_input=True)
-        return await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
+        _, conversation = await self._start_exec(list(command), {}, with_input=True)
+        return conversation
 
     async def _run(
         self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output
     ) -> tuple[int, int]:
         """The status, and which start of the container the command belongs to."""
-        exec_id = await self._create_exec(command, variables, with_input=stdin is not None)
+        exec_id, conversation = await self._start_exec(command, variables, with_input=stdin is not None)
         start = self.container.starts
-        conversation = await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
         try:
             try:
                 if stdin is None:
@@ -137,8 +142,10 @@ class DockerWorkspace:
             await conversation.aclose()
         return await self._status(exec_id), start
 
-    async def _create_exec(self, command: list[str], variables: Mapping[str, str], *, with_input: bool) -> str:
-        async def create() -> str:
+    async def _start_exec(
+        self, command: list[str], variables: Mapping[str, str], *, with_input: bool
+    ) -> tuple[str, Exchange]:
+        async def start() -> tuple[str, Exchange]:
             # Not on the container, whose environment anybody may inspect. From /, because the work folder may be gone.
             created = await self.client.call(
                 self.client.api.exec_create,
@@ -149,15 +156,17 @@ class DockerWorkspace:
                 environment=dict(variables),
                 workdir="/",
             )
-            return str(created["Id"])
+            exec_id = str(created["Id"])
+            return exec_id, await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
 
         try:
-            return await create()
+            return await start()
         except Refused as error:
-            if error.status != _CONFLICT:  # a conflict: it is not running, because something in it has ended it
+            # A conflict: it is not running, because something in it has ended it, maybe between the two calls.
+            if error.status != _CONFLICT:
                 raise
         await self.container.revive()
-        return await create()
+        return await start()
 
     async def _end(self, exec_id: str, conversation: Exchange, output: Output) -> None:
         """Kill a command with its session, and take what it still had to say.
