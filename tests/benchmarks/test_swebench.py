@@ -157,7 +157,7 @@ git cat-file -t {bench.project.fix} || true
 grep -r -a {bench.project.fix} .git || true
 git status --porcelain"""
     )
-    assert "The bug" in outcome.log
+    assert "Base" in outcome.log
     for answer in ("a + b", "The fix", "test_add", "v2", "later", "example.org", "stash", "calc.py"):
         assert answer not in outcome.log, outcome.log
     assert outcome.row["outcome"] == "empty"

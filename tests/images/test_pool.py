@@ -186,7 +186,7 @@ def test_a_parent_with_threads_and_held_locks_does_not_stop_its_workers(tmp_path
             from rich.logging import RichHandler
             from evalkit.system import scratch
             from evalkit.images import pool
-            from evalkit.images.worker import Command, Order
+            from evalkit.images.worker import BuildCommand, Order
 
             print("the main module is imported", flush=True)
             handler = RichHandler()
@@ -203,7 +203,7 @@ def test_a_parent_with_threads_and_held_locks_does_not_stop_its_workers(tmp_path
 
             async def build(workers, number):
                 async with workers.worker() as worker:
-                    command = Command("step", ("/bin/sh", "-c", "echo built"), 60.0, 60.0)
+                    command = BuildCommand("step", ("/bin/sh", "-c", "echo built"), 60.0, 60.0)
                     log = str(folder / f"{number}.log")
                     report = await worker.carry_out(Order(str(number), (command,), {}, {}, log))
                     assert report.problem is None, report

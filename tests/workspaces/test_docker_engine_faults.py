@@ -197,8 +197,9 @@ def test_an_engine_that_dies_under_a_command_takes_it_along_and_is_there_for_the
 def test_a_command_that_was_never_started_says_why(place: Place, engine: FakeEngine) -> None:
     async def work(workspace: Workspace) -> None:
         engine.inject(ExecFails("OCI runtime exec failed: exec failed: no such file", 127), "exec_start")
-        end = await workspace.exec(("anything",))
-        assert (end.code, end.tail) == (127, "OCI runtime exec failed: exec failed: no such file\r\n")
+        with pytest.raises(Failed, match="OCI runtime exec failed: exec failed: no such file") as failed:
+            await workspace.exec(("anything",))
+        assert failed.value.kind == "workspace", "no status of the command, which never began"
         await use(workspace)
 
     place.run(work)

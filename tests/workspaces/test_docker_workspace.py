@@ -80,7 +80,7 @@ def test_labels_say_whose_it_is_and_no_secret_is_kept(docker: Place, engine: Eng
     labels = facts["Config"]["Labels"]
     assert labels["evalkit.run"] == "run"
     assert labels["evalkit.instance"] == "some__instance-1"
-    assert labels["evalkit.engine.attempt"] == "1"
+    assert labels["evalkit.attempt"] == "1"
     assert own_containers(engine) == []
 
 

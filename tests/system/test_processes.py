@@ -87,7 +87,7 @@ async def test_another_task_can_end_its_group(tmp_path: Path) -> None:
 ADOPT = """
 import subprocess, sys, time
 from pathlib import Path
-from evalkit import processes
+from evalkit.system import processes
 processes.adopt_orphans()
 root, elsewhere = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -125,7 +125,7 @@ def test_orphans_are_ended_by_their_mark_or_their_folder_and_the_last_ones_at_th
 def test_more_files_may_be_open_as_far_as_that_is_allowed(soft: int, hard: int, expected: int) -> None:
     program = f"""
 import resource
-from evalkit.processes import allow_open_files
+from evalkit.system.processes import allow_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 allow_open_files(50)
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
