@@ -135,10 +135,9 @@ class FakeContainer:
             self._first, self.oom_killed = 0, False
             self._thread = threading.Thread(target=self._live, name=f"fake-container-{self.name}", daemon=True)
             self._thread.start()
-            self._changed.wait_for(lambda: self.is_running or self._thread is None)
-            if not self.is_running:
+            self._changed.wait_for(lambda: self._first or self._thread is None)
+            if not self._first:  # one that began may have ended since
                 raise EngineRefusal(500, "bubblewrap could not set the container up")
-        self.tell("start")
         return True
 
     def _live(self) -> None:
@@ -155,6 +154,7 @@ class FakeContainer:
         if facts:
             first = json.loads(facts)["child-pid"]
             wait_for_root(first)
+            self.tell("start")
             with self._changed:
                 self._process, self._first = process, first
                 self.status, self.started_at = "running", now()
