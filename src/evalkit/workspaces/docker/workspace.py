@@ -117,15 +117,14 @@ class DockerWorkspace:
         return ModelPort(self._converse, self.model.serve).opened()
 
     async def _converse(self, command: Sequence[str]) -> Exchange:
-        _, conversation = await self._start_exec(list(command), {}, with_input=True)
+        _, _, conversation = await self._start_exec(list(command), {}, with_input=True)
         return conversation
 
     async def _run(
         self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output
     ) -> tuple[int, int]:
         """The status, and which start of the container the command belongs to."""
-        exec_id, conversation = await self._start_exec(command, variables, with_input=stdin is not None)
-        start = self.container.starts
+        exec_id, start, conversation = await self._start_exec(command, variables, with_input=stdin is not None)
         try:
             try:
                 if stdin is None:
@@ -144,8 +143,8 @@ class DockerWorkspace:
 
     async def _start_exec(
         self, command: list[str], variables: Mapping[str, str], *, with_input: bool
-    ) -> tuple[str, Exchange]:
-        async def start() -> tuple[str, Exchange]:
+    ) -> tuple[str, int, Exchange]:
+        async def begin() -> tuple[str, int, Exchange]:
             # Not on the container, whose environment anybody may inspect. From /, because the work folder may be gone.
             created = await self.client.call(
                 self.client.api.exec_create,
@@ -156,17 +155,17 @@ class DockerWorkspace:
                 environment=dict(variables),
                 workdir="/",
             )
-            exec_id = str(created["Id"])
-            return exec_id, await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
+            exec_id, start = str(created["Id"]), self.container.starts
+            return exec_id, start, await self.client.upgrade(f"/exec/{exec_id}/start", {"Detach": False, "Tty": False})
 
         try:
-            return await start()
+            return await begin()
         except Refused as error:
             # A conflict: it is not running, because something in it has ended it, maybe between the two calls.
             if error.status != _CONFLICT:
                 raise
         await self.container.revive()
-        return await start()
+        return await begin()
 
     async def _end(self, exec_id: str, conversation: Exchange, output: Output) -> None:
         """Kill a command with its session, and take what it still had to say.
