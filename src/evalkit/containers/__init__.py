@@ -1,1 +1,1 @@
-"""Everything that is said to a container engine or a registry."""
+"""All communication with container engines and registries."""

@@ -1,4 +1,4 @@
-"""Talks to the engine: short calls by the SDK in threads of our own, and errors with a type instead of a text."""
+"""Calls to the engine: short ones by the SDK in threads of our own, with typed errors."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 @contextmanager
 def typed_errors(host: str) -> Iterator[None]:
-    """Errors of the SDK and of what it stands on become ours."""
-    import docker.errors  # heavy, and only for those who use this workspace
+    """Turn errors of the SDK and of the libraries below it into ours."""
+    import docker.errors  # slow to import, and needed for containers only
     import requests.exceptions
     import urllib3.exceptions
 
@@ -54,8 +54,8 @@ def _innermost(error: BaseException) -> str:
 
 
 def connect(endpoint: Endpoint, connections: int = 1, seconds: float = _CALL_SECONDS) -> Any:
-    """An SDK client that keeps up to so many connections."""
-    import docker  # heavy, and only for those who use this workspace
+    """An SDK client with a pool of that many connections."""
+    import docker  # slow to import, and needed for containers only
     import docker.tls
     import requests.adapters
 
@@ -69,7 +69,7 @@ def connect(endpoint: Endpoint, connections: int = 1, seconds: float = _CALL_SEC
 
     def create(version: str) -> Any:
         api = docker.APIClient(url, version=version, timeout=seconds, tls=tls, max_pool_size=connections)
-        # Spoken to directly, as the streams are; and looking for proxies in the environment costs time in each call.
+        # No proxy, as for the streams; looking for one in the environment costs time in each call.
         api.trust_env = False
         if not isinstance(endpoint.address, Path):
             for scheme in ("http://", "https://"):
@@ -93,9 +93,9 @@ class Client:
     endpoint: Endpoint
     api: Any
     patient: Any
-    """The same, for what may take its time, like starting a container while many others start."""
+    """The same for slow calls, like starting a container while many others start."""
     closing: Any
-    """The same, for what must not keep a run from ending."""
+    """The same for calls at the end, with a short time limit: they must not keep a run from ending."""
     calls: anyio.CapacityLimiter
     reconnect: float
     root: Path | None = None
@@ -115,20 +115,20 @@ class Client:
         return result
 
     async def upgrade(self, path: str, body: Any = None) -> Exchange:
-        """Start a conversation with a process. Not cut short by a cancellation: its outcome would be unknown."""
+        """Open a stream to a process. Cancellation waits for it, since the outcome would be unknown otherwise."""
         with anyio.move_on_after(_CALL_SECONDS, shield=True):
             return await self.endpoint.request("POST", self._versioned(path), body, upgrade=True)
         raise Unreachable(f"the engine at {self.endpoint.host} takes too long")
 
     async def follow(self, path: str, headers: dict[str, str]) -> Exchange:
-        """Ask for something that takes its time; closing the conversation ends it."""
+        """Start a long operation and read along; closing the stream ends it."""
         return await self.endpoint.request("POST", self._versioned(path), headers=headers)
 
     def _versioned(self, path: str) -> str:
         return f"/v{self.api.api_version}{path}"
 
     async def is_back(self) -> bool:
-        """Wait for an engine that does not answer, all together and no longer than `reconnect` after it was lost."""
+        """Wait for a lost engine, for `reconnect` seconds at most. All callers share one wait."""
         async with self._looking:
             lost_at = self._lost_at = self._lost_at or anyio.current_time()
             for pause in _growing_pauses():
@@ -153,7 +153,7 @@ class Client:
             api.close()
 
     async def explain(self, error: EngineError, *, refusal: Kind = "workspace") -> Failed:
-        """The failure that an error is. Who asks has lost what ran; what comes next should find an engine again."""
+        """The failure for an error. What ran is lost; waiting for the engine here spares the next attempt the same."""
         if isinstance(error, Refused):
             return Failed(
                 "disk_full" if error.status >= _SERVER_ERROR and self.disk_is_full() else refusal, error.message
@@ -162,7 +162,7 @@ class Client:
         return Failed("engine", f"{error}{back}")
 
     def disk_is_full(self) -> bool:
-        """Whether the engine has no room left, where that can be seen."""
+        """Whether the engine's disk is full; False where that cannot be seen from here."""
         try:
             return self.root is not None and shutil.disk_usage(self.root).free < _FULL
         except OSError:

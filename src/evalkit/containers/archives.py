@@ -1,4 +1,4 @@
-"""Trees as tar streams, in and out, with no more than a block of them in memory: what files.copy is to local trees."""
+"""Copies trees in and out as tar streams, one block in memory at a time, as `system/files` copies local trees."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pack(source: Path | bytes, target: PurePosixPath, owner: FileOwner) -> Itera
 
 
 def pack_folders(folders: Sequence[PurePosixPath], owner: FileOwner) -> bytes:
-    """A tar that makes these folders, or gives them to this owner."""
+    """A tar that makes these folders, or changes their owner."""
     members = [_member(str(folder).lstrip("/"), _FOLDER_MODE, owner, tarfile.DIRTYPE) for folder in folders]
     return b"".join(map(_head, members)) + bytes(2 * tarfile.BLOCKSIZE)
 
@@ -87,7 +87,7 @@ def _padding(size: int) -> bytes:
 
 
 class Blocks(io.RawIOBase):
-    """What an iterator yields, as a file."""
+    """An iterator of bytes, read as a file."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -114,7 +114,8 @@ def unpack(blocks: Iterator[bytes], target: Path, limit: OutputLimit = ARTIFACTS
     Whatever the names in it say, nothing outside of `target` is touched: parents are real folders, made by us.
     Devices, pipes and sockets are left out. Special mode bits are not kept, and we can always read what is ours.
     A link in the very place of what was asked for may lead anywhere, and counts as nothing there.
-    Nothing is left of what is larger than the limit.
+    A link in place of the file or directory itself may lead anywhere, and counts as missing.
+    A tree larger than the limit leaves nothing behind.
     """
     tree = _Tree(target, OutputTally(limit))
     stream = io.BufferedReader(Blocks(_bounded(blocks, limit)), _BLOCK)
@@ -127,13 +128,13 @@ def _unpack(stream: io.BufferedReader[Any], tree: _Tree) -> None:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             while (member := archive.next()) is not None:
                 tree.add(archive, member)
-                archive.members.clear()  # type: ignore[attr-defined]  # it would remember them all
+                archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every member
     except tarfile.TarError as error:
         raise Failed("workspace", f"the engine's archive cannot be read: {error}") from error
 
 
 def _bounded(blocks: Iterator[bytes], limit: OutputLimit) -> Iterator[bytes]:
-    """No more of the stream than its contents, names and padding may need, whatever its heads say."""
+    """Cut the stream off at the size that contents, names and padding can have, whatever its headers say."""
     left = limit.bytes + limit.files * _MOST_AROUND_A_MEMBER + tarfile.RECORDSIZE
     for block in blocks:
         left -= len(block)
@@ -170,7 +171,7 @@ class _Tree:
             _write(archive, member, place)
 
     def _place(self, name: str) -> Path:
-        """Where a member goes: the first part of its name is that of the file or directory itself."""
+        """The path for a member: the first part of its name is the file or directory itself."""
         parts = PurePosixPath(name).parts
         if not parts or parts[0] == "/" or ".." in parts:
             raise Failed("workspace", f"the engine's archive has a member {name!r}, which leads out of it")
@@ -192,7 +193,7 @@ class _Tree:
         self._real.add(folder)
 
     def _link(self, source: Path, place: Path) -> None:
-        """A second name of a file that came before."""
+        """A hard link to an earlier file."""
         self._make_folder(source.parent)
         if source.is_symlink() or not source.is_file():
             raise Failed("workspace", f"the engine's archive links to {source.name!r}, which is not in it")

@@ -1,4 +1,4 @@
-"""Connections to the engine on the event loop: for streams that may stay open for hours, without a thread each."""
+"""Connections to the engine on the event loop, so that streams open for hours need no thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.En
 
 
 class EngineError(Exception):
-    """The engine did not do what it was asked."""
+    """A call to the engine failed."""
 
 
 class Unreachable(EngineError):
@@ -39,7 +39,7 @@ class Refused(EngineError):
 
 
 class Unsupported(EngineError):
-    """The engine has no such call, as Podman has none that asks a registry."""
+    """The engine lacks this call, as Podman lacks the one that asks a registry."""
 
 
 @dataclass(slots=True)
@@ -50,10 +50,10 @@ class Exchange:
     _stream: ByteStream
     _early: bytes = b""
     _length: int | None = None
-    """Of what follows the head, where it says so: the connection may stay open after that."""
+    """Length of the body, where the head has it: the connection may stay open after that."""
 
     async def receive(self) -> bytes:
-        """What comes next; nothing at the end, which a broken connection is too."""
+        """The next bytes; empty at the end, or when the connection breaks."""
         if self._early:
             early, self._early = self._early, b""
             return early
@@ -78,7 +78,7 @@ class Exchange:
         await anyio.aclose_forcefully(self._stream)
 
     async def read_message(self) -> str:
-        """The message of an error, which is short."""
+        """The message of an error, read up to a small limit."""
         body = bytearray()
         expected = _LONGEST_HEAD if self._length is None else min(self._length, _LONGEST_HEAD)
         while len(body) < expected and (block := await self.receive()):
@@ -91,7 +91,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """What an engine behind TLS is spoken to with, in the files that Docker's own tools use."""
+    """Certificates for an engine behind TLS, from the files that Docker's own tools use."""
 
     folder: Path
     verify: bool
@@ -123,7 +123,7 @@ class Endpoint:
     certificates: Certificates | None = None
     is_local: bool = True
     tunnel: subprocess.Popen[bytes] | None = None
-    """What must live as long as this does."""
+    """The ssh process that carries the connections."""
 
     async def request(
         self,
@@ -134,9 +134,10 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
         upgrade: bool = False,
     ) -> Exchange:
-        """Ask, and leave the connection open for what follows the head of the answer.
+        """Send a request and read the head of the answer; the connection stays open for the rest.
 
-        Of HTTP/1.0, so that an answer is never chunked and ends with the connection, unless it is upgraded.
+        HTTP/1.0 keeps answers free of chunks: the end of the connection ends them. An upgrade needs HTTP/1.1.
+        https://www.rfc-editor.org/rfc/rfc9112#section-7
         """
         content = b"" if body is None else json.dumps(body).encode()
         version, extra = ("1.1", {"Connection": "Upgrade", "Upgrade": "tcp"}) if upgrade else ("1.0", {})

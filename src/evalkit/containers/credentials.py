@@ -1,4 +1,4 @@
-"""Credentials for registries, from where Docker keeps them."""
+"""Credentials for registries, from Docker's configuration and its credential helpers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evalkit.containers.reference import DOCKER_HUB
 from evalkit.errors import ConfigError
 
 _HUB_SERVER = "https://index.docker.io/v1/"
-_TOKEN_USER = "<token>"  # noqa: S105  # how helpers say that the secret is a token, and no token itself
+_TOKEN_USER = "<token>"  # noqa: S105  # the user name that marks a token, not a secret
 _HELPER_SECONDS = 30.0
 
 
@@ -39,7 +39,7 @@ def config_file() -> Path:
 
 
 def find(host: str) -> Credentials | None:
-    """What Docker would log in to this registry with."""
+    """The credentials that Docker would use for this registry."""
     config = _read(config_file())
     server = _HUB_SERVER if host == DOCKER_HUB else host
     helper = (config.get("credHelpers") or {}).get(server) or config.get("credsStore")

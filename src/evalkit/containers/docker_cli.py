@@ -1,4 +1,4 @@
-"""The engine, through Docker's own command: it knows contexts, credentials and builders, so nothing of that is here."""
+"""Calls to the engine by Docker's own command, which brings contexts, credentials and builders with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_THREAD = re.compile(r"^runtime: failed to create new OS thread|^runtime/cgo:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a command answered."""
+    """Exit status and output of a command."""
 
     code: int
     output: str
@@ -56,7 +56,7 @@ async def run(
 
 
 def errno_of_crash(text: str) -> int | None:
-    """EAGAIN where Docker's command got no thread: Go's runtime aborts the program then, and only prints why.
+    """EAGAIN where Docker's command could not start a thread: Go's runtime aborts then, and only prints the reason.
 
     https://github.com/golang/go/blob/master/src/runtime/os_linux.go (newosproc), and runtime/cgo/gcc_libinit.c
     """
@@ -107,7 +107,7 @@ class LocalImages:
 
 @dataclass(frozen=True)
 class Docker:
-    """An engine that answers, and the commands on this machine that may talk to it: the first one does."""
+    """An engine that answers, and the `docker` commands on this machine, the one that reached it first."""
 
     programs: Sequence[str]
     info: Mapping[str, Any] = field(repr=False)
@@ -118,7 +118,7 @@ class Docker:
 
     @property
     def architecture(self) -> str:
-        """By the name that images use, not the kernel's."""
+        """In the words of images (amd64), not the kernel's (x86_64)."""
         name = str(self.info.get("Architecture", ""))
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(name, name)
 
@@ -140,7 +140,7 @@ class Docker:
         return LocalImages.of(map(json.loads, said.output.splitlines()))
 
     async def architectures(self, names: Sequence[str]) -> dict[str, str]:
-        """Of images that are there."""
+        """The architecture of each image. The engine must have all of them."""
         found: dict[str, str] = {}
         for some in (names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)):
             said = await run([self.program, "image", "inspect", "--format", "{{.Architecture}}", *some])
@@ -153,7 +153,7 @@ class Docker:
         return await run([self.program, "pull", "--quiet", *chosen, name], seconds=seconds)
 
     async def remove(self, names: Sequence[str]) -> None:
-        """Those that nothing uses; a tag that is one of several takes no image away."""
+        """Remove unused images. Where an image has other tags, only this one goes."""
         if names:
             await run([self.program, "image", "rm", *names], seconds=600.0)
 
@@ -167,7 +167,7 @@ class Docker:
             await run([self.program, "builder", "prune", "--force", "--filter", pattern], seconds=600.0)
 
     async def prune_untagged(self, label: str) -> None:
-        """Images with this label that have lost their name to a newer one."""
+        """Remove images with this label whose tag has moved to a newer one."""
         await run([self.program, "image", "prune", "--force", "--filter", f"label={label}"], seconds=600.0)
 
 

@@ -19,7 +19,7 @@ _SSH_OPTIONS = ("BatchMode=yes", "ExitOnForwardFailure=yes", "ServerAliveInterva
 
 
 def find_endpoint(environment: Mapping[str, str], scratch: Path) -> Endpoint:
-    """`scratch` is a folder that ends with the process, as a tunnel does that is needed to get there."""
+    """The endpoint for these variables. An ssh tunnel has its socket in `scratch`, and ends with the process too."""
     host = environment.get("DOCKER_HOST") or DEFAULT_HOST
     parts = _split(host)
     if parts.scheme == "unix":
@@ -65,16 +65,19 @@ def _find_certificates(scheme: str, environment: Mapping[str, str]) -> Certifica
 
 
 def _shorten(folder: Path) -> Path:
-    """The folder by a name that leaves room for a socket, whose address takes 108 bytes, for as long as we live."""
+    """A short name of the folder, valid for the life of this process: a socket's address holds 108 bytes.
+
+    https://man7.org/linux/man-pages/man7/unix.7.html
+    """
     if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
         return folder
     return Path(f"/proc/{os.getpid()}/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}")
 
 
 def _open_tunnel(host: str, parts: SplitResult, socket: Path) -> subprocess.Popen[bytes]:
-    """One connection by ssh for all of this process: the engine's socket over there becomes a socket here.
+    """Forward the engine's socket by ssh, with one connection for the whole process.
 
-    The remote `cat` ends with our end of its input, and the tunnel with it: so it cannot outlive this process.
+    The remote `cat` ends when its input closes, and the tunnel with it, so neither outlives this process.
     """
     command = ["ssh", "-T", *(f"-o{option}" for option in _SSH_OPTIONS)]
     command += ["-L", f"{socket}:{parts.path or _REMOTE_SOCKET}"]

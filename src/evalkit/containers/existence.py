@@ -1,4 +1,4 @@
-"""Whether images exist: asked of a registry until it answers, and never guessed."""
+"""Asks a registry whether images exist, until it answers; never guesses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def backoff(tries: int, first: float = _FIRST_DELAY) -> float:
-    """Seconds to wait after so many failed tries: more each time, and not the same for everybody."""
+    """Seconds to wait after this many failed tries: exponential, with jitter."""
     longest = min(_LONGEST_DELAY, first * 2.0 ** (tries - 1))
     return random.uniform(0.5, 1.0) * longest  # noqa: S311  # jitter, no secret
 
@@ -38,7 +38,7 @@ class Existence:
     _not_before: dict[str, float] = field(default_factory=dict)
 
     async def ask(self, image: Reference) -> Answer:
-        """Unknown only if it is still unknown after all tries."""
+        """Ask until there is an answer; Unknown after the last try."""
         tries = 0
         while True:
             async with self._limit:
@@ -54,12 +54,12 @@ class Existence:
             await anyio.sleep(backoff(tries, self.first_delay))
 
     async def _wait_for_turn(self, host: str) -> None:
-        """A registry that said when to come back is left alone until then, by all."""
+        """Wait until the time that the registry gave, for whichever image."""
         await anyio.sleep(max(0.0, self._not_before.get(host, 0.0) - anyio.current_time()))
 
 
 async def in_daemon_thread(function: Callable[[], T]) -> T:
-    """Run what blocks, but not for long. Cancelled, it is left behind, and does not keep the process from ending."""
+    """Run a short blocking function. On cancellation its thread is abandoned, and does not delay the process's exit."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
@@ -74,9 +74,9 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
         value, problem = None, None
         try:
             value = function()
-        except BaseException as error:  # noqa: BLE001  # belongs to whoever waits
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller
             problem = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
+        with suppress(RuntimeError):  # the loop is closed, and the caller gone
             loop.call_soon_threadsafe(settle, value, problem)
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The engine as a command finds it, before any workspace: is it there, what has it got, what was left on it?"""
+"""A first look at the engine, before any workspace: whether it answers, its resources, and leftovers on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SMALLEST_SLACK = 64 << 20
 
 
 def look(scratch: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What the engine says of its version and of itself."""
+    """The engine's version and its information about itself."""
     endpoint = find_endpoint(os.environ, scratch)
     with needed():
         api = connect(endpoint, seconds=_SECONDS)
@@ -32,33 +32,36 @@ def look(scratch: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def sweep(scratch: Path) -> list[str]:
-    """Remove what evalkit processes of this machine left there that are no more; returns the names."""
+    """Remove the leftovers of dead evalkit processes of this machine; returns the names."""
     endpoint = find_endpoint(os.environ, scratch)
     with needed():
         return labels.sweep(connect(endpoint), Owner.this_process(), endpoint.host)
 
 
 def memory_budget(info: Mapping[str, Any]) -> int | None:
-    """The engine's memory, less what it and the system need themselves."""
+    """The engine's memory, less a reserve for itself and the system."""
     total = int(info.get("MemTotal") or 0)
     return max(total - max(_SMALLEST_RESERVE, int(total * _RESERVED_SHARE)), total // 2) or None
 
 
 def may_have_quota(info: Mapping[str, Any]) -> bool:
-    """Whether its storage driver may hold a container to a size: overlayfs can on XFS with project quotas."""
+    """Whether its storage driver may limit a container's size: overlay2 can on XFS with project quotas.
+
+    https://docs.docker.com/reference/cli/docker/container/run/#storage-opt
+    """
     driver, status = info.get("Driver"), dict(info.get("DriverStatus") or ())
     return driver in _DRIVERS_WITH_QUOTA or (driver == "overlay2" and status.get("Backing Filesystem") == "xfs")
 
 
 def with_quota(body: Mapping[str, Any], disk: int) -> dict[str, Any]:
-    """A container that can write hardly more than that, however fast: the watch tells that it did, and ends it."""
+    """Add a hard limit a little above `disk`. The watch ends a container at `disk`; this stops one that is faster."""
     size = str(disk + max(_SMALLEST_SLACK, disk // 8))
     return {**body, "HostConfig": {**body["HostConfig"], "StorageOpt": {"size": size}}}
 
 
 @contextmanager
 def needed() -> Iterator[None]:
-    """Without an engine, a command cannot go on."""
+    """End the command, with a hint, where the engine cannot be used."""
     try:
         yield
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""Whose a container is: labels that name the process which opened it, and the sweep of what dead ones left."""
+"""Labels that name the process which owns a container, and the sweep of what dead processes left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GONE_OR_IN_USE = (403, 404, 409)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, told apart from any other: of this machine or another, now or earlier, with the same pid or not."""
+    """The identity of a process, unique across machines, boots, namespaces and reused pids."""
 
     host: str
     boot: str
@@ -47,7 +47,7 @@ class Owner:
         return {_PREFIX + name: str(getattr(self, name)) for name in fields}
 
     def knows_dead(self, labels: Mapping[str, str], *, running: bool) -> bool:
-        """Whether the process that these labels name is certainly no more. Of a living thing, no risk is taken."""
+        """Whether the process that these labels name is certainly dead. In doubt it counts as alive."""
         if labels.get(HOST) != self.host:
             return False
         if labels.get(_PREFIX + "boot") != self.boot:
@@ -68,7 +68,7 @@ def labels_for(job: Job, owner: Owner) -> dict[str, str]:
 
 
 def sweep(api: Any, owner: Owner, host: str) -> list[str]:
-    """Remove what evalkit processes of this machine left that are no more; returns the names."""
+    """Remove the leftovers of dead evalkit processes of this machine; returns the names."""
     ours = {"label": f"{HOST}={owner.host}"}
 
     def remove(name: str, function: Callable[..., None], id: str, **how: bool) -> None:
@@ -98,7 +98,7 @@ def sweep(api: Any, owner: Owner, host: str) -> list[str]:
 
 
 def _name_host() -> str:
-    """The machine's name, and what tells it from another of that name."""
+    """The machine's name, with a hash that tells it from others of that name."""
     machine = _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id")
     return f"{socket.gethostname()}-{hashlib.sha256(machine.encode()).hexdigest()[:8]}"
 
@@ -110,7 +110,10 @@ def _read(path: str) -> str:
 
 
 def _name_namespace() -> str:
-    """Where pids mean what they mean: a container has its own."""
+    """The pid namespace, within which a pid is unique: a container has its own.
+
+    https://man7.org/linux/man-pages/man7/pid_namespaces.7.html
+    """
     with suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
     return ""

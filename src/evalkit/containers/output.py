@@ -1,4 +1,4 @@
-"""Output of commands: taken apart as it comes, and written to files, with no more than a block of it in memory."""
+"""Splits the output of commands as it arrives and writes it to files, one block in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _HEADER = 8
 
 @dataclass(slots=True)
 class Frames:
-    """Splits the engine's stream: frames of eight bytes, which say whose and how long, and a payload."""
+    """Splits the engine's stream into frames: a head of eight bytes with stream and length, then the payload.
+
+    https://docs.docker.com/reference/api/engine/version/v1.57/operations/ContainerAttach/
+    """
 
     _head: bytearray = field(default_factory=bytearray)
     _left: int = 0
@@ -56,7 +59,7 @@ class Output:
         self._frames = Frames()
         self._greeting: bytearray | None = bytearray()
         self.leader: int | None = None
-        """The command's process inside, which is the first thing that is said."""
+        """The command's pid inside the container, which is the first line of the stream."""
 
     def rewind(self) -> None:
         """Forget what was said, for another try."""
@@ -70,7 +73,7 @@ class Output:
             self._sinks.get(stream, self._sinks[STDERR]).write(self._greet(payload) if greets else payload)
 
     def _greet(self, payload: memoryview) -> memoryview:
-        """Take the line with the process; what is none, like a complaint of the engine, is output."""
+        """Take the line with the pid off; any other first line, like an engine's error, is output."""
         assert self._greeting is not None
         greeting = self._greeting + payload
         line, end, rest = bytes(greeting).partition(b"\n")

@@ -1,4 +1,4 @@
-"""Images on the engine: found, or pulled once, with what the registry says about those that are not there."""
+"""Finds images on the engine or pulls them once, and asks the registry about missing ones."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _ROOT_USERS = ("", "0", "root")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a container needs to know of its image."""
+    """The facts about an image that a container depends on."""
 
     id: str
     user: str
     work: str
     volumes: tuple[str, ...] = ()
-    """Where its Dockerfile has VOLUME: each container gets one of its own there, without a name."""
+    """Paths of VOLUME in its Dockerfile: each container gets an anonymous volume there."""
 
     @property
     def runs_as_root(self) -> bool:
@@ -44,18 +44,18 @@ class Image:
 class Images:
     client: Client
     registry: Registry
-    """Asked when the engine does not pass on all that one said."""
+    """Asked directly where the engine does not pass on the whole answer."""
     unpublished: str | None = None
-    """A repository that images are built for and not pushed to: what the engine lacks of it is nowhere."""
+    """A repository whose images are built and never pushed: if the engine lacks one, no registry has it."""
     pauses: Sequence[float] = (1.0, 3.0)
-    """Before each further question to a registry that gave no answer, in seconds."""
+    """Seconds before each further question to a registry that gave no answer."""
     _untold: list[str] = field(default_factory=list)
     _found: dict[str, Image] = field(default_factory=dict)
     _locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
     _pulling: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_PULLS_AT_ONCE))
 
     async def get(self, name: str) -> Image:
-        """The image of this name: looked for once, however many ask, and pulled if the engine lacks it."""
+        """The image of this name, pulled if the engine lacks it. Looked up once for all callers."""
         async with self._locks[name]:
             if name not in self._found:
                 self._found[name] = await self._find(name) or await self._pull(name)
@@ -84,7 +84,7 @@ class Images:
         return image
 
     async def _try_to_pull(self, name: str) -> str | None:
-        """Pull; what the engine says if that failed."""
+        """Pull; returns the engine's message if that failed."""
         query = await self.client.call(_pull_query, name)
         headers = await self.client.call(_credentials, self.client.api, name)
         try:
@@ -103,7 +103,7 @@ class Images:
         return problem
 
     async def _ask_why(self, name: str, problem: str) -> Failed:
-        """What became of a pull: the engine reports most troubles of a registry alike, but passes its answer on."""
+        """Why a pull failed: its stream says little, so the engine is asked for the registry's own answer."""
         if self.client.disk_is_full():
             return Failed("disk_full", f"{name} cannot be pulled: {problem}")
         try:
@@ -117,14 +117,14 @@ class Images:
         return Failed("image_pull", f"{name} cannot be pulled: {problem}")
 
     async def _find_wait(self, name: str, status: int) -> float | None:
-        """How long a registry wants to be left alone: in its own words, of which the engine passes on the number."""
+        """Seconds to wait, by the registry's Retry-After header: the engine passes on only the status."""
         if status != _TOO_MANY:
             return None
         answer = await self.client.call(self.registry.look_up, reference.parse(name))
         return answer.retry_after if isinstance(answer, Unknown) else None
 
     async def missing(self, names: Iterable[str]) -> dict[str, str]:
-        """Those that are neither here nor known to be in their registry, each with the reason."""
+        """The images that are neither on the engine nor known to be in their registry, each with the reason."""
         reasons: dict[str, str] = {}
         looking = anyio.CapacityLimiter(_LOOKS_AT_ONCE)
 
@@ -172,7 +172,7 @@ def kind_of_answer(status: int) -> Kind:
 
 
 def _pull_query(name: str) -> str:
-    from docker.utils import parse_repository_tag  # heavy, and only for those who pull
+    from docker.utils import parse_repository_tag  # slow to import, and needed to pull only
 
     repository, tag = parse_repository_tag(name)
     return urlencode({"fromImage": repository, "tag": tag or "latest"})
@@ -187,7 +187,7 @@ def _credentials(api: Any, name: str) -> dict[str, str]:
 
 
 def _error_in(line: bytes) -> str | None:
-    """The error that a line of progress is, if it is one."""
+    """The error in a line of progress, if there is one. A pull may fail after status 200."""
     if not line.strip():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Names of images, taken apart as Docker does."""
+"""Parses names of images as Docker does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Pinned:
 
 
 def parse(text: str) -> Reference:
-    """ValueError if the text is no name of an image."""
+    """Parse a name; ValueError if the text is not one."""
     named, at, digest = text.partition("@")
     name, colon, tag = named.rpartition(":")
     if not colon or "/" in tag:
@@ -62,5 +62,8 @@ def parse(text: str) -> Reference:
 
 
 def names_host(first: str) -> bool:
-    """Whether the first part of a name is a registry, by Docker's rule."""
+    """Whether the first part of a name is a registry, by Docker's rule.
+
+    https://pkg.go.dev/github.com/distribution/reference
+    """
     return "." in first or ":" in first or first == "localhost"

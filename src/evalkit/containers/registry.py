@@ -93,7 +93,10 @@ class Registry:
         return reply
 
     def _authorize(self, image: Reference, challenge: str) -> str | _Reply | None:
-        """What the registry wants to see, or the reply of one that refused to give it."""
+        """The value of the Authorization header, or the reply that refused a token.
+
+        https://distribution.github.io/distribution/spec/auth/token/
+        """
         scheme, _, rest = challenge.partition(" ")
         credentials = self.find_credentials(image.host)
         if scheme.lower() == "basic":
@@ -114,19 +117,22 @@ class Registry:
         if credentials is not None and credentials.is_token:
             form = {**query, "grant_type": "refresh_token", "client_id": "evalkit", "refresh_token": credentials.secret}
             data = urllib.parse.urlencode(form).encode()
-            return self._open(urllib.request.Request(realm, data), image.host)  # noqa: S310  # checked above
+            return self._open(urllib.request.Request(realm, data), image.host)  # noqa: S310  # an http(s) realm
         separator = "&" if "?" in realm else "?"
-        request = urllib.request.Request(f"{realm}{separator}{urllib.parse.urlencode(query)}")  # noqa: S310  # likewise
+        request = urllib.request.Request(f"{realm}{separator}{urllib.parse.urlencode(query)}")  # noqa: S310  # http(s)
         if credentials is not None:
             request.add_unredirected_header("Authorization", credentials.basic)
         return self._open(request, image.host)
 
     def _send(self, host: str, method: str, path: str, authorization: str | None) -> _Reply:
-        """As Docker does: by TLS, or without where that fails and the engine would do without too."""
+        """Send by TLS, or without where that fails and the engine allows plain HTTP for this registry.
+
+        https://docs.docker.com/reference/cli/dockerd/#insecure-registries
+        """
         schemes = [self._schemes[host]] if host in self._schemes else ["https", "http"][: 1 + self._may_be_plain(host)]
         for scheme in schemes:
             address = _HUB_ADDRESS if host == DOCKER_HUB else host
-            request = urllib.request.Request(f"{scheme}://{address}{path}", method=method)  # noqa: S310  # as above
+            request = urllib.request.Request(f"{scheme}://{address}{path}", method=method)  # noqa: S310  # http(s)
             request.add_header("Accept", _MANIFESTS)
             request.add_header("User-Agent", "evalkit")
             if authorization:
@@ -167,13 +173,13 @@ class Registry:
 
 
 def plain_hosts(info: Mapping[str, Any]) -> frozenset[str]:
-    """Registries that an engine may talk to without TLS, by what it says of itself."""
+    """Registries that the engine may use without TLS, from its own information."""
     known: Mapping[str, Any] = (info.get("RegistryConfig") or {}).get("IndexConfigs") or {}
     return frozenset(name for name, config in known.items() if not config.get("Secure", True))
 
 
 def judge(image: Reference, reply: _Reply) -> Answer:
-    """What a reply to the question for a manifest means. Only one status means no."""
+    """The meaning of a reply to a request for a manifest. Only status 404 means missing."""
     if reply.status == http.HTTPStatus.NOT_FOUND:
         return Missing()
     if reply.status == http.HTTPStatus.OK:
@@ -190,7 +196,7 @@ def judge(image: Reference, reply: _Reply) -> Answer:
 
 
 def _retry_after(text: str) -> float | None:
-    """Seconds, or a date."""
+    """Seconds to wait, from a header with seconds or a date."""
     if text.strip().isdigit():
         return float(text)
     try:
