@@ -14,7 +14,7 @@ import anyio
 
 
 class Weighted(Protocol):
-    """What admission needs to know of an entry: the shares of the run, and the bytes, that it takes."""
+    """An entry of the queue, with the shares of the run and the bytes of memory that it takes."""
 
     @property
     def shares(self) -> int: ...
@@ -32,8 +32,8 @@ _RECHECK_SECONDS = 1.0
 class Admission(Generic[T]):
     """The one queue of a run. `next` returns an entry once it may start; `release` gives its shares back.
 
-    What was added goes before what is still in `supply`, which is drawn from only when something may start.
-    `held` says why nothing new may start, if so; one entry is always let through, so that a run cannot stall.
+    Added entries go before `supply`, which is drawn from only when something may start. `held` gives the reason why
+    nothing new may start, or None; one entry is always let through, so that a run cannot stall.
     """
 
     supply: Iterator[T]
@@ -66,7 +66,7 @@ class Admission(Generic[T]):
         self._changed.set()
 
     def pause(self, seconds: float) -> None:
-        """Let nothing start for so long."""
+        """Let nothing start for this time."""
         if seconds > 0:
             self._resting_until = max(self._resting_until, anyio.current_time() + seconds)
 

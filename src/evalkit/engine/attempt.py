@@ -133,7 +133,7 @@ async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> 
 
 
 async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
-    """Judge where the agent has worked: nothing of it runs any more, and what it changed of the system is said."""
+    """Judge in the agent's own workspace, after its processes have ended; changed system files are reported."""
     suspicious: tuple[str, ...] = ()
     if attempt.answer is not None and attempt.is_to_be_graded:
         with attempt.within("grade", job.limits.grade):
@@ -155,7 +155,7 @@ async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExi
 
 
 def network_of(instance: Instance, configured: str) -> str:
-    """The network of an agent. A way to the model alone leads nowhere else."""
+    """The network of an agent. An offline instance may keep the model port, which leads nowhere else."""
     return "none" if instance.offline and configured != "model" else configured
 
 
@@ -206,7 +206,7 @@ class Attempt:
     note: str | None = None
     retry_after: float | None = None
     ended_workspaces: int = 0
-    """How many workspaces ended in a row, at the same stage, while a command ran in them."""
+    """Workspaces in a row that ended at the same stage while a command ran in them."""
     _ended_in: Stage = "open"
 
     @property
@@ -229,7 +229,7 @@ class Attempt:
         self.failure = self.retry_after = None
 
     def recall(self, recorded: Recorded) -> None:
-        """Take an answer that is there already: no agent makes it again."""
+        """Take a recorded answer, so that no agent runs."""
         self.answer, self.timed_out, self.solved = recorded.answer, recorded.timed_out, True
         self.meter.add(recorded.usage)
 
@@ -258,7 +258,7 @@ class Attempt:
         )
 
     def settle(self) -> None:
-        """Nothing is tried again: what has ended one workspace after the other was no trouble of the machine."""
+        """After the last try: where one workspace after the other has ended, the cause is the answer or the agent."""
         if self.failure is None or self.ended_workspaces < _ENDED_THAT_TELL:
             return
         if self.failure.stage in _AFTER_THE_AGENT:
@@ -275,7 +275,7 @@ class Attempt:
 
     @contextmanager
     def within(self, stage: Stage, seconds: float) -> Iterator[anyio.CancelScope]:
-        """A stage that must end in its time, which starts now and not in the queue."""
+        """A stage with a time limit. Its clock starts here, so time in the queue does not count."""
         self.stage = stage
         self.observer.entered(self.instance.id, self.step.attempt, stage)
         start = anyio.current_time()
@@ -289,7 +289,7 @@ class Attempt:
 
     @contextmanager
     def solving(self, seconds: float) -> Iterator[None]:
-        """The stage of the agent. Its deadline is no failure, whatever the agent makes of being cancelled."""
+        """The agent's stage. Its deadline is never a failure, whatever the agent raises when it is cancelled."""
         with suppress(StageTimedOut), self.within("solve", seconds) as limit, self.catching():
             yield
         if limit.cancel_called:
@@ -325,7 +325,7 @@ class Attempt:
             self._ended_in = self.stage
 
     def refuse(self, reason: Exception | str) -> None:
-        """The verdict on an answer that cannot be taken or judged: it is not graded, and not asked for again."""
+        """Judge an answer unresolved that cannot be collected or graded: no grader runs, and no other try."""
         logger.warning("unresolved in %s: %s", self.stage, reason)
         if self.failure is None:
             self.answer = self.answer or Answer()
@@ -333,7 +333,7 @@ class Attempt:
             self.note = str(reason)
 
     def conclude(self, artifacts: str, critic: Critic, grader_version: str) -> Result:
-        """The result of an attempt that is not tried again. A critic that raises costs this attempt and no other."""
+        """The result of the attempt after its last try. An exception of the critic costs this attempt and no other."""
         result = self._result(artifacts)
         if self.failure is not None:
             return result

@@ -23,7 +23,7 @@ class Store(Protocol):
     """Where an attempt keeps its files."""
 
     def require_present(self) -> None:
-        """Raises StoreError where that place is gone."""
+        """Raises StoreError where the run's folder is gone."""
 
     def artifacts(self, instance_id: str, attempt: int) -> str: ...
 
@@ -57,7 +57,7 @@ class Run:
     _scratch_numbers: count[int] = field(default_factory=count)
 
     def job(self, instance: Instance, number: int, limits: Limits, *, resource_factor: int = 1, fresh: bool) -> Job:
-        """A try at an instance, in a folder of its own where it starts from nothing."""
+        """The job for one try; `fresh` gives it an empty folder."""
         place = self.store.fresh_attempt_folder if fresh else self.store.attempt_folder
         return Job(
             run_id=self.run_id,

@@ -1,4 +1,4 @@
-"""The scheduler: many attempts at once, each of them to exactly one row."""
+"""The scheduler: runs many attempts at once, and writes exactly one row for each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scheduler:
         steps: Sequence[Step],
         recorded: Mapping[tuple[str, int], Recorded] | None = None,
     ) -> None:
-        """Attempts with a recorded answer, by id and number, are graded and not made again."""
+        """Attempts in `recorded`, by instance id and number, have an answer already and are only graded."""
         self._run = run
         self._observer = GuardedObserver(run.observer)
         self._instances = instances
@@ -61,7 +61,7 @@ class Scheduler:
         else:
             await try_once(attempt, self._run)
             if attempt.failure is not None:
-                # Without its folder nothing succeeds: neither another try nor a row would be the attempt's own doing.
+                # Without the run's folder every try fails, and neither another try nor a row would mean anything.
                 self._run.store.require_present()
         retry = attempt.plan_retry(self._run.retries)
         if retry is None:
@@ -74,7 +74,7 @@ class Scheduler:
             self._admission.add(attempt, delay=retry.delay)
 
     async def _finish(self, attempt: Attempt) -> None:
-        """Make the result durable before anything else may start, then go on to what follows from it."""
+        """Make the result durable before anything else may start, then queue the next step of the instance."""
         artifacts = self._run.store.artifacts(attempt.instance.id, attempt.step.attempt)
         result = attempt.conclude(artifacts, self._run.critic, self._run.grader_version)
         await self._run.journal.append(result)
@@ -138,5 +138,5 @@ class GuardedObserver:
 def _tell(listener: Callable[..., None], *what: Any) -> None:
     try:
         listener(*what)
-    except Exception:  # noqa: BLE001  # whatever it is, the run goes on
+    except Exception:  # noqa: BLE001  # an observer's exception must not end the run
         logger.warning("the observer failed", exc_info=True)
