@@ -1,9 +1,9 @@
-"""The seams of evalkit: what a workspace, an agent, a benchmark, a model, a critic and an observer can do.
+"""The protocols of evalkit's parts: workspaces, agents, benchmarks, models, critics and observers.
 
-These are protocols: a part has the members, and inherits from nothing. Parts of other packages are found by entry point
-and keep to the same ones. What is raised decides what follows: `Failed` has a kind, and the table in `failures` says
-for each kind whether it is tried again and whose fault it is; any other exception gets the kind of its stage. A
-cancellation is never caught, or is raised again: it is how deadlines and ^C arrive.
+A part has the members, and inherits from nothing. Parts of other packages are found by entry point and follow the same
+protocols. Exceptions decide what follows: `Failed` has a kind, and the table in `failures` says for each kind whether
+it is tried again and whose fault it is; any other exception gets the kind of its stage. A part never swallows a
+cancellation, since deadlines and ^C arrive as one.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Meter,
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where things are inside a workspace; scripts find them in EVALKIT_WORK and so on."""
+    """Folders inside a workspace, which scripts find in EVALKIT_WORK and so on."""
 
     work: PurePosixPath
     """Where the agent works. What it changes there is its answer."""
     tests: PurePosixPath
     """Where hidden tests are put once the agent has ended."""
     logs: PurePosixPath
-    """For what is to be looked at later: `agent/` for the agent, `verifier/` for the grader."""
+    """Files for people to read later: `agent/` for the agent, `verifier/` for the grader."""
     solution: PurePosixPath
     """Where the reference solution is put for the `gold` agent."""
 
     def environment(self) -> dict[str, str]:
-        """The same for scripts, as variables."""
+        """The folders as environment variables for scripts."""
         return {
             "EVALKIT_WORK": str(self.work),
             "EVALKIT_TESTS": str(self.tests),
@@ -49,11 +49,11 @@ class Exit:
     code: int
     """Its status; above 128, the number of the signal that ended it plus 128."""
     tail: str = ""
-    """The end of what it wrote, for messages. The whole is in the files that were given to exec."""
+    """The end of its output, for messages. The files given to exec have the whole."""
     lacked_memory: bool = False
     """Some process was killed for lack of memory. Where the command failed too, exec raises Failed("oom") instead."""
     lacked_processes: bool = False
-    """The kernel refused to make a process meanwhile, because there were too many."""
+    """The kernel refused to create a process meanwhile, because of the limit on their number."""
     workspace_ended: bool = False
     """The workspace ended with it, by the machine or by the command: its status says nothing. See WorkspaceEnded."""
 
@@ -61,7 +61,7 @@ class Exit:
 class Workspace(Protocol):
     """A place of its own for one instance. Paths are absolute, inside the workspace.
 
-    What is in there was written by an agent: nothing in it is trusted, followed as a link, or read without a limit.
+    An agent writes its content: nothing in it is trusted, followed as a link, or read without a limit.
     Trouble with the place itself is Failed("workspace") or Failed("engine"); it is tried again in a fresh one. So is a
     command that could not even begin.
     """
@@ -73,7 +73,7 @@ class Workspace(Protocol):
 
     @property
     def model(self) -> ModelAccess | None:
-        """What its spec says."""
+        """The model of its spec."""
         ...
 
     async def exec(
@@ -133,14 +133,14 @@ class OfAnImage(Protocol):
 
 
 Purpose = Literal["solve", "grade"]
-"""Whom a workspace is for. Variables that the user passes on to the agent are not for the grader."""
+"""The stage that a workspace serves. Variables that the user passes to the agent do not reach the grader."""
 
 
 class Stream(Protocol):
     """A connection. Both raise OSError when it is broken."""
 
     async def receive(self) -> bytes:
-        """What came; nothing at the end."""
+        """The next bytes; empty at the end."""
         ...
 
     async def send(self, content: bytes) -> None: ...
@@ -151,17 +151,17 @@ class ModelAccess(Protocol):
 
     @property
     def problem(self) -> Failed | None:
-        """Why the model could not be asked, where the agent could not have done better."""
+        """Why a call to the model failed, if that was no fault of the agent."""
         ...
 
     async def serve(self, stream: Stream) -> None:
-        """Speak HTTP on one connection, until either side ends it. Whatever goes wrong with it ends it, no more."""
+        """Speak HTTP on one connection, until either side ends it. Any error ends this connection only."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceSpec:
-    """What is asked of a workspace that is to be opened."""
+    """The request for a workspace."""
 
     job: Job
     """The attempt. Its instance names the image, and its limits say how long the workspace may be needed."""
@@ -169,21 +169,21 @@ class WorkspaceSpec:
     network: str = "none"
     """`none`, `model` for a way to the model and nothing else, or a network that this kind of workspace knows."""
     memory: int = 0
-    """The limit in bytes, 0 for none. What was killed for lack of it is told as such: see Exit."""
+    """The limit in bytes, 0 for none. Exit tells whether a process was killed for lack of it."""
     cpus: float = 0.0
-    """How many at most, 0 for no limit."""
+    """The largest number of CPUs, 0 for no limit."""
     disk: int | None = None
-    """Bytes that it may write; None where only the disk of all of them sets a limit."""
+    """Bytes that it may write; None where only the size of the shared disk is a limit."""
     model: ModelAccess | None = None
     """Where `network` is `model`: the model that commands may ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """What the workspaces of a run need to know of it."""
+    """The facts about a run that its workspaces need."""
 
     run_id: str
-    """The name of the run, to mark what is made for it."""
+    """The name of the run, to label containers and the like."""
     scratch: Path
     """A temporary folder that ends with the process."""
     hidden: Sequence[Path] = ()
@@ -211,22 +211,22 @@ class Workspaces(Protocol):
     async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
         """Images that these instances need and that cannot be had, each with the reason.
 
-        Asked once, before any instance starts: what is named here ends the command. An image that nobody can be asked
-        for counts as there. A kind of workspace without images returns nothing.
+        Called once, before any instance starts: any image named here ends the command. One whose registry cannot be
+        asked counts as there. A kind of workspace without images returns nothing.
         """
         ...
 
 
 class Agent(Protocol):
-    """What is evaluated. One object serves all attempts of a run, many of them at once."""
+    """The agent under evaluation. One object serves all attempts of a run, many of them at once."""
 
     async def solve(self, job: Job, workspace: Workspace, meter: Meter) -> None:
         """Work on `job.instance` in the workspace, until there is nothing more to do.
 
-        The answer is what is left behind there; it is collected also when the deadline cuts this short, as a
-        cancellation. Spent tokens and money go to `meter` as they are spent, so that they count whatever happens.
-        `job.log` is for what the agent prints, `job.folder` for what else is to be kept, `job.scratch` for what is
-        not. Raise Failed for what has a kind: "agent" is its own fault and final.
+        The state it leaves there is the answer, which is collected even if the deadline cuts this short, as a
+        cancellation. Tokens and money go to `meter` as they are spent, so that they count whatever happens.
+        `job.log` takes the agent's output, `job.folder` other files to keep, `job.scratch` temporary ones. Raise Failed
+        for a failure with a kind: "agent" is its own fault and final.
         """
         ...
 
@@ -245,17 +245,17 @@ class Lasting(Protocol):
     """A part that holds something open, like connections, as long as a run goes on."""
 
     def lasting(self) -> AbstractAsyncContextManager[None]:
-        """Entered before the first attempt and left after the last one. An agent's is entered if it has one."""
+        """A context around all attempts. It is entered for an agent that has this member."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """What a model may call."""
+    """A function that a model may call."""
 
     name: str
     description: str
-    """For the model: what it does, and when to use it."""
+    """Its purpose, for the model, and when to use it."""
     parameters: Mapping[str, Any]
     """A JSON Schema of its arguments."""
 
@@ -265,9 +265,9 @@ class ToolUse:
     """A call that a model asks for."""
 
     id: str
-    """What the message with the tool's result has to name."""
+    """The id that the message with the tool's result refers to."""
     name: str
-    """Of a tool, though not always of one that was offered."""
+    """The name of a tool, not always one that was offered."""
     arguments: str
     """The text that the model wrote, which should be JSON."""
 
@@ -283,7 +283,7 @@ class Completion:
     message: Message
     """The answer as it goes into the next call's messages."""
     text: str
-    """What it says, without reasoning and tool calls."""
+    """Its text, without reasoning and tool calls."""
     tool_uses: Sequence[ToolUse]
     usage: Usage
     """What this call cost. It is in the attempt's meter already."""
@@ -371,14 +371,14 @@ class Benchmark(Protocol):
         """Bring out what the agent has done, also if its time was up in the middle of something.
 
         Files go to `job.folder`, with their paths in the answer relative to `job.run_folder`. `empty` says that there
-        is nothing to grade. What the agent has made impossible is Failed("agent"), which is not tried again.
+        is nothing to grade. Where the agent has made this impossible, raise Failed("agent"), which is not tried again.
         """
         ...
 
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
         """Judge an answer, in a fresh workspace unless the instance grades in place.
 
-        A verdict is about the answer: what kept the tests from running is Failed("grader"), "oom" or whatever it was,
+        A verdict is about the answer: where tests could not run, raise Failed with "grader", "oom" or another kind,
         and never `unresolved`. What the tests print belongs into `test_output.txt`, and the reasons for the verdict
         into `report.json`, both in `job.folder`.
         """
@@ -402,7 +402,7 @@ class LogJudge(Protocol):
     """A benchmark that can judge the recorded log of its tests, without a workspace."""
 
     def judge_log(self, instance: Instance, folder: Path) -> Grade:
-        """Judge `test_output.txt` of a folder and write its `report.json`. Raises Failed for what is no verdict."""
+        """Judge `test_output.txt` of a folder and write its `report.json`. Raises Failed where there is no verdict."""
         ...
 
 
