@@ -1,1 +1,1 @@
-"""What a run is made of and how it is decided: no I/O, and nothing of ours from outside."""
+"""The parts and decisions of a run, without I/O. It imports nothing of evalkit from outside this package."""

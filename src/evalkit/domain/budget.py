@@ -1,4 +1,4 @@
-"""What may be spent: by an attempt, by all attempts at an instance, and by the run, each part of the next."""
+"""Budgets of an attempt, of all attempts at an instance, and of the run, each part of the next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CENT_DUST = 1e-9
 
 
 class BudgetSpent(Failed):
-    """A model may not be asked any more."""
+    """A budget is spent, so no model may be called."""
 
     def __init__(self, level: Level, message: str, *, out_of_tokens: bool = False) -> None:
         super().__init__("budget", message)
@@ -23,7 +23,7 @@ class BudgetSpent(Failed):
 
 
 class Budget:
-    """A limit, and what is spent of it. What is spent of a part is spent of the whole at the same moment.
+    """A limit and the amount spent. Spending from a part spends from the whole at the same moment.
 
     Calls under way count with what they are expected to cost, so that many at once do not go beyond the limit together.
     """
@@ -61,7 +61,7 @@ class Budget:
 
     @contextmanager
     def reserving(self, usd: float) -> Iterator[None]:
-        """Make a call that is expected to cost this. Raises BudgetSpent where that is more than is left."""
+        """Reserve the expected cost of a call while it lasts. Raises BudgetSpent if less is left."""
         spent = self.exhausted(expecting=usd)
         if spent is not None:
             raise BudgetSpent(spent.level, str(spent), out_of_tokens=spent.is_out_of_tokens)
@@ -88,7 +88,7 @@ class Budget:
         return 0 < self.limit_tokens <= self.tokens
 
     def exhausted(self, *, ignoring: Level | None = None, expecting: float = 0.0) -> Budget | None:
-        """The widest budget of which nothing is left, or not what a call is expected to cost, if there is one."""
+        """The widest budget that is spent, or has less left than a call is expected to cost; None if there is none."""
         wider = self.parent.exhausted(ignoring=ignoring, expecting=expecting) if self.parent is not None else None
         if wider is not None:
             return wider
@@ -96,7 +96,7 @@ class Budget:
 
     @property
     def left_usd(self) -> float | None:
-        """What may still be spent, by the tightest of the limits."""
+        """The amount left by the tightest limit."""
         own = None if self.limit_usd is None else max(0.0, self.limit_usd - self.spent_usd)
         wider = self.parent.left_usd if self.parent is not None else None
         known = [amount for amount in (own, wider) if amount is not None]
@@ -104,7 +104,7 @@ class Budget:
 
 
 class Budgets:
-    """The budgets of a run, made as they are needed. What an earlier process spent on it counts."""
+    """The budgets of a run, made on demand. Spending by earlier processes counts."""
 
     def __init__(
         self,

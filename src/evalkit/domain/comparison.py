@@ -113,7 +113,7 @@ def compare(names: tuple[str, str], a: Sampled, b: Sampled) -> dict[str, Any]:
 
 
 def _sort(names: Sequence[str], a: Sampled, b: Sampled) -> dict[str, list[str]]:
-    """By who resolved each; of repeats, who did so in at least half of them."""
+    """Sort the ids by the runs that resolved them; with repeats, in at least half of the attempts."""
     ids: dict[str, list[str]] = {"both": [], "only_a": [], "only_b": [], "neither": []}
     kinds = {(True, True): "both", (True, False): "only_a", (False, True): "only_b", (False, False): "neither"}
     for name in names:
@@ -122,7 +122,7 @@ def _sort(names: Sequence[str], a: Sampled, b: Sampled) -> dict[str, list[str]]:
 
 
 def _left_out(compared: Collection[str], a: Sampled, b: Sampled) -> dict[str, Any]:
-    """How many instances are not compared, and what each run lacks of them."""
+    """The number of instances that are not compared, with the reasons in each run."""
     chosen = set(compared)
     rest = [name for name in dict.fromkeys([*a.all, *b.all]) if name not in chosen]
     return {"total": len(rest), "a": _reasons(rest, a), "b": _reasons(rest, b)}
@@ -167,7 +167,7 @@ def _measure(names: Sequence[str], a: Sampled, b: Sampled, pairs: Pairs) -> tupl
 
 
 def _detectable(names: Sequence[str], a: Sampled, b: Sampled) -> float | None:
-    """The smallest difference that as many instances that differ as much show with 80 % power at 5 %."""
+    """The smallest difference that these instances can show, at 80 % power and the 5 % level."""
     return detectable(_differences(names, a, b), a.clusters(names))
 
 
@@ -186,7 +186,7 @@ def _pair(a: Sequence[float], b: Sequence[float], clusters: Sequence[str] | None
 
 
 def _cost(names: Sequence[str], a: Sampled, b: Sampled) -> dict[str, Any]:
-    """What the instances cost together; None where that of one is unknown."""
+    """The total cost of the instances in each run; None where one is unknown."""
     totals = {}
     for letter, run in (("a", a), ("b", b)):
         costs = [each.cost_usd * each.attempts for name in names if (each := run.all[name]).cost_usd is not None]
@@ -208,7 +208,7 @@ def _amounts(names: Sequence[str], a: Sampled, b: Sampled, kind: Literal["tokens
 
 
 def conclude(document: Mapping[str, Any]) -> str:
-    """What a comparison says, in a sentence."""
+    """The result of a comparison in one sentence."""
     total, difference, p_value = document["total"], document["difference"]["value"], document["test"]["p_value"]
     if p_value is None:
         return "no instance has a verdict in both runs, so nothing can be compared"
@@ -224,7 +224,7 @@ def _show(share: float | None) -> str:
 
 
 def is_worse(document: Mapping[str, Any], points: float) -> bool:
-    """Whether B is worse: beyond chance, or where points are given, by more than so many of them."""
+    """Whether B is worse: by more than `points` where they are given, else by more than chance explains."""
     difference, p_value = document["difference"]["value"], document["test"]["p_value"]
     if difference is None or p_value is None:
         return False

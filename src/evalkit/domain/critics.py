@@ -1,4 +1,4 @@
-"""Critics that come with evalkit. An error is never accepted; that is not a critic's decision."""
+"""The critics that come with evalkit. Results with an error never reach a critic: they are not accepted."""
 
 from __future__ import annotations
 

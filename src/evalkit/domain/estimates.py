@@ -33,7 +33,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Spread | None:
-    """None where there are fewer than two clusters, so that nothing can be said of the variance.
+    """The spread of some values; None for fewer than two clusters, which leave the variance unknown.
 
     The variance is CR2 of Bell and McCaffrey (2002) for a mean, with their degrees of freedom: unbiased where clusters
     differ in size, and honest where one of them is most of the data. Without clusters it is s²/n with n - 1.
@@ -95,7 +95,7 @@ def mean_of(values: Sequence[float], clusters: Sequence[Hashable] | None = None)
 def ratio_of(
     amounts: Sequence[float], counts: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> dict[str, Any]:
-    """The amount for each one counted, as cost for each instance resolved, by linearisation of the ratio."""
+    """The ratio of two sums, as cost per resolved instance, with an interval by linearisation."""
     counted = math.fsum(counts)
     if not counted:
         return estimate(None, None, None, "t-ratio", len(amounts))
@@ -114,7 +114,7 @@ def difference_of(values: Sequence[float], clusters: Sequence[Hashable] | None =
     mean = math.fsum(values) / len(values) if values else None
     if found is None or mean is None:
         return estimate(mean, -1.0 if values else None, 1.0 if values else None, "t-paired", len(values))
-    # Where nothing varies, t would promise certainty: Wilson's bound for none of so many is what can be said.
+    # Without variance, t would give an interval of zero width; Wilson's bound for 0 of n is honest.
     margin = found.margin if found.variance > 1e-18 else found.t**2 / (found.clusters + found.t**2)
     return estimate(mean, max(-1.0, mean - margin), min(1.0, mean + margin), "t-paired", len(values))
 
@@ -131,7 +131,7 @@ def bootstrap(
         return [mean_of(row, clusters) for row in statistics]
     import random  # takes long, and is for repeated attempts only
 
-    chance = random.Random(_SEED)  # noqa: S311  # no secret
+    chance = random.Random(_SEED)  # noqa: S311  # resampling, not cryptography
     count = len(statistics[0])
     groups = _group(statistics, clusters if clusters is not None else range(count))
     alike = Counter(groups)  # instances that are alike are drawn as one kind
@@ -151,7 +151,7 @@ def bootstrap(
 
 
 def _group(statistics: Sequence[Sequence[float]], clusters: Iterable[Hashable]) -> list[tuple[float, ...]]:
-    """Of each cluster, how many instances it has and the sum of each statistic."""
+    """For each cluster, its number of instances and the sum of each statistic."""
     sums: dict[Hashable, list[float]] = {}
     for column, cluster in zip(zip(*statistics, strict=True), clusters, strict=True):
         found = sums.setdefault(cluster, [0.0] * (len(column) + 1))

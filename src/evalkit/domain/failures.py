@@ -45,7 +45,7 @@ class Policy:
     counts_against_agent: bool = False
     trips_breaker: bool = False
     final: bool = False
-    """Made again only where the kind itself is named, not with all that ended in an error."""
+    """`resume --retry error` leaves it out: it is made again only where the kind itself is named."""
     delay: float = 2.0
 
 
@@ -95,7 +95,7 @@ class Failed(Exception):
 class WorkspaceEnded(Failed):
     """A workspace ended while a command ran in it, by the machine or by the command.
 
-    Which of them it was shows in fresh workspaces: what ends each of them is the command's own doing.
+    Fresh workspaces tell which: if they end too, the command is the cause.
     """
 
     def __init__(self, command: str) -> None:
@@ -103,11 +103,11 @@ class WorkspaceEnded(Failed):
 
 
 class Uncollectable(Exception):
-    """There is no answer to be had, for what the agent has done: a verdict, and no reason to let it try again."""
+    """The agent's own doing left no answer to collect. That is a verdict, and no other try follows."""
 
 
 class BrokenRepository(Failed):
-    """The answer cannot be told where the agent has worked, as with no repository there any more."""
+    """The answer cannot be collected in the agent's workspace, for example because its repository is gone."""
 
 
 class StageTimedOut(Exception):
@@ -122,7 +122,7 @@ def is_final(kind: str | None) -> bool:
 def kind_of(error: BaseException, stage: Stage) -> Kind:
     """The kind of failure an exception stands for: by its type and number, never by its text.
 
-    What evalkit itself lacks, like room, descriptors or processes, is nobody's failure but the machine's.
+    A shortage of evalkit itself, of disk, descriptors or processes, is a failure of the machine.
     """
     if isinstance(error, Failed) and error.kind != "agent":
         return error.kind
@@ -139,7 +139,7 @@ def kind_of(error: BaseException, stage: Stage) -> Kind:
 
 
 def counts_against_agent(kind: str | None) -> bool:
-    """Whether a failure says of the agent that it did not do it. A kind of a newer evalkit says nothing."""
+    """Whether a failure counts as not resolved. Unknown kinds, of a newer evalkit, do not."""
     policy = POLICIES.get(kind)  # type: ignore[call-overload]  # rows may carry kinds of a newer evalkit
     return policy is not None and policy.counts_against_agent
 
@@ -182,9 +182,9 @@ def plan_retry(
 class Breaker:
     """Opens after a few failures in a row that every other instance would share.
 
-    Where a failure is tried again it may pass, as when an engine is restarted. Then all tries that were under way fail
-    at once, which counts once, and `pause` says how long to wait before the next ones tell whether it has passed. One
-    that began before and succeeds all the same tells nothing: it was through with the engine in time.
+    A failure that is tried again may pass, as when an engine restarts. Then all tries under way fail at once, which
+    counts once, and `pause` is the time until the next ones show whether it has passed. A try that began earlier and
+    succeeds shows nothing: it may have needed the engine only before.
     """
 
     instances: int
@@ -195,8 +195,8 @@ class Breaker:
     _counted_at: float = -math.inf
 
     def observe(self, kind: str | None, *, began: float, now: float) -> None:
-        """Take note of how a try ended, with None for one that did not fail."""
-        policy = POLICIES.get(kind) if kind else None  # type: ignore[call-overload]  # likewise
+        """Record the end of a try: its failure kind, or None."""
+        policy = POLICIES.get(kind) if kind else None  # type: ignore[call-overload]  # kinds may be newer
         self.pause = 0.0
         if policy is None or not policy.trips_breaker:
             if began >= self._counted_at:

@@ -1,4 +1,4 @@
-"""JSON that others wrote, read without trust: whatever is there, each of these gives a value of the type it names."""
+"""Reads foreign JSON without trust: each function returns a value of the type in its name, whatever it finds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LARGEST = 2**53
 
 
 def parse(text: str | bytes) -> Any:
-    """What a JSON text says. ValueError where it is none, has a number that is not finite, or is nested too deep."""
+    """Parse a JSON text. ValueError where it is invalid, has a number that is not finite, or is nested too deeply."""
     return _load(text, _refuse)
 
 
 def parse_leniently(text: str | bytes) -> Any:
-    """The same, with null in place of each number that is not finite."""
+    """Parse a JSON text, with null in place of each number that is not finite."""
     return _load(text, lambda _: None)
 
 
@@ -41,7 +41,7 @@ def _refuse(constant: str) -> None:
 
 
 def _is_shallow(value: Any) -> bool:
-    """Whether it can be written again, also as a part of a larger document."""
+    """Whether the value can be serialised again, also as part of a larger document."""
     level = [value]
     for _ in range(_DEEPEST):
         containers = [each for each in level if isinstance(each, dict | list)]
@@ -63,7 +63,7 @@ def text_or_none(value: Any) -> str | None:
 
 
 def number_or_none(value: Any) -> float | None:
-    """A number that can be added up and printed."""
+    """The value if it is a number that can be summed and printed."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and -_LARGEST <= value <= _LARGEST else None
 

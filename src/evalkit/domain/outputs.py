@@ -1,4 +1,4 @@
-"""How much may come out of a workspace. What an agent or its code left there has any size that it likes."""
+"""Limits on what is copied out of a workspace, where agents and their code may leave files of any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MEGABYTE = 1 << 20
 
 
 class Extent(NamedTuple):
-    """How large a tree is: the bytes of its files, how many files and folders there are, and how deep they lie."""
+    """The size of a tree: bytes of its files, number of files and folders, and depth."""
 
     bytes: int = 0
     files: int = 0
@@ -18,7 +18,7 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutputLimit:
-    """The most that is taken of something, while it streams. `what` names it in messages."""
+    """The largest size accepted while something streams. `what` names it in messages."""
 
     what: str
     bytes: int
@@ -26,7 +26,7 @@ class OutputLimit:
     depth: int = 0
 
     def beyond(self, extent: Extent) -> OutputLimit:
-        """The same for what comes on top of a tree that was there before."""
+        """The same limit for additions to an existing tree."""
         return replace(
             self,
             bytes=self.bytes + extent.bytes,
@@ -36,7 +36,7 @@ class OutputLimit:
 
 
 class TooLarge(Exception):
-    """More came out of a workspace than is taken. The agent did it, or its code, and would do so again."""
+    """Something in a workspace exceeds its limit. The agent or its code is the cause, so another try would not help."""
 
     @classmethod
     def in_bytes(cls, limit: OutputLimit) -> TooLarge:
@@ -58,14 +58,14 @@ class TooLarge(Exception):
 
 @dataclass(slots=True)
 class OutputTally:
-    """Counts what comes, and raises TooLarge as soon as it is more than the limit."""
+    """Adds up sizes, and raises TooLarge as soon as they exceed the limit."""
 
     limit: OutputLimit
     bytes: int = 0
     files: int = 0
 
     def add(self, *, size: int, depth: int) -> None:
-        """One more file or folder, that many folders below the top."""
+        """Count a file or folder, `depth` folders below the top."""
         self.files += 1
         self.bytes += size
         if depth > self.limit.depth:
@@ -87,4 +87,4 @@ REWARD = OutputLimit("the file of rewards", bytes=4 * MEGABYTE)
 ANSWER = OutputLimit("the answer", bytes=MEGABYTE)
 SMALL_FILE = OutputLimit("a file that should be small", bytes=MEGABYTE)
 UNTOUCHED = OutputLimit("the image", bytes=1 << 62, files=1 << 62, depth=1 << 62)
-"""For what no agent has been at: how large it is, is for the user to say."""
+"""No limit, for content that no agent has touched: its size is the user's choice."""

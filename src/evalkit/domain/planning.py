@@ -1,4 +1,4 @@
-"""What the rows of a run say so far, and what is still to be done."""
+"""Which results of a run stand, and which attempts are still to be made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ StopOn = Literal["critic", "never"]
 
 
 class Ended(Protocol):
-    """How an attempt ended, as the rules below ask for it."""
+    """The end of an attempt, as far as the rules below need it."""
 
     @property
     def outcome(self) -> Outcome: ...
@@ -39,8 +39,8 @@ def replaces(later: Ended, earlier: Ended | None) -> bool:
 
 
 def choose_attempt(attempts: Mapping[int, Ended]) -> int:
-    """The attempt whose answer is that of its instance: accepted before not, a result before an error, late before
-    early. It never depends on a grade."""
+    """The attempt whose answer counts for the instance: accepted before not accepted, a result before an error, later
+    before earlier. It never depends on a grade."""
 
     def rank(number: int) -> tuple[bool, bool, int]:
         is_result = attempts[number].outcome != "error"
@@ -50,7 +50,7 @@ def choose_attempt(attempts: Mapping[int, Ended]) -> int:
 
 
 class Mark(NamedTuple):
-    """What stands of one attempt. Equal marks are one object, so a million rows weigh little."""
+    """The standing end of one attempt. Equal marks share one object, so a million rows take little memory."""
 
     bucket: Bucket
     outcome: Outcome
@@ -60,7 +60,7 @@ class Mark(NamedTuple):
     """1 for resolved, 0 for what counts as not resolved, None for what says nothing of the agent."""
 
     def matches(self, kinds: Collection[str]) -> bool:
-        """Whether it is of these kinds. What is resolved is done, also where time ran out."""
+        """Whether `retry` names this end. A resolved attempt is done, even if its time ran out."""
         if self.bucket == "resolved":
             return False
         return self.failure in kinds or (self.outcome in kinds and not is_final(self.failure))
@@ -110,10 +110,10 @@ class Standing:
 
     def __init__(self, place: int = 0) -> None:
         self.place = place
-        """Of its instance in the run."""
+        """The position of the instance in the run."""
         self.marks: dict[int, Mark] = {}
         self.scores: dict[int, float] | None = None
-        """Those that are not plainly 1 or 0 by the verdict."""
+        """Scores that differ from the 1 or 0 of the verdict."""
 
     def record(self, attempt: int, mark: Mark) -> None:
         if mark.outcome != "error" or replaces(mark, self.marks.get(attempt)):  # most rows are no errors
@@ -178,7 +178,7 @@ def stand(rows: Iterable[Row], ids: Iterable[str]) -> StandingRows:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How many attempts an instance gets, and when no other is made."""
+    """The number of attempts at each instance, and the rule for stopping early."""
 
     count: int = 1
     stop_on: StopOn = "critic"

@@ -1,4 +1,4 @@
-"""How large a difference has to be for a set of instances to show it, and how many instances a wanted one takes."""
+"""Statistical power: the difference that a set of instances can show, and the instances that a difference needs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LEVEL, POWER = 0.05, 0.8
 def detectable(
     differences: Sequence[float], clusters: Sequence[Hashable] | None = None, *, power: float = POWER
 ) -> float | None:
-    """The difference that a paired comparison as varied as this one shows with this power; None of fewer than two."""
+    """The smallest difference that such a paired comparison shows with this power; None for fewer than two values."""
     found = spread(differences, clusters)
     if found is None:
         return None
-    # Where no pair differs, one that did is the least to reckon with.
+    # Where no pair differs, assume that one does: a variance of zero would promise too much.
     variance = found.variance or 1 / found.clusters**2
     return (t_quantile(1 - LEVEL / 2, found.freedom) + normal_quantile(power)) * math.sqrt(variance)
 
@@ -32,7 +32,7 @@ def detectable_with(deviation: float, instances: int, *, power: float = POWER) -
 
 
 def instances_for(difference: float, deviation: float, *, power: float = POWER) -> int:
-    """How many instances show a difference of this size (Miller 2024, equation 9)."""
+    """The number of instances that shows a difference of this size (Miller 2024, equation 9)."""
     return max(2, math.ceil((_quantiles(power) * deviation / difference) ** 2))
 
 
@@ -41,7 +41,7 @@ def _quantiles(power: float) -> float:
 
 
 class Design(NamedTuple):
-    """What is known of a comparison: how much one attempt each differs at an instance, apart by where it comes from."""
+    """The variance of a comparison at one instance, split by source, and its other known facts."""
 
     instances: int
     attempts: int
@@ -50,9 +50,9 @@ class Design(NamedTuple):
     within: float
     """Variance that each attempt adds."""
     inflation: float
-    """How much clusters inflate the variance."""
+    """The factor by which clusters inflate the variance."""
     cost_usd: float | None
-    """Of one attempt."""
+    """The cost of one attempt."""
     source: str
 
     def deviation(self, attempts: int) -> float:
@@ -65,7 +65,7 @@ def assume(rate: float, instances: int, correlation: float, cost_usd: float | No
 
 
 def from_one(run: Sampled, correlation: float) -> Design | None:
-    """From one run: its repeats tell the chance in each attempt; without them, the correlation stands for it."""
+    """The design from one run: its repeats give the variance of an attempt, or else the assumed correlation."""
     names = list(run.rated)
     if len(names) < 2:
         return None
@@ -90,7 +90,7 @@ def from_two(a: Sampled, b: Sampled) -> Design | None:
     assert found is not None
     total = found.variance * len(names) or 1 / len(names)
     noises = (_noise(a, names), _noise(b, names))
-    # Without repeats nothing tells chance from agents that differ: all is taken for chance, which repeats average out.
+    # Without repeats, chance and real differences look alike: all counts as chance, which repeats average out.
     within = total * attempts if None in noises else math.fsum(noise or 0.0 for noise in noises)
     between = max(0.0, total - within / attempts)
     costs = [cost for cost in (_mean_cost(a, names), _mean_cost(b, names)) if cost is not None]

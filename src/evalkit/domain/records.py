@@ -1,4 +1,4 @@
-"""What travels through a run: instances go in, results come out."""
+"""The records of a run, from instances to results."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ __all__ = [
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Lean to make and to keep. Types are not checked when it is made: see `checked`."""
+    """A record that is cheap to make and to keep. Its types are checked by `checked` only."""
 
 
 M = TypeVar("M", bound=msgspec.Struct)
 
 
 def checked(kind: type[M], made: M) -> M:
-    """What a part has made, which may be of another package; ValueError or TypeError says what is wrong with it."""
+    """Check a record made by a part that may be of another package. Raises ValueError or TypeError with the reason."""
     return msgspec.convert(msgspec.to_builtins(made), kind)
 
 
 def check_instance(made: Instance) -> None:
-    """Raises as `checked` does, without a look at the data, which only its benchmark understands."""
+    """Check an instance as `checked` does, except for `data`, which only its benchmark understands."""
     msgspec.convert(structs.asdict(made), Instance)
     checked(Overrides, made.overrides)
 
 
 class Overrides(Model, frozen=True, kw_only=True):
-    """What one instance asks for instead of the run's own limits."""
+    """Limits that one instance asks for in place of the run's own."""
 
     open: float | None = None
     solve: float | None = None
@@ -78,7 +78,7 @@ class Limits(Model, frozen=True, kw_only=True):
     disk: int | None = None
 
     def adjusted(self, overrides: Overrides, *, pinned: Collection[str] = ()) -> Limits:
-        """With what an instance asks for, except for what the user insists on."""
+        """These limits with the instance's own in place, except for those that the user pins."""
         if overrides == _NO_OVERRIDES:
             return self
         asked = structs.asdict(overrides).items()
@@ -100,9 +100,9 @@ class Instance(Model, frozen=True, kw_only=True):
     fields: Mapping[str, str] = msgspec.field(default_factory=dict)
     overrides: Overrides = _NO_OVERRIDES
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Variables that all commands in its workspaces get."""
+    """Variables for all commands in its workspaces."""
     offline: bool = False
-    """It asks that its agent reaches nothing, whatever network the run gives."""
+    """Its agent gets no network, whatever the run gives."""
     grades_in_place: bool = False
     digest: str = ""
     source: str = ""
@@ -127,12 +127,12 @@ class Meter:
         self.budget.spend(usage.known_cost_usd, usage.tokens)
 
     def presume(self, usd: float, tokens: int) -> None:
-        """Charge the budgets with what was probably spent. The usage, which is known, stays as it is."""
+        """Charge the budgets with an estimate. The usage keeps to what is known."""
         self._presumed_usd += usd
         self.budget.spend(usd, tokens)
 
     def settle(self, since: Usage, cost_usd: float) -> None:
-        """What was spent since then cost exactly this, as the one who bills it says."""
+        """Set the cost of all usage after `since` to what was billed for it, in place of estimates."""
         before = self.usage.known_cost_usd
         cost = None if since.cost_usd is None else round_money(since.cost_usd + cost_usd)
         known = round_money(since.known_cost_usd + cost_usd)
@@ -155,7 +155,7 @@ class Recorded(Model, frozen=True, kw_only=True):
     answer: Answer
     timed_out: bool = False
     usage: Usage = Usage()
-    """What is not in any earlier row of the attempt."""
+    """The part that no earlier row of the attempt has."""
 
 
 class Grade(Model, frozen=True, kw_only=True):
@@ -164,11 +164,11 @@ class Grade(Model, frozen=True, kw_only=True):
     metrics: Mapping[str, Finite] = msgspec.field(default_factory=dict)
     """More numbers that the grader gives, by name."""
     suspicious: tuple[str, ...] = ()
-    """Why somebody should look at this verdict, which stands all the same."""
+    """Reasons for a person to look at this verdict, which stands all the same."""
 
 
 def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:
-    """Names all that a verdict depends on: equal keys need no second grading."""
+    """A key of everything that a verdict depends on: equal keys need no second grading."""
     if answer.patch is None:
         return None
     parts = (answer.patch.sha256, instance.digest, grader_version)

@@ -108,7 +108,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     metrics: Mapping[str, Finite] = msgspec.field(default_factory=dict)
     """More numbers that the grader gives, by name."""
     suspicious: tuple[str, ...] = ()
-    """Why somebody should look at the verdict."""
+    """Reasons for a person to look at the verdict."""
 
 
 class Result(Row, frozen=True, kw_only=True, gc=False):
@@ -120,7 +120,7 @@ class Result(Row, frozen=True, kw_only=True, gc=False):
     retries: int
     resource_factor: int
     note: str | None = None
-    """Why a verdict was given without the grader, as for an answer that is too large to be taken."""
+    """Why there is a verdict without a grader, for example on an answer that is too large."""
 
 
 def timestamp(moment: datetime | None = None) -> str:

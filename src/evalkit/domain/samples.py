@@ -1,4 +1,4 @@
-"""What runs say of each instance: the sample that rates, means and comparisons are made from."""
+"""The sample of each instance in one or more runs, from which rates, means and comparisons are made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SILENCES: tuple[Silence, ...] = ("not_run", "not_graded", "error")
 
 
 class Sample(NamedTuple):
-    """One instance: the attempts that count, and what all of them took."""
+    """One instance: the attempts that count, and the cost and time of all."""
 
     values: Sequence[float]
     """1 or 0 for each attempt that says something of the agent."""
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
     is_judged: bool
     attempts: int
     cost_usd: float | None
-    """Of one attempt on the average, as are tokens and seconds."""
+    """The mean of an attempt, as for tokens and seconds."""
     tokens: float
     seconds: float
 
@@ -40,8 +40,8 @@ class Sample(NamedTuple):
 
 
 def sample_of(parts: Iterable[tuple[Standing, StopOn, tuple[float, float, float]]]) -> Sample:
-    """Of one instance in one or more runs. Where a critic asks for more attempts, the first that says something counts:
-    the others are made because of how it went, and are no draws of their own.
+    """The sample of one instance. Where a critic asks for more attempts, only the first of a run with a value counts:
+    the others depend on how it went, so they are not independent.
     """
     marks: list[Mark] = []
     values: list[float] = []
@@ -77,7 +77,7 @@ def _silence_of(marks: Sequence[Mark]) -> Silence:
 
 
 class Sampled:
-    """All instances of one or more runs, and the clusters that they come in, if any."""
+    """All instances of one or more runs, with their clusters, if any."""
 
     def __init__(self, samples: Mapping[str, Sample], cluster_of: Mapping[str, str] | None = None) -> None:
         self.all = samples
@@ -86,7 +86,7 @@ class Sampled:
         if not any(sample.is_judged for sample in samples.values()) and any(
             sample.silence == "not_graded" for sample in samples.values()
         ):
-            self.rated: Mapping[str, Sample] = {}  # an answer that is empty is no rate of those that nobody judged
+            self.rated: Mapping[str, Sample] = {}  # without any grading, empty answers alone would give a rate of 0
         else:
             self.rated = self.counted
 
@@ -103,7 +103,7 @@ class Sampled:
         return mean_of([each.score for each in self.rated.values()], self.clusters(self.rated))
 
     def selected(self) -> dict[str, Any]:
-        """The rate over all that was selected, if all that is not known failed, and if all of it succeeded."""
+        """Bounds of the rate over all selected instances: those without a value all failed, or all succeeded."""
         total = len(self.all)
         known = math.fsum(each.mean for each in self.counted.values())
         silences = Counter(each.silence for each in self.all.values())
@@ -127,7 +127,7 @@ class Sampled:
         return found
 
     def pass_at(self) -> dict[str, float]:
-        """The same without intervals, in much less time."""
+        """pass@k without intervals, in much less time."""
         most = max((len(each.values) for each in self.rated.values()), default=0)
         kinds = Counter((len(each.values), round(sum(each.values))) for each in self.rated.values())
         found = {}
@@ -138,7 +138,7 @@ class Sampled:
         return found
 
     def costs(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Money, tokens and seconds: for one attempt at an instance, and for one that is resolved."""
+        """Money, tokens and seconds: of an attempt, and for each resolved instance."""
         made = {name: each for name, each in self.all.items() if each.attempts}
         known = {name: each for name, each in made.items() if each.cost_usd is not None}
         amounts = {
@@ -148,7 +148,7 @@ class Sampled:
         }
         found: dict[str, dict[str, dict[str, Any]]] = {"per_instance": {}, "per_resolved": {}}
         for kind, told in amounts.items():
-            of = told if kind == "cost_usd" or any(told.values()) else {}  # runs of other tools may tell nothing
+            of = told if kind == "cost_usd" or any(told.values()) else {}  # runs of other tools may have none
             found["per_instance"][kind] = mean_of(list(of.values()), self.clusters(of))
             rated = {name: amount for name, amount in of.items() if name in self.rated}
             found["per_resolved"][kind] = ratio_of(

@@ -1,4 +1,4 @@
-"""Which instances of a data set a run is about."""
+"""Selects the instances of a run from a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class SelectionError(ValueError):
-    """A selection names what is not there."""
+    """A selection matches nothing, or the data set has an invalid or repeated instance."""
 
 
 def index_by_id(instances: Iterable[Instance]) -> dict[str, Instance]:
@@ -23,7 +23,7 @@ def index_by_id(instances: Iterable[Instance]) -> dict[str, Instance]:
 
 
 def index_some(instances: Iterable[Instance], keeps: Callable[[str], bool]) -> dict[str, Instance | None]:
-    """All ids, with the instances that are kept: of a large data set, the others need not be in memory."""
+    """All ids, each with its instance if `keeps` says so, since a large data set need not be in memory whole."""
     return {name: instance if keeps(name) else None for name, instance in _check_each(instances)}
 
 
@@ -41,7 +41,7 @@ def _check_each(instances: Iterable[Instance]) -> Iterator[tuple[str, Instance]]
 
 
 def may_choose(wanted: Sequence[str], limit: int = 0, seed: int | None = None) -> Callable[[str], bool]:
-    """Whether `select` may choose an id, asked of each in its order while the others are not known yet."""
+    """A test of whether `select` may choose an id, for each in order, while later ids are unknown."""
     names, patterns = frozenset(wanted), [pattern for pattern in map(_compile, wanted) if pattern is not None]
     asked = count_up(1)
 
@@ -61,7 +61,7 @@ def _compile(wanted: str) -> re.Pattern[str] | None:
 
 
 def select(instances: Mapping[str, T], wanted: Sequence[str], limit: int = 0, seed: int | None = None) -> dict[str, T]:
-    """Those that are wanted, by id or by a regular expression for the whole id, in the order of the data set.
+    """Select by id, or by a regular expression for the whole id, in the order of the data set.
 
     The limit keeps the first ones; with a seed, ones that depend on the seed and the ids alone.
     """
@@ -76,7 +76,7 @@ def select(instances: Mapping[str, T], wanted: Sequence[str], limit: int = 0, se
 
 
 def _lot(instance_id: str, seed: int | None) -> bytes:
-    """A larger limit keeps what a smaller one drew, and so does a data set that grew, as far as the lots allow."""
+    """The place of an id in the draw. A larger limit draws the same ones and more; added instances displace few."""
     return hashlib.sha256(f"{seed}\0{instance_id}".encode("utf-8", "surrogatepass")).digest()
 
 
@@ -101,7 +101,7 @@ def _match(instances: Mapping[str, object], wanted: str) -> set[str]:
 
 
 def fingerprint(instances: Iterable[Instance]) -> str:
-    """A hash of what is asked: changes when an instance does, not when others are added."""
+    """A hash of the instances of a run: it changes with them, not when the data set gains others."""
     digest = hashlib.sha256()
     for instance in instances:
         digest.update(f"{instance.id}\0{instance.digest}\n".encode("utf-8", "surrogatepass"))

@@ -20,10 +20,10 @@ class Test(NamedTuple):
 def sign_flip(
     differences: Sequence[float], clusters: Sequence[Hashable] | None = None, *, unit: int | None = None
 ) -> Test:
-    """The two-sided permutation test of paired differences, whose signs chance could have given otherwise.
+    """The two-sided permutation test of paired differences, by flipping their signs.
 
     Exact where all differences are multiples of 1 / `unit` and few enough, else by random flips with a fixed seed.
-    Differences of a cluster keep together.
+    Differences of a cluster flip together.
     """
     sums: dict[Hashable, float] = {}
     for difference, cluster in zip(differences, clusters or range(len(differences)), strict=True):
@@ -39,7 +39,7 @@ def sign_flip(
 
 
 def _flip_exactly(amounts: Sequence[int]) -> float:
-    """Counts the flips by the sum that they give: coefficients of the product of 1 + x^amount, in one large number."""
+    """Count the flips by their sums: the coefficients of the product of 1 + x^amount, packed into one large integer."""
     width = len(amounts) + 1
     ways = 1
     for amount in amounts:
@@ -57,7 +57,7 @@ def _flip_exactly(amounts: Sequence[int]) -> float:
 def _flip_randomly(amounts: Sequence[float]) -> float:
     import random  # takes long, and is seldom needed
 
-    chance = random.Random(_SEED)  # noqa: S311  # no secret
+    chance = random.Random(_SEED)  # noqa: S311  # random flips, not cryptography
     seen, total, hits = abs(math.fsum(amounts)), math.fsum(amounts), 0
     draws = max(1000, min(_DRAWS, 20_000_000 // len(amounts)))
     digits = bytes(code == ord("1") for code in range(256))

@@ -1,4 +1,4 @@
-"""Files of an image that decide what a grader runs: whoever has changed one may have changed a verdict."""
+"""Files of an image that decide what a grader runs: a change to one may change a verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DECIDING = re.compile(
 
 
 def name_deciding(changed: Iterable[str]) -> tuple[str, ...]:
-    """Reasons to look at a verdict that was given where these files differ from the image's."""
+    """Reasons to look at a verdict from a workspace where these files differ from the image's."""
     found = sorted(path for path in changed if _DECIDING.fullmatch(path))
     named = [f"{path} is not the image's" for path in found[:_MOST_NAMED]]
     return (*named, *([f"and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []))

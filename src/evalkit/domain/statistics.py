@@ -18,7 +18,7 @@ def wilson_interval(successes: int, total: int) -> tuple[float, float]:
 
 
 def wilson_of_share(share: float, total: float, z: float) -> tuple[float, float]:
-    """The same of a share and the number of independent answers that it rests on, for any quantile."""
+    """The Wilson interval from a share and its number of independent answers, for any quantile."""
     z2 = z**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     margin = z / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
@@ -28,20 +28,20 @@ def wilson_of_share(share: float, total: float, z: float) -> tuple[float, float]
 
 
 def normal_quantile(share: float) -> float:
-    """The value that a standard normal variable does not exceed in this share of cases."""
+    """The quantile of the standard normal distribution."""
     return _invert(lambda z: 1 - math.erfc(z / math.sqrt(2)) / 2, share)
 
 
 @cache
 def t_quantile(share: float, freedom: float) -> float:
-    """The same for Student's t, with any degrees of freedom."""
+    """The quantile of Student's t, with any degrees of freedom."""
     if freedom > 1e6:
         return normal_quantile(share)
     return _invert(lambda t: 1 - _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2, share)
 
 
 def _invert(distribution: Callable[[float], float], share: float) -> float:
-    """Of a distribution that is symmetric about 0, by bisection."""
+    """The quantile of a distribution that is symmetric about 0, by bisection."""
     if share < 0.5:
         return -_invert(distribution, 1 - share)
     low, high = 0.0, 1.0
@@ -116,7 +116,7 @@ class Distribution:
             self._halve(height + 1)
 
     def percentile(self, share: float) -> float | None:
-        """The smallest value that at least this share of all values does not exceed."""
+        """The smallest value with at least this share of all values at or below it."""
         weighted = sorted((value, 1 << height) for height, level in enumerate(self._levels) for value in level)
         rank = math.ceil(share * sum(weight for _, weight in weighted))
         for value, weight in weighted:

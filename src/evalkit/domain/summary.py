@@ -17,7 +17,7 @@ from evalkit.domain.statistics import Distribution
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a summary needs to know of a run besides its rows."""
+    """The facts about a run that a summary needs beside its rows."""
 
     name: str
     instance_ids: Sequence[str]
@@ -26,12 +26,12 @@ class RunFacts:
     measured: str = ""
     """Equal for runs that measure the same; empty where that is not known."""
     label: str = ""
-    """Who was measured, for people."""
+    """Benchmark, agent and model, for people."""
 
 
 @dataclass(slots=True)
 class Spending:
-    """Sums of what rows say was spent."""
+    """The sums of the usage of rows."""
 
     llm_calls: int = 0
     input_tokens: int = 0
@@ -66,7 +66,7 @@ class Spending:
 
 
 class Spent(NamedTuple):
-    """What all rows of each instance took, by its place in the run. A cost is NaN where that of one row is unknown."""
+    """Totals of all rows of each instance, by its place in the run. A cost is NaN if that of any row is unknown."""
 
     cost_usd: array[float]
     tokens: array[float]
@@ -130,7 +130,7 @@ class Tally:
         return {name for ledger in self.ledgers for name in ledger.unknown_ids}
 
     def _marks(self) -> dict[str, list[Mark]]:
-        """What stands of each instance, its attempts in the order of runs and numbers."""
+        """The marks of each instance, in the order of runs and attempts."""
         marks: dict[str, list[Mark]] = {}
         for ledger in self.ledgers:
             for name, standing in ledger.standings.items():
@@ -138,7 +138,7 @@ class Tally:
         return marks
 
     def sampled(self, cluster: str | None = None) -> Sampled:
-        """What rates and comparisons are made from, in clusters of the instances with one value of a field."""
+        """The samples for rates and comparisons. Instances with one value of the field `cluster` form a cluster."""
         names = dict.fromkeys(name for ledger in self.ledgers for name in ledger.standings)
         parts = list(zip(self.runs, self.ledgers, self.spent, strict=True))
         samples = {
@@ -216,7 +216,7 @@ class Tally:
 
 
 def list_side_by_side(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Runs that measure different things: of numbers together, only what they took means anything."""
+    """The document of runs that measure different things, which have only their usage in common."""
     usages = [document["usage"] for document in documents]
     known = [usage["cost_usd"] for usage in usages if usage["cost_usd"] is not None]
     usage: dict[str, Any] = {key: sum(each[key] for each in usages) for key in usages[0] if key != "cost_usd"}
@@ -239,7 +239,7 @@ def list_side_by_side(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[int]:
-    """Which of these costs and rates no other beats in both, the cheapest first."""
+    """The indexes of the points that no other beats in both cost and rate, the cheapest first."""
     known = [(cost, -rate, index) for index, (cost, rate) in enumerate(points) if cost is not None and rate is not None]
     found: list[int] = []
     best = -math.inf
@@ -251,7 +251,7 @@ def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[int]:
 
 
 def note(rate: Mapping[str, Any], selected: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader has to know before the rate: that what is not known weighs more than chance."""
+    """A warning where instances without a verdict make the rate less certain than chance does."""
     silent = {kind: selected[kind] for kind in SILENCES if selected[kind]}
     if not silent:
         return
@@ -267,7 +267,7 @@ _SILENT: Mapping[Silence, str] = {"not_run": "not run", "not_graded": "not grade
 
 
 def without(sampled: Sampled, placed: Mapping[str, Bucket], bad: Collection[str]) -> dict[str, Any]:
-    """The numbers of the instances that a reference solution resolves each time."""
+    """The numbers without the bad instances, which a reference solution does not always resolve."""
     kept = [bucket for name, bucket in placed.items() if name not in bad]
     return {
         "total": len(kept),
