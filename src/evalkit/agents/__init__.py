@@ -1,1 +1,1 @@
-"""Who solves."""
+"""The agents of evalkit."""

@@ -1,4 +1,4 @@
-"""The agents that need no model: the reference solution, none at all, and answers made elsewhere."""
+"""Agents without a model: one applies the reference solution, one does nothing, one stands for recorded answers."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Runs any program as the agent, inside the workspace.
 
-It finds the statement in the file that EVALKIT_STATEMENT_FILE names, and in EVALKIT_STATEMENT where it is short enough
-for an environment. It may leave a trajectory in the file that EVALKIT_TRAJECTORY names and what it spent, with the
-names of the result's `usage`, in the file that EVALKIT_USAGE names.
+The file named by EVALKIT_STATEMENT_FILE holds the statement, as does EVALKIT_STATEMENT if it is short enough for an
+environment variable. The program may write a trajectory to the file named by EVALKIT_TRAJECTORY, and its usage, with
+the keys of a result's `usage`, to the file named by EVALKIT_USAGE.
 
-Where `workspace.network` is `model`, it finds the model called EVALKIT_MODEL_NAME at EVALKIT_MODEL_URL, needs no key,
-and what it spends is counted on the way.
+With `workspace.network = "model"`, the model EVALKIT_MODEL_NAME is at EVALKIT_MODEL_URL. It needs no key, and the model
+port counts the usage.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CommandAgent:
                 self.argv, env=env, stdout=job.log, stderr=job.log, asks_model=self.model is not None
             )
         finally:
-            # What it spent and did counts also when its time is up.
+            # Usage and trajectory count even if its time is up.
             with anyio.move_on_after(_PICK_UP_SECONDS, shield=True):
                 await self._pick_up(job, workspace, place, meter)
         self._judge(end, workspace.model.problem if workspace.model else None)
@@ -71,7 +71,7 @@ class CommandAgent:
             yield access
 
     def _judge(self, end: Exit, problem: Failed | None) -> None:
-        """An agent that came to the end of its own budget did what it could; what else stopped it is a failure."""
+        """Raise a failure, unless the agent ended by itself or has spent the budget of its attempt."""
         if isinstance(problem, BudgetSpent) and problem.level == "attempt":
             logger.info("the agent was stopped: %s", problem)
             return
@@ -94,12 +94,12 @@ class CommandAgent:
         try:
             await workspace.read(place / self.trajectory, job.folder / self.trajectory, outputs.TRAJECTORY)
             await in_thread(masking.mask_file, job.folder / self.trajectory)
-        except TooLarge as error:  # it is no part of the answer
+        except TooLarge as error:  # not part of the answer, so the attempt goes on
             logger.warning("%s: it is left out", error)
         except FileNotFoundError:
             pass
         if self.model is not None:
-            return  # counted on the way
+            return  # counted by the model port
         usage = Usage(cost_usd=None)
         try:
             with suppress(FileNotFoundError):
@@ -126,11 +126,11 @@ def _environment(job: Job, place: PurePosixPath) -> dict[str, str]:
 
 
 class _ToldUsage(Usage, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A field that nobody knows is a mistake of the agent's author, who has to hear of it."""
+    """Usage as the agent reports it. Unknown fields are refused, so that its author notices the mistake."""
 
 
 def _read_usage(path: Path) -> Usage:
-    """What the agent says it spent. A file that cannot be trusted leaves the cost unknown."""
+    """The usage that the agent reports. A malformed file leaves the cost unknown."""
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(), type=_ToldUsage, strict=False)
@@ -157,7 +157,7 @@ def create(config: Config, _benchmark: Benchmark) -> CommandAgent:
 
 
 def _require_countable(config: Config) -> None:
-    """Refuse limits of which nobody would know when they are reached."""
+    """Refuse limits on spending that evalkit has no way to count."""
     if config.workspace.network == "model":
         return
     limits = {"agent.max_cost_usd": config.agent.max_cost_usd, "agent.max_tokens": config.agent.max_tokens}

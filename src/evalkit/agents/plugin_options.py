@@ -1,4 +1,4 @@
-"""The options of agents in other packages: declared there, checked and shown here."""
+"""Checks and shows the options that agents of other packages declare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def options_of(factory: Any) -> type[BaseModel] | None:
 
 
 def check_options(agent: str, factory: Any, given: Mapping[str, Any]) -> None:
-    """Refuse what the agent does not know or cannot use, before anything starts."""
+    """Refuse unknown and invalid options before anything starts."""
     model = options_of(factory)
     if model is None:
         if given:
@@ -40,7 +40,7 @@ def check_options(agent: str, factory: Any, given: Mapping[str, Any]) -> None:
 
 
 def describe_agents() -> Iterator[str]:
-    """A line for each agent of another package, with its options, for people."""
+    """One line of help for each agent of another package, with its options."""
     for name, package in plugins.names_of_others("agents").items():
         try:
             model = options_of(plugins.load("agents", name))

@@ -1,4 +1,4 @@
-"""Agents of others that run through `command`: a few lines of data each, in presets.toml."""
+"""Known programs for the `command` agent: a few lines of data each, in presets.toml."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Preset(Model, frozen=True, kw_only=True):
 
 
 def _expandable(text: str) -> str:
-    """In double quotes, where $ keeps its meaning. What stands in $(…) is a command, with quotes of its own."""
+    """Quote for a shell that still expands $. Text in $(…) is a command with its own quotes, and stays as it is."""
     pieces = re.split(r"(\$\(.*?\))", text)
     quoted = [piece if piece.startswith("$(") else re.sub(r'([\\"`])', r"\\\1", piece) for piece in pieces]
     return f'"{"".join(quoted)}"'

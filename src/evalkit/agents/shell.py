@@ -106,9 +106,10 @@ class ShellAgent:
     def messages(
         self, instance: Instance, places: Places, copies: Mapping[str, Path | None] = MappingProxyType({})
     ) -> tuple[list[Message], list[dict[str, Any]]]:
-        """How a conversation begins, and what the trajectory says of that.
+        """The first messages of a conversation, and their records for the trajectory.
 
-        Images of the statement may have copies on this machine; one with None could not be had, and is left out.
+        Images of the statement may have copies on this machine. One that maps to None could not be fetched, and is left
+        out.
         """
         system, task = self.prompt.render(prompt_variables(instance, places, self.config))
         task += _name_missing(instance.images, copies)
@@ -151,7 +152,7 @@ class Work:
     reminders: int = 0
 
     async def do(self) -> tuple[str, str]:
-        """Go on until something ends the work; why it ended, and what there is to say about that."""
+        """Take steps until something ends the work. Returns the reason, and its details."""
         copies = await in_thread(read_copies, self.job.folder / IMAGES)
         self.messages, said = self.agent.messages(self.job.instance, self.workspace.places, copies)
         for message in said:
@@ -160,7 +161,7 @@ class Work:
             try:
                 ending = await self._take_step(step)
             except BudgetSpent as spent:
-                # An attempt that has used its own share ends with what it has; one that finds the run's used up fails.
+                # An attempt whose own budget is spent keeps its work; if that of instance or run is spent, it fails.
                 if spent.level != "attempt":
                     raise
                 ending = ("token_limit" if spent.out_of_tokens else "cost_limit"), spent.message
@@ -220,7 +221,10 @@ class Work:
         return f"{shown}\n{note}" if shown else note, {"exit_code": code, "omitted_bytes": omitted}
 
     async def _make_argv(self, command: str) -> tuple[str, ...]:
-        """The kernel bounds the length of an argument, so a long command becomes a file."""
+        """The command as an argument or, where the kernel's limit of 128 KiB for one is near, as a script in a file.
+
+        https://man7.org/linux/man-pages/man2/execve.2.html
+        """
         script = command.encode("utf-8", "replace")
         if len(script) <= _LONGEST_ARGUMENT:
             return ("/bin/sh", "-c", _RUN, "sh", "-c", script.decode())
@@ -247,7 +251,7 @@ class Work:
 
 
 def read_arguments(use: ToolUse) -> dict[str, str] | str:
-    """The arguments of a call, or what to tell a model that got them wrong."""
+    """The arguments of a call, or a correction for the model where they are invalid."""
     tool = next((tool for tool in TOOLS if tool.name == use.name), None)
     if tool is None:
         return f"There is no tool {use.name!r}; there are: shell, finish."
@@ -264,7 +268,7 @@ def read_arguments(use: ToolUse) -> dict[str, str] | str:
 
 
 def read_output(path: Path) -> tuple[str, int]:
-    """What a command printed, at most its beginning and its end; and how many bytes are left out."""
+    """The output of a command, cut to its beginning and end if it is long, and the number of bytes left out."""
     if not path.exists():
         return "", 0
     with path.open("rb") as file:
@@ -295,7 +299,7 @@ def prompt_variables(instance: Instance, places: Places, config: AgentConfig) ->
 
 
 def read_copies(folder: Path) -> dict[str, Path | None]:
-    """The images that the benchmark has fetched, by address; None for one that it could not fetch."""
+    """Copies of the images that the benchmark has fetched, by URL; None for one that it could not fetch."""
     listing = folder / "images.json"
     if not listing.exists():
         return {}
@@ -308,7 +312,7 @@ def _name_missing(images: Sequence[str], copies: Mapping[str, Path | None]) -> s
 
 
 def _load_image(place: str) -> str:
-    """A picture as a URL that can be sent: one that is a file goes along whole."""
+    """A URL of the image for the model; a file becomes a data URL."""
     if place.startswith(("http://", "https://", "data:")):
         return place
     kind = mimetypes.guess_type(place)[0] or "image/png"
@@ -327,7 +331,7 @@ def create(config: Config, _benchmark: Benchmark) -> ShellAgent:
 
 
 def _try_out(prompt: Prompt, config: Config) -> None:
-    """A template that cannot be rendered is found before anything starts."""
+    """Render the template once, so that its errors show before anything starts."""
     place = PurePosixPath("/")
     places = Places(work=place, tests=place, logs=place, solution=place)
     prompt.render(prompt_variables(Instance(id="example", statement="example"), places, config.agent))

@@ -28,8 +28,8 @@ class Prompt:
     """Of the template and of those that it builds on."""
 
     def render(self, variables: Mapping[str, Any]) -> tuple[str, str]:
-        """The system message, empty where there is none, and the first message of the user."""
-        from jinja2 import TemplateError  # not before a prompt is needed
+        """The system message, which may be empty, and the first user message."""
+        from jinja2 import TemplateError  # slow to import, and needed for prompts only
 
         try:
             text = _environment(self.path).get_template(self.path.name).render(variables, divider=_DIVIDER)
@@ -67,7 +67,7 @@ def _hash(path: Path) -> str:
 
 
 def _environment(path: Path) -> Environment:
-    """Templates come from the folder of the prompt and from evalkit's own, and reach nothing but their variables."""
+    """Templates load from the prompt's folder and evalkit's own. The sandbox keeps them to their variables."""
     from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
