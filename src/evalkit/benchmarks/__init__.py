@@ -1,1 +1,1 @@
-"""What is asked, how an answer is collected and graded."""
+"""The benchmarks: they load instances, and collect and grade answers."""

@@ -173,7 +173,7 @@ class Commit0:
             raise Failed("setup", f"the tests of the image cannot be kept: {end.tail.strip()}")
 
     async def _run_tests(self, job: Job, workspace: Workspace) -> tuple[dict[str, str], Exit]:
-        """What became of each test, and how they ended."""
+        """Run the tests. Returns the outcome of each, and the end of the command."""
         library, log = _library(job), job.folder / LOG
         folder = workspace.places.logs / "grader"
         key = secrets.token_bytes()
@@ -261,8 +261,8 @@ def make_command(test: Mapping[str, Any]) -> str:
 def make_report(expected: Sequence[str], outcomes: Mapping[str, str]) -> dict[str, Any]:
     """Each reference test with its outcome. One that did not run has not passed; others do not count.
 
-    As officially, the call of a test decides: an expected failure has not passed, an unexpected pass has, and so has a
-    test whose teardown failed.
+    As in the official harness, the call phase of a test decides: an expected failure has not passed; an unexpected
+    pass has, and so has a test whose teardown failed.
     """
     tests = {name: outcomes.get(name, "missing") for name in expected}
     counts = Counter(tests.values())
@@ -277,7 +277,7 @@ def make_report(expected: Sequence[str], outcomes: Mapping[str, str]) -> dict[st
 
 
 def folder_of_tests(row: Mapping[str, Any]) -> str | None:
-    """Where the tests are, for a folder of their own; None where what is to be written lies in it as well."""
+    """The folder of the tests; None where it also holds the sources that the agent writes."""
     place = PurePosixPath(str(row["test"].get("test_dir") or "tests"))
     source = PurePosixPath(str(row.get("src_dir") or "."))
     is_apart = not place.is_absolute() and ".." not in place.parts and not source.is_relative_to(place)
@@ -285,7 +285,7 @@ def folder_of_tests(row: Mapping[str, Any]) -> str | None:
 
 
 def find_disagreement(log: Path, outcomes: Mapping[str, str]) -> Iterator[str]:
-    """The code under test runs beside the plugin that records; what pytest printed is a second witness."""
+    """Compare the recorded outcomes with pytest's summary, as the code under test could forge either."""
     passed = sum(outcome in ("passed", "xpassed") for outcome in outcomes.values())
     summaries = _SUMMARY.findall(log.read_text("utf-8", "replace")) if passed else []
     if passed and (not summaries or sum(map(int, _PASSED.findall(summaries[-1]))) != passed):

@@ -1,6 +1,6 @@
-"""Rows of data sets: from local parquet, JSON lines or JSON, a directory of such files, or a name on the hub.
+"""Reads rows of data sets: from parquet, JSON lines or JSON files, a directory of such files, or a name on the hub.
 
-Rows are read one at a time, with all their columns. Libraries are imported for what needs them, and only then.
+Rows are read one at a time, with all columns. Each library is imported only where a format needs it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _ROWS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class DatasetRow:
-    """One row of a data set, and where it stands."""
+    """One row of a data set, and its place."""
 
     values: dict[str, Any]
     where: str
     source: str
     folder: Path = Path()
-    """Where files that belong to the row are."""
+    """The folder of files that belong to the row."""
 
     @property
     def digest(self) -> str:
@@ -39,7 +39,7 @@ class DatasetRow:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def text(self, column: str) -> str:
-        """A column that must be there, as text."""
+        """A required column, as text."""
         value = self.values.get(column)
         if not isinstance(value, str) or not value:
             there = "is missing" if value in (None, "") else f"is {type(value).__name__}, not text"
@@ -48,9 +48,9 @@ class DatasetRow:
 
 
 def read_rows(dataset: str, split: str, *, attachments: bool = False) -> Iterator[DatasetRow]:
-    """The rows of a split. `dataset` is a path, or the name of a data set on the hub, with @revision or without.
+    """The rows of a split. `dataset` is a path, or a name on the hub, optionally with @revision.
 
-    From the hub, files that lie beside the rows are fetched as well where there are attachments.
+    With attachments, files beside the rows are fetched from the hub too.
     """
     path = Path(dataset).expanduser()
     if path.exists():
@@ -137,7 +137,10 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _find_files(folder: Path, split: str) -> Sequence[Path]:
-    """The files of a split, named as they are on the hub: test.parquet, data/test-00000-of-00002.parquet."""
+    """The files of a split, by the hub's names: test.parquet, data/test-00000-of-00002.parquet.
+
+    https://huggingface.co/docs/hub/datasets-file-names-and-splits
+    """
     there = sorted(
         path
         for path in folder.rglob("*")
@@ -160,7 +163,7 @@ def _split_of(path: Path) -> str:
 
 
 def _one_format(paths: Iterable[Path]) -> list[Path]:
-    """A data set that is there in several formats is read in one."""
+    """Choose one format for a data set that comes in several."""
     paths = list(paths)
     for suffix in _SUFFIXES:
         if chosen := [path for path in paths if path.suffix == suffix]:

@@ -68,7 +68,7 @@ class Gaia:
         (job.folder / ANSWER).write_text(f"<solution>{truth}</solution>")
 
     async def collect(self, job: Job, workspace: Workspace) -> Answer:
-        """The agent's final message, which it or the agent's program inside the workspace left in a file."""
+        """Take the agent's final message from the file where the agent, or its program in the workspace, left it."""
         path = job.folder / ANSWER
         if not path.exists():
             with suppress(FileNotFoundError):
@@ -122,16 +122,16 @@ def _read(path: Path) -> str:
 
 
 def extract_answer(message: str) -> str:
-    """What stands in the last <solution> of a message, or behind the last FINAL ANSWER: as the official prompt asks.
+    """The answer in a message: the last <solution>, or what follows the last FINAL ANSWER, as the official prompt asks.
 
-    Of both, the later one is the answer; of neither, the message.
+    The later of the two counts; without either, the whole message does.
     """
     found = [given for match in _ANSWER_FORMS.finditer(message) for given in match.groups() if given is not None]
     return (found[-1] if found else message).strip()
 
 
 def is_right(given: str, truth: str) -> bool:
-    """The rules of the official scorer: as a number, as a list, or as a string, by what the truth is."""
+    """Compare by the rules of the official scorer: as a number, a list or a string, depending on the truth."""
     if _is_number(truth):
         return _to_number(given) == float(truth)
     if any(separator in truth for separator in ",;"):

@@ -1,4 +1,4 @@
-"""What graders share: files of an earlier grading are kept, and tests killed for lack of memory say nothing."""
+"""Rules for all graders: keep files of earlier gradings, and give no verdict where resources ran out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KILLED = 137
 
 
 def set_aside(folder: Path, *names: str) -> None:
-    """Rename what an earlier grading left, so that it is kept and never taken for the new one's."""
+    """Rename files of an earlier grading, so that they are kept and never mistaken for new ones."""
     there = [folder / name for name in names if (folder / name).exists()]
     if not there:
         return
@@ -23,7 +23,7 @@ def set_aside(folder: Path, *names: str) -> None:
 
 
 def require_not_killed(end: Exit) -> None:
-    """Nothing but lack of memory kills the tests as a whole, where their workspace is still there."""
+    """Raise a failure where the tests were killed. If their workspace still runs, the cause is lack of memory."""
     require_workspace(end, "the tests")
     if end.code == _KILLED:
         raise Failed("oom", "the tests were killed")
@@ -35,7 +35,7 @@ def require_workspace(end: Exit, command: str) -> None:
 
 
 def require_resources(end: Exit) -> None:
-    """For tests that failed, after they went on although a process of theirs was killed or could not be made."""
+    """Raise a failure where tests failed after one of their processes was killed or could not start."""
     if end.lacked_memory:
         raise Failed("oom", "a process of the tests was killed for lack of memory")
     if end.lacked_processes:

@@ -43,7 +43,7 @@ async def compare_trees(before: Path, after: Path, target: Path) -> None:
 async def apply_patch(patch: Path, tree: Path) -> str | None:
     """Apply a patch to a tree; None when it applied, else what git says.
 
-    Only a check, which writes nothing, can refuse a patch. What fails after that, or without a word, is the machine's.
+    Only a check, which writes nothing, can refuse a patch. Later failures, and silent ones, are the machine's.
     """
     refusal = await _check(patch, tree)
     if refusal is None:
@@ -58,7 +58,7 @@ async def _check(patch: Path, tree: Path) -> str | None:
     if code == 0:
         return None
     if code == _DAMAGED and said and (code, said) != await _apply(patch, tree, "--check"):
-        said = ""  # git calls a damaged patch what it calls lack of memory, but that passes
+        said = ""  # git has one status for a damaged patch and for lack of memory, which passes
     if code not in (_DIFFERENT, _DAMAGED) or not said:
         _raise_machine_fault(code, said, tree)
     return said
@@ -78,7 +78,7 @@ def _raise_machine_fault(code: int, said: str, tree: Path) -> NoReturn:
 
 
 def describe_patch(path: Path, job: Job) -> Answer:
-    """The answer that a patch file in the attempt's folder is."""
+    """The answer for a patch file in the attempt's folder."""
     if masking.mask_file(path):
         logger.warning("%s holds a secret, which is masked", path.name)
     digest, size = hashlib.sha256(), 0
@@ -107,7 +107,10 @@ async def _git(*arguments: str, cwd: Path, stdin: IO[bytes]) -> tuple[int, str]:
 
 
 def _environment(cwd: Path) -> dict[str, str]:
-    """For git away from any repository and any configuration of this machine."""
+    """An environment that keeps git away from other repositories and from this machine's configuration.
+
+    https://git-scm.com/docs/git#_environment_variables
+    """
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_ALL": "C.UTF-8",
@@ -119,7 +122,7 @@ def _environment(cwd: Path) -> dict[str, str]:
 
 
 def _drop_leftovers(tree: Path) -> None:
-    """Remove what is no content of a tree: repositories inside it, and compiled Python."""
+    """Remove nested repositories and compiled Python, which are not content of the tree."""
     if tree.is_symlink():
         raise Failed("workspace", f"{tree.name} is a link, and what it leads to is not ours")
     for folder, names, _ in os.walk(tree):

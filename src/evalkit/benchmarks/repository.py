@@ -1,4 +1,4 @@
-"""A git repository inside a workspace: what an agent may see of it, what it changed, and how changes come back."""
+"""A git repository inside a workspace: hides later history, collects changes and applies patches."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _GIT = (
 )
 _CONFIG = b"[safe]\n\tdirectory = *\n[user]\n\tname = evalkit\n\temail = evalkit@localhost\n"
 
-# Git refuses to add a repository inside of this one, or adds nothing but its name: its files are left out.
-# A git of the agent's may say anything, and a shell keeps in memory what it substitutes.
+# Git refuses to add a nested repository, or adds it as a gitlink, so its files are left out.
+# The agent may have replaced git, and a shell holds substituted output in memory: hence the limit on it.
 _SNAPSHOT = (
     """
 ask() {
@@ -137,15 +137,15 @@ rm -f "$GIT_INDEX_FILE"
 def joined_output(script: PurePosixPath) -> tuple[str, ...]:
     """The command that runs a script with one stream for all that it prints.
 
-    The shell traces markers on its error stream, and tests print to the other one: read apart, under load, the end of
-    the tests may come before their last lines.
+    The shell traces markers on standard error, and tests print to standard output: from two streams, under load, the
+    end marker may arrive before the last lines of the tests.
     """
     return "/bin/bash", "-c", 'exec /bin/bash "$1" 2>&1', "bash", str(script)
 
 
 _CLEAR = "find . -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf -- {} +"
 
-# The attempts of the official harness, in its order.
+# The commands of the official harness, in its order.
 _APPLY = ("git apply --verbose", "git apply --verbose --3way", "git apply --verbose --reject")
 _PATCH = "patch --batch --forward --fuzz=5 -p1 -i"
 _CLEAN = "git checkout -- . ; git clean -fd"
@@ -158,9 +158,9 @@ class Repository:
     limit: OutputLimit = PATCH
 
     async def scrub(self, base: str, scratch: Path) -> str:
-        """Remove all history that is not the base commit's. Returns the commit that the work starts from.
+        """Remove all history outside the base commit's. Returns the commit that the work starts from.
 
-        That is the base commit, or one on top of it with what the image changed when it was made.
+        It is the base commit, or a commit on top of it with the changes made by the image's build.
         """
         scratch.mkdir(parents=True, exist_ok=True)
         said = scratch / "start"
@@ -170,7 +170,7 @@ class Repository:
         return said.read_text().split()[-1]
 
     async def diff(self, start: str, target: Path, exclude: Sequence[str] = ()) -> None:
-        """Write the full difference of the files to the start: new files and binary ones, committed or not."""
+        """Write the full difference from the start, including new and binary files, committed or not."""
         with files.taking(target, self.limit):
             excluded = (f":(exclude){path}" for path in exclude)
             end = await self._script(_DIFF, start, *excluded, stdout=target, limit=self.limit)
@@ -182,7 +182,7 @@ class Repository:
             logger.warning("git: %s", line)
 
     async def bring_over(self, fresh: Repository, scratch: Path) -> None:
-        """Replace all files of a fresh repository by those here, but for what git keeps."""
+        """Replace all files of a fresh repository by those of this one, except for git's own."""
         tree = scratch / "left"
         with suppress(FileNotFoundError):
             await self.workspace.read(self.path, tree)
@@ -195,13 +195,13 @@ class Repository:
         await fresh.workspace.write(tree, fresh.path)
 
     async def reset(self, start: str) -> None:
-        """Bring all files back to a commit. What the repository ignores stays, as it was built when the image was."""
+        """Reset all files to a commit. Ignored files stay, since the image's build made them."""
         end = await self._script(f'set -eu\n{_GIT}git reset -q --hard "$1"\ngit clean -qfd\n', start)
         if end.code != 0:
             raise _failed("setup", "the repository cannot be reset", end)
 
     async def apply(self, patch: Path) -> str | None:
-        """Apply a patch as the official harness does; None when it applied, else what the last attempt said."""
+        """Apply a patch as the official harness does. Returns the message of the last command if none succeeds."""
         if (end := await self._run("git rev-parse --verify HEAD")).code != 0:
             raise _failed("setup", "there is no repository to apply the patch to", end)
         place = self.workspace.places.logs / "grader" / "patch.diff"

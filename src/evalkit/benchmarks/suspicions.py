@@ -1,4 +1,4 @@
-"""What in a patch is about how tests run, and not about the code: rare in honest work, and only said."""
+"""Changes in a patch that affect how tests run rather than the code: rare in honest work, and only reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tasks are, without reading them: light enough for completion on the command line."""
+"""Finds task directories without reading them, fast enough for completion on the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_task(folder: Path) -> bool:
 
 
 def task_names(root: Path) -> Iterator[str]:
-    """The names of the tasks that a directory holds, or is."""
+    """The names of the tasks in a directory, or of the one task that it is."""
     if is_task(root):
         yield root.resolve().name
     else:

@@ -40,7 +40,7 @@ Version = Annotated[str, BeforeValidator(_check_version)]
 
 
 class _Table(BaseModel):
-    # Other tools, and later versions, have fields of their own: kept, so that they can be named.
+    # Keep fields of other tools and later versions, so that warnings can name them.
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
@@ -125,7 +125,7 @@ class TaskFile(_Table):
         return self.verifier.network_mode or self.environment.network
 
     def refused(self) -> Iterator[str]:
-        """What the task asks for and would be judged wrongly without."""
+        """Features that the task needs and evalkit lacks: without them, its verdict would be wrong."""
         environment, verifier = self.environment, self.verifier
         asked = {
             "steps": self.steps,
@@ -154,7 +154,7 @@ class TaskFile(_Table):
 
 
 _NO_FILE = TaskFile()
-"""Of all tasks without task.toml."""
+"""The fields of a task without task.toml."""
 
 
 def unknown_fields(table: BaseModel, prefix: str = "") -> Iterator[str]:
@@ -170,7 +170,7 @@ def unknown_fields(table: BaseModel, prefix: str = "") -> Iterator[str]:
 
 
 def resolve(variables: Variables, environment: Mapping[str, str]) -> dict[str, str]:
-    """With ${NAME} and ${NAME:-default} replaced by what this machine has. Raises KeyError for what it has not."""
+    """Replace ${NAME} and ${NAME:-default} by variables of this machine. Raises KeyError for an unset NAME."""
     resolved = {}
     for name, value in variables.items():
         template = _TEMPLATE.fullmatch(value)
@@ -191,7 +191,7 @@ class Task(_Table):
     folder: Path
     file: TaskFile
     problem: str | None = None
-    """Why it cannot be run here as it is meant."""
+    """The reason why it cannot run here as intended."""
 
     @property
     def environment(self) -> Path:
@@ -212,7 +212,7 @@ class Task(_Table):
 
 
 def read_task(folder: Path, *, in_containers: bool) -> Instance:
-    """The instance that a task directory is. In containers, a Dockerfile or an image replaces copied files."""
+    """The instance of a task directory. In containers, a Dockerfile or an image takes the place of copied files."""
     try:
         statement = (folder / INSTRUCTION).read_text(encoding="utf-8", errors="replace")
         file = _read_file(folder / TASK_FILE)
@@ -252,7 +252,7 @@ def read_task(folder: Path, *, in_containers: bool) -> Instance:
 
 
 def _resolve(file: TaskFile) -> tuple[dict[str, str], str | None]:
-    """The variables of its environment, and why the task cannot be run, if it cannot."""
+    """The variables of the environment, and the reason why the task cannot run, if there is one."""
     if refused := list(file.refused()):
         return {}, f"task.toml asks for {', '.join(refused)}, which evalkit cannot give"
     variables: dict[str, str] = {}

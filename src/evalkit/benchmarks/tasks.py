@@ -117,7 +117,7 @@ class TaskDirectories:
         return await self._run_tests(job, workspace)
 
     async def _restore(self, job: Job, answer: Answer, workspace: Workspace) -> str | None:
-        """Bring a fresh workspace to the state that the answer describes; what git says if that cannot be."""
+        """Bring a fresh workspace to the state that the answer describes. Returns git's message if it refuses."""
         assert answer.patch is not None
         tree = job.scratch / "graded"
         if self._brings_files(job):
@@ -133,7 +133,7 @@ class TaskDirectories:
     async def _run_tests(self, job: Job, workspace: Workspace) -> Grade:
         task, log = _task(job), job.folder / "test_output.txt"
         set_aside(job.folder, log.name, "report.json", "verifier")
-        # Whatever the agent left where tests and rewards belong is not ours to trust.
+        # The agent may have left files where tests and rewards belong.
         require_workspace(await workspace.exec(("/bin/sh", "-c", _CLEAR_TESTS)), "rm")
         await workspace.write(task.tests, workspace.places.tests)
         variables = _resolved(task.file.verifier.env)
@@ -159,7 +159,7 @@ class TaskDirectories:
         )
 
     def _brings_files(self, job: Job) -> bool:
-        """Without an image of its own, the task's files are put into the work folder."""
+        """Whether the task's files are copied into the work folder, as there is no image with them."""
         task = _task(job)
         return not self.in_containers or (task.file.environment.docker_image is None and task.dockerfile is None)
 
@@ -173,7 +173,7 @@ class TaskDirectories:
 
 
 def notes_on(instances: Iterable[Instance], network: str, build_seconds: float) -> Iterator[str]:
-    """What task files say that has no effect, or not the one that is meant; each once, with the tasks that say it."""
+    """Notes on settings in task files that have no effect, or an unexpected one; each once, with its tasks."""
     said: dict[str, list[str]] = {}
     for instance in instances:
         _note(instance, said, network, build_seconds)
@@ -204,7 +204,7 @@ def _notes_on(task: Task, network: str, build_seconds: float) -> Iterator[str]:
 
 
 def read_rewards(folder: Path) -> dict[str, float] | None:
-    """The rewards that a verifier wrote, if it did: a number, or a JSON object of numbers; of both, the object."""
+    """The rewards of a verifier, if it wrote any: the object in reward.json, else the number in reward.txt."""
     found = [path for path in (folder / "reward.json", folder / "reward.txt") if _is_plain(path)]
     return _read_rewards(found[0]) if found else None
 
@@ -214,7 +214,7 @@ def score_of(rewards: Mapping[str, float]) -> float:
 
 
 def find_disagreement(folder: Path, score: float) -> Iterator[str]:
-    """Tests write one of the files; where the other says something else, the code under test may have left it."""
+    """Report two reward files that disagree: tests write one, and the code under test may have left the other."""
     other = folder / "reward.txt"
     if not (_is_plain(folder / "reward.json") and _is_plain(other)):
         return

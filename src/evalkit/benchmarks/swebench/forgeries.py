@@ -1,7 +1,7 @@
-"""What can be told of output that a patch printed in the place of the tests.
+"""Finds output that a patch printed in place of the tests.
 
-Tests and patch run in one process, so no rule finds all of it. Rules that no honest log breaks refuse a verdict; what
-others find is only said.
+Tests and patch run in one process, so no rule finds every forgery. Rules that no honest log breaks refuse a verdict;
+other findings are only reported.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from evalkit.benchmarks.swebench.instances import END_OF_TESTS, EXIT_CODE, START
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 _STATUS = re.compile(rf"^{re.escape(EXIT_CODE)}: (\d+)".encode(), re.MULTILINE)
 _ENDED = (None, 0, 1)
-"""Statuses with which a runner ends that came to its end; any other is that of a crash. None: a log that has none."""
+"""Statuses of a runner that did not crash. None is for a log without a status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """How a program that runs tests ends its output."""
+    """A test runner, and the last lines of its output."""
 
     name: str
     command: re.Pattern[str]
     closing: re.Pattern[bytes]
     good: re.Pattern[bytes] | None = None
-    """Lines that graders read as a test that passed; None where no honest log was there to measure rules on."""
+    """Lines that graders read as a passed test; None where there were no honest logs to check the rule against."""
 
 
 def _lines(pattern: bytes) -> re.Pattern[bytes]:
@@ -64,10 +64,10 @@ _RUNNERS = (
 
 
 def find_forgery(script: str, log: Path) -> str | None:
-    """Why output that graders would call resolved cannot be that of the tests."""
+    """The reason why resolved output cannot come from the tests; None without one."""
     content = log.read_bytes()
     start, end = START_OF_TESTS.encode(), END_OF_TESTS.encode()
-    # The shell traces each command: the line with the status is there as a command and as its output.
+    # The shell traces each command, so the line with the status occurs twice: as a command and as its output.
     if content.count(start) > 1 or content.count(end) > 1 or content.count(f"{EXIT_CODE}: ".encode()) > 2:
         return "its markers are there more than once"
     runner, output = _runner_of(script), _output_of(content)
@@ -83,7 +83,7 @@ def find_forgery(script: str, log: Path) -> str | None:
 
 
 def find_oddities(script: str, log: Path) -> list[str]:
-    """What may be the tests' own doing, as where they run a test runner themselves, and is worth a look."""
+    """Oddities worth a look, which honest tests may cause too, for example by running a test runner themselves."""
     content = log.read_bytes()
     runner, output = _runner_of(script), _output_of(content)
     closings = len(runner.closing.findall(output)) if runner else 1

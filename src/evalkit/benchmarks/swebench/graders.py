@@ -147,10 +147,10 @@ def judge(row: Mapping[str, Any], tests: Mapping[str, list[str]], log: Path) -> 
         except Exception as error:  # a parser stumbles over its input
             raise Failed("grader", f"{parser} cannot read the log: {type(error).__name__}: {error}") from error
     if not report["patch_successfully_applied"]:
-        # The graders say so too where a patch applied, and then no test could be read.
+        # The graders also say this of a patch that applied, if they could read no test.
         report["patch_successfully_applied"] = _has_begun(log)
     if not any(tests.values()):
-        # The graders take every one of no tests as passed.
+        # The graders count an empty list of tests as all passed.
         report["resolved"] = False
     return report
 
@@ -162,7 +162,7 @@ def _has_begun(log: Path) -> bool:
 
 
 def read_statuses(row: Mapping[str, Any], log: Path) -> dict[str, str]:
-    """What each test did, from the marked part of a log."""
+    """The status of each test, from the marked part of a log."""
     parser = _parser_of(row)
     content = log.read_bytes().decode("utf-8", "replace")
     _, _, rest = content.partition(_START)
@@ -191,7 +191,7 @@ def require_sound(report: HarnessReport) -> None:
 
 
 def _make_readable(log: Path, folder: Path) -> Path:
-    """The graders read text in the encoding of this machine, and give up at the first byte that is none."""
+    """Copy a log if need be: the graders decode it in this machine's encoding, and fail at the first invalid byte."""
     if log.stat().st_size > LOG.bytes:
         raise TooLarge.in_bytes(LOG)
     content = log.read_bytes()

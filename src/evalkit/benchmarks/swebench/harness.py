@@ -40,7 +40,7 @@ class SweBench:
     split: str
     exclude: tuple[str, ...] = ()
     place: PurePosixPath | None = PLACE
-    """Where images keep the repository; None for the work folder."""
+    """The repository's folder in images; None for the work folder."""
 
     @property
     def grader_version(self) -> str:
@@ -69,7 +69,7 @@ class SweBench:
         await self._repository(broken).bring_over(self._repository(fresh), job.scratch)
 
     async def grade(self, job: Job, answer: Answer, workspace: Workspace, before_tests: Sequence[str] = ()) -> Grade:
-        """Judge an answer. Some data sets have commands that must run between the reference tests' patch and them."""
+        """Judge an answer. `before_tests` are commands of some data sets between the tests' patch and the tests."""
         assert answer.patch is not None
         set_aside(job.folder, LOG, REPORT)
         patch = job.run_folder / answer.patch.path
@@ -90,7 +90,7 @@ class SweBench:
         return str(instance.data.get("patch") or "").encode("utf-8", "surrogatepass")
 
     def judge_log(self, instance: Instance, folder: Path) -> Grade:
-        """Judge a recorded log as the official harness does: what looks forged is said, and decides nothing."""
+        """Judge a recorded log as the official harness does. Signs of forgery are reported, and decide nothing."""
         grade = self._judge(instance, folder)
         if grade.verdict != "resolved":
             return grade
@@ -99,7 +99,7 @@ class SweBench:
         return structs.replace(grade, suspicious=(*suspicions, *grade.suspicious, *filter(None, (forgery,))))
 
     def _judge_own_log(self, instance: Instance, folder: Path) -> Grade:
-        """Judge a log that was made here, with its status and both streams in order: a forgery is not resolved."""
+        """Judge a log made here. Its status and the order of its streams are known, so a forgery is not resolved."""
         grade = self._judge(instance, folder)
         if grade.verdict != "resolved":
             return grade
@@ -124,13 +124,13 @@ class SweBench:
         )
 
     async def _run_tests(self, job: Job, workspace: Workspace, before_tests: Sequence[str]) -> Exit:
-        """How the tests ended, where their time was enough."""
+        """Run the tests, within the rest of the stage's time."""
         script, log = rows.make_eval_script(_row(job), before_tests), job.folder / LOG
         if script is None:
             raise Failed("grader", f"{job.instance.id} has no eval_script: use a newer revision of the data set")
         place = workspace.places.logs / "grader" / "eval.sh"
         await workspace.write(script.encode("utf-8", "surrogatepass"), place)
-        # What is left of the stage, but for the judging of the log.
+        # The rest of the stage's time, less a share for judging the log.
         seconds = anyio.current_effective_deadline() - anyio.current_time() - job.limits.grade * _SHARE_FOR_JUDGING
         with anyio.move_on_after(seconds) as limit:
             end = await workspace.exec(joined_output(place), cwd=self._place(workspace), stdout=log, stderr=log)

@@ -1,4 +1,4 @@
-"""Rows of the SWE-bench schema: what is asked, in which image, and how its tests are run."""
+"""Rows of the SWE-bench schema: statement, image and script of the tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 def to_instance(row: DatasetRow) -> Instance:
-    """The instance that a row describes, checked. The whole row stays with it."""
+    """The instance for a row, which is checked first and kept in `data`."""
     values, name = row.values, row.text("instance_id")
     for column in ("repo", "problem_statement"):
         row.text(column)
@@ -44,7 +44,7 @@ def to_instance(row: DatasetRow) -> Instance:
 
 
 def image_of(values: Mapping[str, Any]) -> str:
-    """The image that the row names, or the one that rows without it have."""
+    """The image named in the row, or the default one."""
     named = values.get("image")
     if isinstance(named, str) and named:
         return named
@@ -53,7 +53,7 @@ def image_of(values: Mapping[str, Any]) -> str:
 
 
 def read_tests(values: Mapping[str, Any], column: str, where: str = "") -> list[str]:
-    """FAIL_TO_PASS or PASS_TO_PASS, which some data sets keep as a list and others as the text of one."""
+    """FAIL_TO_PASS or PASS_TO_PASS, which is a list in some data sets and JSON text in others."""
     given = values.get(column) or []
     if isinstance(given, str):
         try:
@@ -68,8 +68,8 @@ def read_tests(values: Mapping[str, Any], column: str, where: str = "") -> list[
 def make_eval_script(values: Mapping[str, Any], before_tests: Sequence[str] = ()) -> str | None:
     """The script that runs the tests; None for old rows, which have none.
 
-    As the official harness does it, the status of the tests is printed behind their output: without it, a patch could
-    print its own PASSED lines. Here the whole script also ends with it, where no patch can print anything.
+    As in the official harness, it prints the status of the tests after their output, since a patch could print PASSED
+    lines of its own. Here the script also exits with that status, which no patch can print.
     """
     script = values.get("eval_script")
     if not isinstance(script, str) or not script.strip():

@@ -1,4 +1,4 @@
-"""Which lines of a repair tests reach: counted in the workspace, by the Python that runs the tests there."""
+"""Counts the lines of a repair that tests reach, in the workspace, by the Python that runs the tests there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINES, _EXECUTABLE = "lines", "executable.py"
 
 Line = tuple[str, int]
 Hits = Mapping[Line, int]
-"""How often each line ran; a line that can run and did not is there with 0."""
+"""The count of each executable line, 0 where it did not run."""
 
 # Python runs a sitecustomize by itself, in every process. Each line is written when it first runs, so that a process
 # that is killed loses no line, and all are written with their counts when one ends. For Python 3.5 and later.
@@ -101,14 +101,14 @@ print("\\t0\\t0\\t0")
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Counts the lines of some files of a repository that run in a workspace."""
+    """Counts executed lines in some files of a repository in a workspace."""
 
     workspace: Workspace
     folder: PurePosixPath
     place: PurePosixPath
 
     async def begin(self, files: Sequence[str]) -> dict[str, str]:
-        """Forget what was counted. Returns the environment that makes Python count."""
+        """Reset the counts. Returns the environment in which Python counts."""
         await self.workspace.exec(("/bin/sh", "-c", 'rm -rf -- "$1"', "sh", str(self.folder)))
         await self.workspace.write(_TRACER.encode(), self.folder / "sitecustomize.py")
         await self.workspace.write(_LIST_EXECUTABLE.encode(), self.folder / _EXECUTABLE)
@@ -120,11 +120,11 @@ class Tracing:
 
     @property
     def ending(self) -> str:
-        """What a script has to do behind its tests."""
+        """Commands for the end of a script, after its tests."""
         return f'"$(command -v python || command -v python3)" {self.folder}/{_EXECUTABLE} >> {self.folder}/{_LINES}\n'
 
     async def read(self, target: Path) -> Hits | None:
-        """What was counted; None where no Python told which lines there are, or far too much."""
+        """The counts; None where no Python reported any lines, or too many."""
         target.unlink(missing_ok=True)
         try:
             await self.workspace.read(self.folder / _LINES, target, COVERAGE)
@@ -134,7 +134,7 @@ class Tracing:
 
 
 def parse_hits(text: str) -> Hits | None:
-    """Counts of all processes. A process tells of a line more than once: its largest count is the last."""
+    """Sum the counts of all processes. A process reports a line more than once: its largest count is the last."""
     counts: dict[tuple[str, int, int], int] = {}
     for each in text.splitlines():
         match each.split("\t"):
@@ -155,7 +155,7 @@ def changed_files(patch: str) -> list[str]:
 
 
 def changed_lines(patch: str) -> tuple[list[Line], list[Line]]:
-    """The lines that a patch removes, with their numbers before it, and those that it adds, with those after it."""
+    """The removed lines of a patch, numbered as before it, and the added lines, numbered as after it."""
     removed: list[Line] = []
     added: list[Line] = []
     old_file = new_file = ""
@@ -182,5 +182,5 @@ def changed_lines(patch: str) -> tuple[list[Line], list[Line]]:
 
 
 def coverage_of(lines: Sequence[tuple[str, Line]], before: Hits, after: Hits) -> list[int]:
-    """How often each line ran: removed ones before the repair, added ones after it."""
+    """The counts of a patch's lines: removed ones before the repair, added ones after it."""
     return [(before if sign == "-" else after).get(line, 0) for sign, line in lines]

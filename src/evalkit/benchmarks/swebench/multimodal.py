@@ -35,7 +35,7 @@ _NOTE = "\n\nThe images of this issue are files in {place}, named after their nu
 
 @dataclass(frozen=True, slots=True)
 class Multimodal:
-    """Differs from SWE-bench in the statement and what belongs to it; the rest is the same."""
+    """Differs from SWE-bench only in the statement and its images."""
 
     swebench: harness.SweBench
 
@@ -105,7 +105,7 @@ def illustrate(row: DatasetRow) -> Instance:
 
 
 def files_of_tests(values: Mapping[str, Any]) -> list[tuple[PurePosixPath, str]]:
-    """Files that the patches of the tests and of the solution leave out, because they are no text: path and address."""
+    """Binary files that the patches of tests and solution leave out, as paths and URLs."""
     assets = read_assets(values)
     files = []
     for entry in (*(assets.get("test_patch") or ()), *(assets.get("patch") or ())):
@@ -139,7 +139,7 @@ def referenced_images(values: Mapping[str, Any]) -> list[str]:
 
 
 async def fetch_images(urls: Sequence[str], folder: Path) -> dict[str, str]:
-    """Put images into a folder, named after their number. Returns those that could not be had, and why."""
+    """Fetch images into a folder, named by number. Returns the missing ones with the reasons."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
     missing: dict[str, str] = {}
@@ -161,7 +161,7 @@ async def fetch_images(urls: Sequence[str], folder: Path) -> dict[str, str]:
 
 
 async def fetch_files(urls: Sequence[str], folder: Path) -> None:
-    """Put files into a folder, named after their number. Tests without one of them would judge nothing."""
+    """Fetch files into a folder, named by number. All are needed: tests without one of them would mean nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     async with _browser() as http:
         for number, url in enumerate(urls):
@@ -186,7 +186,7 @@ async def _fetch_image(http: httpx.AsyncClient, url: str) -> tuple[bytes, str]:
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> tuple[bytes, str]:
-    """The content of an address, and its media type. OSError where it cannot be had within the time."""
+    """The content of a URL, and its media type. OSError if it cannot be fetched in time."""
     import httpx
 
     if not url.startswith(("http://", "https://")):

@@ -16,7 +16,7 @@ _SCHEMA = 2
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a report says of one instance."""
+    """One instance in a report."""
 
     state: State
     reason: str | None = None
@@ -24,7 +24,7 @@ class Judged:
 
 
 def classify(*logs: Any) -> tuple[str | None, str | None]:
-    """Why an instance may not be resolved, by the official signatures: reason and tier."""
+    """The likely reason why an instance is not resolved, by the official signatures, and its tier."""
     found = graders.load().classify_logs(*logs)
     return found if found else (None, None)
 

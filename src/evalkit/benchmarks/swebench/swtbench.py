@@ -1,8 +1,8 @@
 """SWT-bench: write tests that fail because of an issue, and pass once it is repaired.
 
-An answer is judged by what its tests do before and after the reference repair, beside what the tests of the repository
-do without it. All runs are made in one workspace, from the same clean state; those without the answer are kept for
-later attempts at the same instance.
+An answer is judged by the results of its tests before and after the reference repair, compared with the repository's
+tests without the answer. All runs start from the same clean state of one workspace; those without the answer are kept
+for later attempts at the same instance.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Statuses = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What tests did before and after the reference repair. As officially, only PASSED and FAILED count."""
+    """Statuses of tests before and after the reference repair. Officially, only PASSED and FAILED count."""
 
     before: Statuses
     after: Statuses
@@ -79,12 +79,15 @@ class Runs:
 
     @property
     def failing(self) -> set[str]:
-        """Tests that fail although all is repaired, and did not pass before."""
+        """Tests that do not pass before the repair, and fail after it."""
         return self.having((_FAILED, _OTHER), (_FAILED,))
 
 
 def is_resolved(answer: Runs, base: Runs) -> bool:
-    """The repair makes at least one more test pass, all that it made pass anyway, and no other one fails after it."""
+    """Whether the answer's tests show the repair.
+
+    It makes at least one more test pass than without the answer, none fewer, and no other test fails after it.
+    """
     gained = answer.repaired - base.repaired
     harmless = answer.spoilt <= base.spoilt and answer.failing <= base.failing
     return bool(gained) and base.repaired <= answer.repaired and harmless
@@ -192,7 +195,7 @@ class _Grading:
         self.start = await repository.scrub(_row(self.job)["base_commit"], self.job.scratch)
 
     async def run_once(self, name: str, tests: str, files: Sequence[str]) -> Runs | None:
-        """Like run, from what an earlier grading kept for the very same row and files, if one did."""
+        """Like `run`, but reuse the results kept by an earlier grading of the same row and files."""
         key = hashlib.sha256(json.dumps([name, self.job.instance.digest, files]).encode()).hexdigest()
         kept = self.job.run_folder / "cache" / f"{key}.json"
         with suppress(OSError, ValueError, TypeError):
@@ -206,7 +209,7 @@ class _Grading:
         return runs
 
     async def run(self, name: str, tests: str, files: Sequence[str]) -> Runs | None:
-        """What the tests of these files do before and after the repair; None where a patch does not apply."""
+        """Run the tests of these files before and after the repair; None where a patch does not apply."""
         seen: list[tuple[Statuses, Hits | None]] = []
         for moment, code in (("before", ""), ("after", _row(self.job)["patch"])):
             await self._reset()
@@ -254,7 +257,7 @@ def _from_json(kept: Any) -> Runs:
 
 
 def measure_coverage(patch: str, pred: Runs | None, base: Runs, gold: Runs) -> dict[str, float | None]:
-    """The share of the lines of the repair that each run reaches, and how much that is more than without new tests."""
+    """The share of the repair's lines that each run reaches, and the increase by the new tests."""
     names = ("coverage_pred", "coverage_gold", "coverage_base", "coverage_delta_pred", "coverage_delta_gold")
     measured: dict[str, float | None] = dict.fromkeys(names)
     if base.hits_before is None or base.hits_after is None or gold.hits_before is None or gold.hits_after is None:
@@ -277,7 +280,7 @@ def measure_coverage(patch: str, pred: Runs | None, base: Runs, gold: Runs) -> d
 
 
 def make_script(row: Mapping[str, Any], files: Sequence[str]) -> str:
-    """The row's script, for other test files: without the reference tests, which it would apply."""
+    """The row's script for other test files, without its step that applies the reference tests."""
     script = row.get("eval_script")
     if not isinstance(script, str) or START_OF_TESTS not in script or END_OF_TESTS not in script:
         raise Failed("grader", f"{row['instance_id']} has no eval_script with marked tests")
@@ -289,7 +292,7 @@ def make_script(row: Mapping[str, Any], files: Sequence[str]) -> str:
 
 
 def make_command(row: Mapping[str, Any], command: str, files: Sequence[str]) -> str:
-    """The command of a row, with these files in the place of its own."""
+    """The test command of a row, with these files in place of its own."""
     takes_labels = "runtests.py" in command
     own = {name for file in _FILE.findall(row["test_patch"]) for name in (file, _label(file))}
     words = [word for word in command.split(" ") if word not in own]
@@ -309,7 +312,7 @@ def _quote(name: str) -> str:
 
 
 def keep_tests(patch: bytes) -> bytes:
-    """The parts of a patch that are about tests."""
+    """The parts of a patch that change tests."""
     starts = [match.start() for match in _SECTION.finditer(patch)]
     sections = [patch[start:end] for start, end in itertools.pairwise([*starts, len(patch)])]
     return b"".join(section for section in sections if _is_of_tests(section))
@@ -340,7 +343,7 @@ def read_excluded(reference: Path | None, dataset: str) -> frozenset[str]:
 
 
 def _with_usual_names(row: DatasetRow) -> DatasetRow:
-    """The row with the columns of SWE-bench, whichever of the two schemas it has."""
+    """The row with SWE-bench's column names, from either schema."""
     values = dict(row.values)
     for usual, other in _RENAMED.items():
         if not values.get(usual) and other in values:
