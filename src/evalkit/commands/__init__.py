@@ -1,1 +1,1 @@
-"""One command per file; the only place that wires parts together."""
+"""The commands, one per file."""

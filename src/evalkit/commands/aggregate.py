@@ -65,9 +65,9 @@ def aggregate(
 ) -> int:
     """Print the numbers of one or more runs as one document, at any time, also while they run.
 
-    The rate is that of what has a verdict, each instance once as the mean of its attempts; `selected` has its bounds
-    over all. An instance is in the bucket of its best attempt. Runs of other tools are taken too: an
-    OpenHands output.jsonl, a mini-swe-agent folder, SWE-bench predictions, logs of the harness or its report.
+    The rate is over instances with a verdict, each as the mean of its attempts; `selected` has the bounds over all
+    instances. An instance is in the bucket of its best attempt. Runs of other tools work too: an OpenHands
+    output.jsonl, a mini-swe-agent folder, SWE-bench predictions, logs of the harness or its report.
 
     Runs that measure the same count as repeats. Others are listed one by one, unless `--merge` says otherwise.
 
@@ -95,7 +95,7 @@ def aggregate(
 
 
 def read_bad(path: Path) -> frozenset[str]:
-    """The instances of a list of bad ones."""
+    """The ids in a list of known bad instances."""
     try:
         document = json.loads(path.read_bytes())
         names = [*document["failing"], *document["flaky"]]
@@ -107,7 +107,7 @@ def read_bad(path: Path) -> frozenset[str]:
 
 
 def _write_official(runs: Sequence[AnyRun], target: Path) -> None:
-    from evalkit.runs.regrade import write_report  # what it imports is needed for this alone
+    from evalkit.runs.regrade import write_report  # slow to import, and needed here only
 
     if len(runs) != 1 or not isinstance(runs[0], RunDirectory):
         raise UsageError("--report is for one run of evalkit")

@@ -31,7 +31,7 @@ def build_images(
 ) -> int:
     """Build the images of the selected instances: those that do not exist, many at a time, with the agent in them.
 
-    The agent is packed once and installed once. Run it again after an interruption: what exists is skipped.
+    The agent is packed once and installed once. Run it again after an interruption: existing images are skipped.
 
     Examples:
       evalkit build-images my-tasks/                  # from their Dockerfiles

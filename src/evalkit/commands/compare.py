@@ -50,8 +50,8 @@ def compare(
     """Compare runs on the instances that both have a verdict on: what each resolved, and whether chance explains it.
 
     The difference is B minus A, with a paired 95 % interval: McNemar and Newcombe for one attempt each, differences of
-    the means of instances for repeats. Nothing to compare is exit code 1. Runs of other tools are taken too: an
-    OpenHands output.jsonl, a mini-swe-agent folder, logs of the SWE-bench harness or its report.
+    the means of instances for repeats. The exit code is 1 where there is nothing to compare. Runs of other tools work
+    too: an OpenHands output.jsonl, a mini-swe-agent folder, logs of the SWE-bench harness or its report.
 
     Examples:
       evalkit compare runs/before runs/after
@@ -137,7 +137,7 @@ def _signed(usd: float) -> str:
 
 
 def _hours(seconds: float) -> str:
-    """Runs of other tools may tell no times."""
+    """The time in hours; runs of other tools may have none."""
     return f"{seconds / 3600:.2f}" if seconds else "unknown"
 
 

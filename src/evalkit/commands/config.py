@@ -55,7 +55,7 @@ def _describe(prompt: Prompt) -> dict[str, str]:
 
 
 def _without_secrets(document: Any) -> Any:
-    """A config may have tables of options that somebody put a secret into."""
+    """Mask values under names like `token`, since people put secrets into tables of options."""
     if not isinstance(document, dict):
         return document
     return {

@@ -27,7 +27,7 @@ _LEAST_DISK = _GIGABYTE
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found out about one thing. Only what this config cannot do without is a failure."""
+    """The result of one check. Only a missing requirement of this config is a failure."""
 
     name: str
     status: CheckStatus
@@ -57,7 +57,7 @@ def doctor(
 ) -> int:
     """Say what this machine can do: engine, BuildKit, registry, disk, memory, temporary files, sandbox.
 
-    What the config in effect cannot do without ends in exit code 3; all else is a warning.
+    A missing requirement of the config in effect means exit code 3; anything else is a warning.
 
     Examples:
       evalkit doctor | jq -r '.checks[] | "\\(.status) \\(.name): \\(.message)"'
@@ -109,7 +109,7 @@ def _checks(config: Config, folder: Path, *, model: bool) -> Iterator[Check]:
 
 
 def _check_engine(config: Config, folder: Path) -> tuple[Check, Mapping[str, Any]]:
-    """An engine must be there for containers, and where somebody says that it is."""
+    """An engine is required for containers, and where DOCKER_HOST names one."""
     from evalkit.containers import inspection  # brings the Docker SDK
 
     needed = config.workspace_kind == "docker" or bool(os.environ.get("DOCKER_HOST"))
@@ -153,7 +153,7 @@ def _check_builder() -> Check:
 
 
 def _check_layer(config: Config, info: Mapping[str, Any]) -> Check:
-    """Whether the agent, installed once, can be copied into images: all are of one architecture."""
+    """Whether the agent can be installed once and copied into images, which takes one architecture for all."""
     from evalkit.containers import docker_cli  # for this check only
 
     if config.images.agent_source is None or not info:
@@ -301,5 +301,5 @@ def _sweep(folder: Path) -> dict[str, list[str]]:
     try:
         containers = inspection.sweep(folder)
     except EngineUnavailable:
-        containers = []  # said by the check
+        containers = []  # reported by the check of the engine
     return {"containers": containers, "folders": folders}

@@ -98,10 +98,10 @@ def grade(
     build_missing: BuildMissing = False,
     quiet: Quiet = False,
 ) -> int:
-    """Grade answers that are there already, without running an agent.
+    """Grade existing answers, without running an agent.
 
-    Answers of a run get new rows in it. Predictions of any tool become a run of their own, which all other commands
-    take. What this very grader has judged before is skipped, whatever files lie around.
+    Answers of a run get new rows in it. Predictions of any tool become a run of their own, which works with all other
+    commands. Answers that the same version of the grader has judged are skipped, whatever files are on disk.
 
     Examples:
       evalkit grade                                   # the newest run
@@ -135,7 +135,7 @@ def grade(
 
 @dataclass(frozen=True, slots=True)
 class GradingRequest:
-    """Where the answers come from."""
+    """The source of the answers."""
 
     predictions: Path | None
     gold: bool
@@ -149,7 +149,7 @@ class GradingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A run with its answers, and what it takes to grade them."""
+    """A run with its answers, and the parts to grade them."""
 
     directory: RunDirectory
     settings: Settings
@@ -179,7 +179,7 @@ def _reopen(run: str | None, settings: Settings, *, from_logs: bool) -> Opened:
 
 
 def _import(request: GradingRequest, settings: Settings, run_id: str | None, *, dry_run: bool) -> Opened | None:
-    """A new run of the answers; None where the plan was to be printed only."""
+    """Make a new run of the answers; None for a dry run."""
     given = read_predictions(request.predictions) if request.predictions else {}
     settings = override(settings, _identify(given) | {"agent.name": RECORDED, "agent.command": []}, "grade")
     if request.gold:
@@ -265,7 +265,7 @@ def _require_same(directory: RunDirectory, settings: Settings) -> None:
 
 
 def _identify(predictions: dict[str, Prediction]) -> dict[str, Any]:
-    """What is known of who made the predictions."""
+    """The settings that name the source of the predictions, as far as it is known."""
     models = sorted({each.model for each in predictions.values() if each.model})
     if len(models) > 1:
         console.say(f"evalkit: predictions of {len(models)} models are graded as one run: {', '.join(models)}")

@@ -82,14 +82,14 @@ def _require_patches(path: Path, rows: Iterable[Row]) -> None:
 
 
 def choose_rows(rows: StandingRows, attempt: int | None = None) -> list[Row]:
-    """The row of each instance whose answer is taken; of this attempt only, if one is named."""
+    """The row of each instance that gives its answer: that of `attempt`, if given."""
     if attempt is not None:
         return [numbers[attempt] for numbers in rows.values() if attempt in numbers]
     return [numbers[choose_attempt(numbers)] for numbers in rows.values() if numbers]
 
 
 def _choose_entries(run: ForeignRun, attempt: int | None) -> Iterator[Entry]:
-    """Those of another tool, chosen alike."""
+    """The entries of another tool's run, chosen by the same rule."""
     entry_of = {id(entry.row): entry for entry in run.entries}
     for row in choose_rows(stand(readable(run.rows()), run.facts.instance_ids), attempt):
         yield entry_of[id(row)]
@@ -117,7 +117,8 @@ def _open_patch(directory: RunDirectory, row: Row) -> IO[bytes]:
 def _render(instance_id: str, label: str, patch: IO[bytes]) -> Iterator[str]:
     """One line in pieces, so that a patch of any size passes through little memory."""
     yield json.dumps({"instance_id": instance_id, "model_name_or_path": label})[:-1] + ', "model_patch": "'
-    # Bytes that are no text become lone surrogates, which Python programs write back as the bytes they were.
+    # Bytes that are not UTF-8 become lone surrogates, which Python programs can write back unchanged.
+    # https://docs.python.org/3/library/codecs.html#error-handlers
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     while block := patch.read(_BLOCK):
         yield json.dumps(decoder.decode(block))[1:-1]

@@ -55,7 +55,7 @@ def resume(
 ) -> int:
     """Finish a run: everything without a final result, and nothing else.
 
-    Runs with the config that the run began with; flags, and what file or environment did not say then, change it.
+    Keeps the config that the run began with, changed by flags and by what has changed since in file or environment.
 
     Examples:
       evalkit resume                                # the newest run
@@ -107,7 +107,7 @@ def _parse_kinds(text: str) -> frozenset[str]:
 
 
 def _go_on_with(manifest: Manifest, settings: Settings, budget: float | None) -> Settings:
-    """What the run began with, and what is said now."""
+    """The settings of the run, with today's changes."""
     settings = load_again(manifest.config, manifest.origin, manifest.given, settings.layers)
     if budget is not None:
         settings = override(settings, {"run.max_cost_usd": budget}, "flag --raise-budget")
@@ -121,7 +121,7 @@ def _plan(
     kinds: frozenset[str],
     recorded: Collection[tuple[str, int]] | None,
 ) -> list[Step]:
-    """What is not done. Where answers were imported, no agent could make those that are missing."""
+    """The steps still to take. In a run of imported answers, attempts without an answer are left out."""
     standings = {name: standing for name, standing in ledger.standings.items() if name in instances}
     steps = plan(standings, config.attempts, kinds)
     return [step for step in steps if recorded is None or (step.instance_id, step.attempt) in recorded]
@@ -130,7 +130,7 @@ def _plan(
 def _choose_instances(
     manifest: Manifest, parts: Parts, accepted: Collection[str], *, extend: bool
 ) -> dict[str, Instance]:
-    """The instances of the run, as they are now, and those that it gains. Refuses what changes its meaning."""
+    """The instances of the run, and those that it gains. Refuses changes of what the run measures."""
     changes = find_changes(manifest, parts.config)
     for key, (before, after) in changes.items():
         if key not in accepted:
@@ -155,7 +155,7 @@ def _choose_instances(
 
 
 def _renew(manifest: Manifest, settings: Settings, instances: Mapping[str, Instance]) -> Manifest:
-    """The manifest with what was added and accepted; the very same one where nothing was."""
+    """The manifest with additions and accepted changes; the same object without any."""
     changes = find_changes(manifest, settings.config)
     known = set(manifest.instance_ids)
     gained = [name for name in instances if name not in known]

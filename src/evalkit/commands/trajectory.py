@@ -40,8 +40,8 @@ def trajectory(
 ) -> int:
     """Show what an agent did, step by step, also while it is at work.
 
-    JSON formats go to standard output. Text goes to standard error, as all that is for people does, and a summary of it
-    to standard output.
+    JSON formats go to standard output. Text goes to standard error, like all output for people, and a summary of it to
+    standard output.
 
     Examples:
       evalkit trajectory runs/a django__django-11099   # to read
@@ -74,7 +74,7 @@ def _choose_instance(directory: RunDirectory, wanted: str | None) -> str:
 
 
 def _latest_attempt(directory: RunDirectory, instance_id: str) -> int:
-    """The last one that began, which may have no row yet."""
+    """The last attempt that has begun. It may have no row yet."""
     rows = (row.attempt for row in directory.rows() if isinstance(row, Row) and row.instance_id == instance_id)
     latest = max(rows, default=1)
     while (directory.attempt_folder(instance_id, latest + 1) / FILE).is_file():
@@ -83,7 +83,7 @@ def _latest_attempt(directory: RunDirectory, instance_id: str) -> int:
 
 
 def _show_text(path: Path) -> dict[str, Any]:
-    from rich.console import Console  # for text only
+    from rich.console import Console  # slow to import, and needed for text only
 
     from evalkit.trajectories.transcript import show
 
