@@ -1,1 +1,1 @@
-"""The command line: from arguments to a command, and from errors to exit codes."""
+"""The command line: arguments, commands, help, completion and exit codes."""

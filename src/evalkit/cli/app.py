@@ -40,7 +40,7 @@ _OPTIONAL = ("[POINTS]",)
 
 
 def _complete(args: Sequence[str], optional: Collection[str]) -> Iterator[str]:
-    """Give options whose number may be left out a 0 where it is: Typer knows no such options."""
+    """Add a 0 to options whose number is optional and missing, since Typer has no such options."""
     for arg, following in zip(args, [*args[1:], ""], strict=True):
         is_number = following.replace(".", "", 1).isdecimal()
         yield f"{arg}=0" if arg in optional and not is_number else arg
@@ -53,7 +53,7 @@ class Command(TyperCommand):
         params = super().get_params(ctx)
         for param in params:
             if getattr(param, "is_flag", False):
-                param.metavar = ""  # else help shows a switch as one that takes a <bool>
+                param.metavar = ""  # otherwise help shows a <bool> after each switch
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -62,7 +62,7 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         if any(param.name == "agent" for param in self.params):
-            from evalkit.agents.plugin_options import describe_agents  # looks at other packages, for help only
+            from evalkit.agents.plugin_options import describe_agents  # reads other packages, for help only
 
             lines = [help_screen.mark_up(line) for line in describe_agents()]
             self.epilog = "\n\n".join([*lines, self.epilog or ""])
@@ -70,7 +70,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         stdout.claim()
-        gc.freeze()  # what is loaded stays
+        gc.freeze()  # imported modules are never garbage
         gc.enable()
         return super().invoke(ctx)
 
@@ -133,7 +133,7 @@ class _Terminated(BaseException):
 
 @dataclass(slots=True)
 class _Signals:
-    """The first signal that came. Foreign code wraps or swallows what a handler raises, so it is also noted here."""
+    """The first signal received, recorded since foreign code may wrap or swallow the handler's exception."""
 
     caught: type[Interrupted | Terminated] | None = None
 
@@ -155,7 +155,7 @@ def main() -> NoReturn:
     try:
         signals.listen()
         code = _run(signals)
-    except BaseException as error:  # a signal between two instructions of ours
+    except BaseException as error:  # a signal outside the error boundary
         if signals.caught is None:
             raise
         code = _report(_translate(error, signals))
@@ -172,7 +172,7 @@ def _run(signals: _Signals) -> int:
         return code
     except BaseException as error:  # noqa: BLE001  # nothing may pass the boundary as a traceback on its own
         if isinstance(error, BrokenPipeError | SystemExit) and not stdout.is_claimed() and not signals.caught:
-            return ExitCode.DONE  # the reader of a help text has seen enough
+            return ExitCode.DONE  # the reader of a help text has closed the pipe
         return _report(_translate(error, signals))
 
 
@@ -191,7 +191,7 @@ def _translate(error: BaseException, signals: _Signals) -> EvalkitError:
 
 
 def _ask_for_report() -> str:
-    from importlib.metadata import entry_points  # only a bug asks for it
+    from importlib.metadata import entry_points  # needed for a bug only
 
     where = ""
     for script in entry_points(group="console_scripts", name="evalkit"):
@@ -207,6 +207,6 @@ def _report(error: EvalkitError) -> int:
     try:
         stdout.emit({"error": {"kind": error.kind, "message": message, "hint": error.hint}, **error.document})
     except EvalkitError as failure:
-        if failure.message != message:  # it is the very problem that there is
+        if failure.message != message:  # otherwise it is the error just reported
             console.say(f"evalkit: {failure.message}")
     return error.exit_code

@@ -1,8 +1,8 @@
-"""Answers the questions that the files in completions/ ask while somebody types a command: which runs, which agents?
+"""Completes command lines for the shell scripts in completions/: names of runs, agents, instances and so on.
 
-A question is the kind of word that is wanted, in an environment variable, with the words typed so far as arguments. It
-is answered before anything of weight is imported, and what cannot be answered is no error: somebody is in the middle of
-a line. No code of a plugin runs, except for the agent that the line names, where its options are asked for.
+The script puts the kind of word into an environment variable and passes the words typed so far as arguments. The answer
+comes before any slow import, and is empty rather than an error, since a person is in the middle of a line. No code of a
+plugin runs, except that of the agent on the line when its options are completed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def answer(question: str, typed: Sequence[str]) -> None:
 
 
 class CommandLine:
-    """A command line that is not complete: what it says, and what file and environment say, about a few keys."""
+    """An incomplete command line, with the values of a few keys from it, the environment and the config file."""
 
     def __init__(self, typed: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
         self._typed = typed
@@ -47,7 +47,7 @@ class CommandLine:
         return found if isinstance(found, str) else None
 
     def folders(self) -> Iterator[Path]:
-        """Words that name a folder."""
+        """The typed words that are folders."""
         for word in self._typed[1:]:
             path = Path(word).expanduser()
             if path.is_dir():
@@ -122,19 +122,19 @@ def _fields(line: CommandLine) -> Iterator[str]:
 
 
 def _read_manifest(run: Path) -> Any:
-    import json  # most questions do without
+    import json  # needed for manifests only
 
     return json.loads((run / MANIFEST).read_bytes())
 
 
 def _options(line: CommandLine) -> Iterator[str]:
-    """Options of the agent, if it is one of another package."""
-    from evalkit import plugins  # most questions do without
+    """Options of the agent, if it is from another package."""
+    from evalkit import plugins  # needed for names of parts only
 
     name = line.setting("agent.name", "--agent")
     if name in plugins.names_of_others("agents"):
-        from evalkit import settings  # heavy, and only for this
-        from evalkit.agents import plugin_options  # heavy, and only for this
+        from evalkit import settings  # slow to import, and needed here only
+        from evalkit.agents import plugin_options  # slow to import, and needed here only
 
         with _printing_nothing():
             model = plugin_options.options_of(plugins.load("agents", name))
@@ -143,7 +143,7 @@ def _options(line: CommandLine) -> Iterator[str]:
 
 @contextmanager
 def _printing_nothing() -> Iterator[None]:
-    """What a plugin prints when it is imported is no word."""
+    """Discard the output of a plugin's import, which is not part of the answer."""
     kept, nowhere = os.dup(_STDOUT), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDOUT)
     try:
@@ -157,7 +157,7 @@ def _printing_nothing() -> Iterator[None]:
 
 def _registered(group: Group) -> Callable[[CommandLine], Iterable[str]]:
     def names(_line: CommandLine) -> Iterable[str]:
-        from evalkit import plugins  # most questions do without
+        from evalkit import plugins  # needed for names of parts only
 
         return plugins.names(group)
 

@@ -20,12 +20,12 @@ JSON goes to standard output, all else to standard error.
 """
 
 Summary = tuple[str, str, str]
-"""The name of a command, the panel it belongs to, and what it does."""
+"""The name of a command, its panel, and a line of help."""
 
 
 def print_screen(commands: Iterable[Summary]) -> None:
-    """The screen of `evalkit --help`; 24 lines of 80 columns hold it."""
-    from rich.console import Console  # takes long, and is for this screen only
+    """Print the screen of `evalkit --help`, which fits 24 lines of 80 columns."""
+    from rich.console import Console  # slow to import, and needed here only
     from rich.table import Table
 
     console = Console(highlight=False)
@@ -48,7 +48,7 @@ def _rows(commands: Iterable[Summary]) -> Iterator[Summary]:
 
 
 def mark_up(docstring: str) -> str:
-    """The help of a command. Indented lines are examples: they stay as they are, up to their # comment in bold."""
+    """The help of a command. Indented lines are examples and stay as they are, in bold up to their comment."""
     paragraphs = inspect.cleandoc(docstring).split("\n\n")
     return "\n\n".join(map(_mark_up_paragraph, paragraphs))
 

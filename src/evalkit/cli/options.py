@@ -1,4 +1,4 @@
-"""Options that stand for keys of the config: declared once, explained from the config model, used by all commands."""
+"""Options for keys of the config, declared once for all commands and explained from the config model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Flag:
     panel: str
     metavar: str | None
     default: str = ""
-    """What holds if nothing is set, where the config's own default does not say it."""
+    """The default in words, where the config's own default is not clear."""
 
     def parameter(self) -> inspect.Parameter:
         section, _, key = self.key.partition(".")
@@ -47,7 +47,7 @@ class Flag:
 
 
 def explain(text: str, *, default: str, key: str = "", variable: str = "") -> str:
-    """The help of an option: what it does, and below it where else it can be set, and what holds if it is not."""
+    """The help of an option: its purpose, then the other places to set it, and its default."""
     sources = "  ".join(filter(None, (f"default: {default}", key, variable)))
     return f"{unmarked(text)}\n\n[dim]{unmarked(sources)}[/dim]"
 
@@ -83,7 +83,7 @@ FLAGS = {
         Flag("images.drop_after_push", "drop-after-push", _IMAGES, None),
     )
 }
-# Of what there are many at once depends on the command.
+# The work that goes on in parallel depends on the command.
 IMAGE_WORKERS = Flag("images.workers", "workers", _IMAGES, "N")
 
 

@@ -1,6 +1,6 @@
-"""Everything that evalkit says to people. It goes to standard error, and no failure of it ever reaches the work.
+"""All output for people. It goes to standard error, and its failures never reach the work.
 
-Light to import, since every error is said through here; what draws is loaded when it is wanted.
+Cheap to import, since every error message passes through here; the drawing code is loaded on demand.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def watch(total: int, *, quiet: bool = False) -> Iterator[Watch]:
-    """Shows a run while it goes on. What it yields wants to be told what happens, and to be kept fresh."""
+    """Shows a run while it goes on. The value is its observer, and has to be kept fresh."""
     from evalkit.console.observer import Watch, new_progress  # not needed to say an error
 
     progress = new_progress(total)

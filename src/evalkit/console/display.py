@@ -18,15 +18,15 @@ class Display(Protocol):
         ...
 
     def tell(self, line: str) -> None:
-        """What just happened, for those who do not see it on the progress."""
+        """Report an event, where the display does not show the progress itself."""
         ...
 
     def changed(self) -> None:
-        """The progress is another one now."""
+        """Take note that the progress has changed."""
         ...
 
     async def keep_fresh(self) -> None:
-        """Show the progress again and again, until cancelled."""
+        """Refresh the progress until cancelled."""
         ...
 
 
@@ -49,7 +49,7 @@ def open_display(progress: Progress, *, quiet: bool) -> Iterator[Display]:
     if quiet:
         yield Silent()
     elif stderr.is_terminal():
-        from evalkit.console.live import opened  # loads what draws
+        from evalkit.console.live import opened  # loads the drawing code
 
         with opened(progress) as live:
             yield live

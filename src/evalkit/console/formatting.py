@@ -1,4 +1,4 @@
-"""How values look to people. Foreign text is made harmless here: it can neither move a cursor nor break a line."""
+"""Formats values for people. Foreign text is made harmless: it can neither move the cursor nor break a line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MARKUP = re.compile(r"(\[[a-z#/@])")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Text with everything that is not simply a character written as an escape, like \\x1b."""
+    """Text with all unprintable characters written as escapes, like \\x1b."""
     if text.isprintable():
         return text
     return "".join(
@@ -17,7 +17,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def unmarked(text: str) -> str:
-    """Text that is to be read as it is where rich looks for markup."""
+    """Text escaped for places where rich reads markup."""
     return _MARKUP.sub(r"\\\1", text)
 
 

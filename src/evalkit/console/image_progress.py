@@ -1,4 +1,4 @@
-"""Tells a display what happens to images."""
+"""Passes the events of image builds on to a display."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def new_progress() -> Progress:
 
 
 class ImageProgress:
-    """The observer of builds. One that works shows in its log; one that is quiet is shown as such."""
+    """The observer of builds. It shows a build as quiet when its log has not grown for a while."""
 
     def __init__(self, progress: Progress, display: Display, log_of: Callable[[str], Path]) -> None:
         self._board = progress

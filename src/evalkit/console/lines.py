@@ -1,4 +1,4 @@
-"""Shows a progress where nothing can be drawn again in place."""
+"""Shows a progress as lines, where nothing can be redrawn in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEARTBEAT_SECONDS = 30.0
 
 
 class Lines:
-    """For a log: one line for each thing that happens, and one from time to time if nothing does."""
+    """The display for logs: one line for each event, and one from time to time without any."""
 
     def __init__(self, progress: Progress, heartbeat: float = _HEARTBEAT_SECONDS) -> None:
         self._board = progress

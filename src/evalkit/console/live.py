@@ -1,8 +1,8 @@
 """The view for people at a terminal.
 
-It is drawn by the event loop, on a timer and, since a busy loop is late with its timers, when something happens. So
-nothing changes while it draws, and no thread outlives it. It takes no more than its share of a core: where drawing or
-measuring takes long, it happens less often.
+The event loop draws it, by a timer and, since timers of a busy loop are late, at each event. So nothing changes while
+it draws, and no thread outlives it. Drawing and measuring keep to a share of a core: where they take long, they happen
+less often.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Live:
         if not self._broken:
             try:
                 self._refresh()
-            except Exception:  # noqa: BLE001  # a picture that cannot be drawn is no reason to stop the work
+            except Exception:  # noqa: BLE001  # an error in drawing must not stop the work
                 logger.exception("the view cannot be drawn; the run goes on without it")
                 self._broken = True
 
@@ -83,7 +83,7 @@ class Live:
         self._terminal.end(describe_end(self._board))
 
     async def _keep_measuring(self) -> None:
-        """In a thread: a look at each of some thousand processes takes a while."""
+        """Measure memory in a thread: with thousands of processes it takes a while."""
         limiter = anyio.CapacityLimiter(1)
         while True:
             self._board.memory, cost = await anyio.to_thread.run_sync(_measure, limiter=limiter)
@@ -103,7 +103,7 @@ def render(lines: Sequence[Text], console: Console) -> list[StyledLine]:
 
 
 def _flatten(line: str) -> str:
-    """A line of somebody else: without styling, and as it looked when its last part had overwritten the others."""
+    """A captured line without styling, and after a carriage return only its last part, as a terminal would show it."""
     return printable(_STYLING.sub("", line.rstrip("\r")).rpartition("\r")[2], keep="\t")
 
 

@@ -1,4 +1,4 @@
-"""Tells a display what happens in a run."""
+"""Passes the events of a run on to a display."""
 
 from __future__ import annotations
 

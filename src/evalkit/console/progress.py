@@ -1,6 +1,6 @@
-"""What is under way, waiting and done, as numbers: all that a view shows, whatever is being worked on.
+"""The state of a progress: what is under way, waiting and done, for runs and image builds alike.
 
-Every change costs the same, however much is under way. Nothing here draws.
+The cost of a change does not depend on the number of items. Nothing here draws.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _RECENT = 200
 
 @dataclass(slots=True)
 class Item:
-    """One thing under way."""
+    """One item under way."""
 
     label: str
     stage: str
@@ -25,7 +25,7 @@ class Item:
 
 @dataclass(slots=True)
 class Progress:
-    """Things of one kind, each of which ends in one of a few buckets."""
+    """Items of one kind, each of which ends in one of a few buckets."""
 
     noun: str
     buckets: Sequence[str]
@@ -42,7 +42,7 @@ class Progress:
     slowest: str | None = None
     began: float = field(init=False)
     _recent: deque[float] = field(init=False)
-    """When the last ones ended; first of all, when the first one could begin."""
+    """End times of the last items, after the start of the whole."""
 
     def __post_init__(self) -> None:
         self.counts = dict.fromkeys(self.buckets, 0)
@@ -61,7 +61,7 @@ class Progress:
         self.total += count
 
     def enter(self, key: Hashable, label: str, stage: str) -> None:
-        """A thing begins, or goes on to its next stage."""
+        """Start an item, or move it to its next stage."""
         now = self.clock()
         item = self.under_way.get(key)
         if item is None:
@@ -71,12 +71,12 @@ class Progress:
             item.stage, item.stage_began = stage, now
 
     def wait(self, key: Hashable) -> None:
-        """A thing is put aside, to begin again later."""
+        """Put an item aside, to start again later."""
         self.under_way.pop(key, None)
         self.waiting.add(key)
 
     def leave(self, key: Hashable) -> None:
-        """A thing that was not counted is over."""
+        """End an item without counting it."""
         self.under_way.pop(key, None)
         self.waiting.discard(key)
 
@@ -88,7 +88,7 @@ class Progress:
         self._recent.append(self.clock())
 
     def rate(self) -> float | None:
-        """How many end in a second: of late, so that a slow start is forgotten."""
+        """Items that end per second, measured over the last ones, so that a slow start is forgotten."""
         ended = len(self._recent) - 1
         passed = self.clock() - self._recent[0]
         return ended / passed if ended and passed > 0 else None

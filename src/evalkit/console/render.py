@@ -1,4 +1,4 @@
-"""Draws a progress: a bar, the numbers, and what is under way, in as many lines and columns as there are."""
+"""Draws a progress as a bar, numbers and the items under way, within the lines and columns available."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _facts(progress: Progress) -> Iterator[Text]:
 
 
 def _rows(progress: Progress, columns: int, room: int) -> Iterator[Text]:
-    """The oldest, and how many more there are."""
+    """The oldest items, and the number of others."""
     items = list(itertools.islice(progress.under_way.values(), room))
     more = len(progress.under_way) - len(items)
     if more and items:

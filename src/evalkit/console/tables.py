@@ -1,4 +1,4 @@
-"""Draws the document of `aggregate`, or of a run that ended, for people."""
+"""Draws the document of `aggregate`, or of a finished run, as tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evalkit.console.render import STYLES
 from evalkit.errors import first_few
 
 _WIDEST = 100
-_NARROWEST = 12  # of the first column, so that all tables begin their second one together
+_NARROWEST = 12  # width of the first column, so that the second columns of all tables line up
 _WIDEST_BAR = 30
 _MOST_GROUPS = 40
 _MOST_NAMED = 5
@@ -51,7 +51,7 @@ def _sections(document: Document, bar: str) -> Iterator[RenderableType]:
 
 
 def _listed(document: Document) -> Table:
-    """Runs that measure different things, one on each line; those that none beats in both cost and rate are marked."""
+    """Runs that measure different things, one per line. Those that no other beats in both cost and rate are marked."""
     table = Table.grid(padding=(0, 2))
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
@@ -125,7 +125,7 @@ def _interval(estimate: Document) -> str:
 
 
 def _scores(document: Document) -> Iterator[tuple[str, str]]:
-    """The mean score, where it says more than the rate."""
+    """The mean score, where it differs from the rate."""
     score = document.get("score", {"value": None})
     if score["value"] is not None and score["value"] != document["resolve_rate"]["value"]:
         interval = "" if score["low"] is None else f", 95% interval {score['low']:.3f} to {score['high']:.3f}"

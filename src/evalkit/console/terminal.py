@@ -1,4 +1,4 @@
-"""A terminal whose last lines are drawn again and again in place, and which nobody else in this process writes to."""
+"""A terminal whose last lines are redrawn in place. Nothing else in this process writes to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAST_WORDS_SECONDS = 1.0
 
 
 class StyledLine(NamedTuple):
-    """One line as it is written, and how many columns it takes."""
+    """One line with its escape sequences, and its width in columns."""
 
     content: str
     columns: int
@@ -63,25 +63,25 @@ class Terminal:
         self._replace(text, ())
 
     def _replace(self, text: str, lines: Sequence[StyledLine]) -> None:
-        # Written over rather than erased first: that flickers, and tmux keeps what is erased from a full screen.
+        # Overwrite, do not erase first: that flickers, and tmux keeps an erased full screen in its history.
         rows = (*text.splitlines(), *(line.content for line in lines))
         text = self._back() + "".join(f"{row}{_ERASE_LINE}\n" for row in rows) + _ERASE_BELOW
-        self._drawn = lines  # before it is written: who is stopped in between has to forget this region, not the last
+        self._drawn = lines  # before the write: a process stopped in between has to forget this region, not the last
         self._write(text)
 
     def forget(self) -> None:
-        """Somebody else wrote meanwhile: leave what is there, and begin a new region below."""
+        """Leave the screen as it is, since others have written to it, and begin a new region below."""
         self._drawn = ()
 
     def be_patient(self) -> None:
-        """Nothing else is to be done any more: a terminal that is only slow gets everything."""
+        """Wait a moment for a slow terminal from now on: it is the end, and nothing else is left to do."""
         self._patience = _LAST_WORDS_SECONDS
 
     def close(self) -> None:
         os.close(self._descriptor)
 
     def _back(self) -> str:
-        """To the first line of the region. Where a window became narrower, its lines have been wrapped since."""
+        """The escape sequence back to the region's first line. In a narrower window its lines have wrapped."""
         columns = self.size.columns
         rows = sum(max(1, -(-line.columns // columns)) for line in self._drawn)
         return "\r" + (_UP.format(rows) if rows else "")
@@ -89,7 +89,7 @@ class Terminal:
     def _in_background(self) -> bool:
         try:
             in_background = os.tcgetpgrp(self._descriptor) != os.getpgrp()
-        except OSError:  # not our controlling terminal, so nobody stops us
+        except OSError:  # not our controlling terminal, so job control does not stop us
             return False
         if in_background:
             self.forget()
@@ -114,14 +114,14 @@ class Terminal:
 
 
 class Captured:
-    """What others in this process, and their children, wrote to standard error in the meantime."""
+    """Output to standard error from the rest of this process and its children."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._read = 0
 
     def take(self) -> str:
-        """Whole lines that are new."""
+        """New complete lines."""
         size = os.fstat(self._file.fileno()).st_size
         if size == self._read:
             return ""
@@ -138,7 +138,7 @@ class Captured:
 
 @contextmanager
 def taken_over() -> Iterator[tuple[Terminal, Captured]]:
-    """Have the terminal for ourselves: standard error, and standard output where it was led there, go to a file."""
+    """Take the terminal over: standard error, and standard output where it leads there, go to a file meanwhile."""
     with ExitStack() as stack:
         terminal = Terminal(_open_anew())
         stack.callback(terminal.close)
@@ -152,7 +152,10 @@ def taken_over() -> Iterator[tuple[Terminal, Captured]]:
 
 
 def _open_anew() -> int:
-    """The terminal by a description of its own: that it does not block concerns nobody who shares ours."""
+    """Open the terminal anew, since O_NONBLOCK would affect all processes that share our open file description.
+
+    https://man7.org/linux/man-pages/man2/open.2.html
+    """
     try:
         return os.open(f"/proc/self/fd/{stderr.STDERR}", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:
