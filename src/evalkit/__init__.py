@@ -1,7 +1,7 @@
 """Evaluate coding agents on containerised benchmarks.
 
-What packages with agents, benchmarks, workspaces or critics of their own need is here by name; docs/api.md says what of
-it may change.
+These names are the public API for packages with their own agents, benchmarks, workspaces or critics. docs/api.md says
+which of them may change.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ _HOMES = (
 )
 
 
-if not TYPE_CHECKING:  # with it, a checker would take any name for one that is here
+if not TYPE_CHECKING:  # a checker that sees it accepts any name
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first asked for, so that `import evalkit` itself stays light."""

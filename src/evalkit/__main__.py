@@ -1,4 +1,4 @@
-"""Where the program begins."""
+"""The entry point of the program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 from evalkit.system import descriptors
 
 _COMPLETION = "_EVALKIT_COMPLETE"
-# Else pydantic searches all that is installed for plugins of its own, which takes a tenth of a short command's time.
+# Otherwise pydantic searches all installed packages for its plugins, a tenth of a short command's time.
 _NO_PYDANTIC_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
@@ -20,13 +20,13 @@ def main() -> None:
         signal.signal(number, _end)  # until the command line listens
     descriptors.complete()
     if _COMPLETION in os.environ:
-        from evalkit.cli import completion  # somebody waits at the keyboard: nothing else is loaded
+        from evalkit.cli import completion  # a person waits at the keyboard: load nothing else
 
         completion.answer(os.environ[_COMPLETION], sys.argv[1:])
         return
     os.environ.setdefault(_NO_PYDANTIC_PLUGINS, "__all__")
-    gc.disable()  # until the command begins: loading leaves no garbage, and looking for it takes time
-    from evalkit.cli import app  # and nothing is opened before the descriptors are complete
+    gc.disable()  # until the command begins: imports leave no garbage, and the collector takes time
+    from evalkit.cli import app  # after the missing descriptors, so that no file takes their place
 
     app.main()
 

@@ -43,7 +43,7 @@ def parse_size(value: Any) -> Any:
 
 
 def parse_none(value: Any) -> Any:
-    """TOML and shells have no null."""
+    """Read the word `none` as null, which TOML and shells lack."""
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
@@ -60,7 +60,7 @@ def refuse_credentials(url: str | None) -> str | None:
 
 
 def require_variables(names: Any) -> Any:
-    """Refuse what is no name of a variable, as a secret in its place mostly is none."""
+    """Refuse anything but names of variables: a secret put here by mistake is rarely one."""
     for name in (names,) if isinstance(names, str) else names or ():
         if not _VARIABLE.fullmatch(name):
             raise ValueError("this takes the names of environment variables; their values do not belong here")

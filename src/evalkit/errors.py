@@ -25,17 +25,17 @@ class EvalkitError(Exception):
     kind = "environment"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        if len(message) > _LONGEST_MESSAGE:  # it may quote what somebody put into a file
+        if len(message) > _LONGEST_MESSAGE:  # it may quote a file of any size
             message = message[: _LONGEST_MESSAGE - 1] + "…"
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.document: dict[str, object] = {}
-        """What the command's document says besides the error."""
+        """Other fields of the command's document, beside the error."""
 
 
 class UsageError(EvalkitError):
-    """The command line or the config asks for something that cannot be."""
+    """The command line or the config asks for something impossible."""
 
     exit_code = ExitCode.USAGE
     kind = "usage"
@@ -46,7 +46,7 @@ class ConfigError(UsageError):
 
 
 class DatasetError(EvalkitError):
-    """The data set is missing or cannot be read as what it claims to be."""
+    """The data set is missing or malformed."""
 
     kind = "dataset"
 

@@ -33,7 +33,7 @@ class RoutedHandler(logging.Handler):
         record.evalkit_attempt = _name_attempt()
         try:
             line = (masking.mask(self.format(record)) + "\n").encode("utf-8", "backslashreplace")
-        except Exception:  # noqa: BLE001  # arguments of a record are foreign objects; a log line may not fail work
+        except Exception:  # noqa: BLE001  # arguments are foreign objects, whose formatting must not fail the work
             line = f"unprintable log record from {record.pathname}:{record.lineno}\n".encode()
         for path in (self._run_log, _attempt_log.get()):
             if path is not None:
@@ -41,7 +41,7 @@ class RoutedHandler(logging.Handler):
 
 
 def _name_attempt() -> str:
-    """The folders of its instance and attempt: many attempts write to one log of the run."""
+    """The folders of instance and attempt, which tell the attempts apart in run.log."""
     log = _attempt_log.get()
     return f"{log.parent.parent.name} {log.parent.name} " if log else ""
 
@@ -75,5 +75,5 @@ def written_to(run_log: Path, level: int = logging.INFO) -> Iterator[None]:
 
 
 def route_to(attempt_log: Path) -> None:
-    """From now on, what this task logs belongs to this attempt, and what its tasks and threads do."""
+    """Send what this task logs from now on, with its child tasks and threads, to this file too."""
     _attempt_log.set(attempt_log)

@@ -1,7 +1,7 @@
 """Keeps secrets out of everything that is written: known values are replaced wherever bytes leave the process.
 
-As they are, and as they are written in JSON, Python, a shell, or base64. Values of less than six characters are not
-masked: they would be found everywhere.
+Values are found in plain text and as JSON, Python, a shell or base64 write them. Those of less than six characters
+are left alone: they would match everywhere.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _MASK = "[secret]"
 _SHORTEST = 6
 _BLOCK = 1 << 16
 _LINES_OF_BASE64 = (64, 76)
-# Variables that hold no secret, and whose values stand in many files.
+# Variables without secrets, whose values occur in many files.
 _PUBLIC = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 _known: set[str] = set()
 _passing: set[str] = set()
 
 
 def protect(secret: str) -> None:
-    """Never let this value be written again."""
+    """Mask this value from now on."""
     if len(secret) >= _SHORTEST:
         _known.add(secret)
 
 
 def protect_variables(names: Iterable[str]) -> None:
-    """Likewise the values of these variables of the environment."""
+    """Mask the values of these environment variables from now on."""
     for name in names:
         if name not in _PUBLIC and not name.startswith("LC_"):
             protect(os.environ.get(name, ""))
 
 
 def protect_for_now(secret: str) -> None:
-    """Likewise a value that never leaves this process by another way than its own messages, until it is forgotten."""
+    """Mask a value in evalkit's own messages only, until `forget`: it reaches no other output."""
     if len(secret) >= _SHORTEST:
         _passing.add(secret)
 
@@ -68,13 +68,13 @@ def is_needed() -> bool:
 
 
 def stream() -> MaskedStream | None:
-    """For bytes that come in pieces; None where there is nothing to mask."""
+    """A masker for a stream of bytes; None where there are no secrets."""
     forms = _forms()
     return None if forms is None else MaskedStream(forms)
 
 
 def mask_file(path: Path) -> int:
-    """Mask a file, or the files of a folder. Returns how often something was masked."""
+    """Mask a file, or the files of a folder. Returns the number of replacements."""
     if _forms() is None or path.is_symlink():
         return 0
     if path.is_dir():
@@ -127,7 +127,7 @@ class MaskedStream:
 
     @property
     def held_back(self) -> bytes:
-        """What may be the beginning of a secret, masked as if nothing followed."""
+        """The bytes held back, masked as if nothing followed."""
         return self._forms.pattern.sub(_MASK.encode(), self._rest)
 
     def end(self) -> bytes:
@@ -139,15 +139,15 @@ class MaskedStream:
 
 @dataclass(frozen=True, slots=True)
 class _Forms:
-    """All ways in which secrets are written, the longest first."""
+    """The written forms of all secrets, the longest first."""
 
     written: tuple[bytes, ...]
     first: frozenset[int]
-    """The bytes that they begin with."""
+    """The first byte of each form."""
     pattern: re.Pattern[bytes]
 
     def beginning_in(self, content: bytes, start: int) -> int:
-        """Where, at the end of this, something begins that may become a secret."""
+        """Where a possible secret begins that the end of the content cuts off; else the content's length."""
         for place in range(max(start, len(content) - len(self.written[0]) + 1), len(content)):
             if content[place] in self.first:
                 end = content[place:]
@@ -179,7 +179,7 @@ def _written(secret: str) -> Iterator[bytes]:
 
 
 def _in_base64(content: bytes) -> Iterator[bytes]:
-    """By itself, with the end of its line, and what is the same wherever in a longer text it stands."""
+    """Base64 of the secret alone, with a newline, and the part that is the same at any offset in a longer text."""
     for whole in (content, content + b"\n"):
         encoded = base64.b64encode(whole).rstrip(b"=")
         yield encoded
@@ -192,7 +192,7 @@ def _in_base64(content: bytes) -> Iterator[bytes]:
 
 
 def read_secret(variable: str, key: str) -> str:
-    """The secret in the environment variable that this key of the config names."""
+    """The secret in this environment variable, which `key` of the config names."""
     secret = os.environ.get(variable, "").strip()
     if not secret:
         raise CredentialsRefused(

@@ -24,9 +24,10 @@ _KEY: dict[Group, str] = {
 
 @cache
 def _all_points() -> Any:
-    """Found once: to look through all that is installed takes longer than to run an instance.
+    """All entry points, read once: searching the installed packages takes longer than running an instance.
 
-    Before Python 3.12, it is of another type with the same `select`.
+    Before Python 3.12 the type is another one with the same `select`.
+    https://docs.python.org/3/library/importlib.metadata.html#entry-points
     """
     return entry_points()
 
@@ -62,7 +63,7 @@ def load(group: Group, name: str) -> Any:
 
 
 def create(group: Group, name: str, *arguments: Any) -> Any:
-    """What the registered factory makes of these arguments."""
+    """Call the registered factory with these arguments."""
     factory = load(group, name)
     with blamed_on(f"{_KEY[group]}: {name!r} cannot be created", ConfigError):
         return factory(*arguments)
@@ -70,7 +71,7 @@ def create(group: Group, name: str, *arguments: Any) -> Any:
 
 @contextmanager
 def blamed_on(what: str, kind: type[EvalkitError]) -> Iterator[None]:
-    """Make whatever foreign code raises, or exits with, one readable error."""
+    """Turn any exception or exit of foreign code into one readable error."""
     try:
         yield
     except EvalkitError:

@@ -16,7 +16,7 @@ from evalkit.errors import ConfigError
 
 DEFAULT_FILE = Path("evalkit.toml")
 _PREFIX = "EVALKIT_"
-# Set inside workspaces for scripts and agents: not settings, also when evalkit runs inside one.
+# Variables for scripts and agents in workspaces. They are not settings, even where evalkit itself runs in one.
 WORKSPACE_VARIABLES = frozenset(
     {
         "EVALKIT_ATTEMPT",
@@ -47,7 +47,7 @@ MAY_HOLD_SECRETS = frozenset(
         "model.options",
     }
 )
-"""Keys into which somebody may put a secret, by mistake or not: messages do not repeat what they are set to."""
+"""Keys whose values may be secrets, on purpose or by mistake: messages never repeat them."""
 _KEY = re.compile(r"[a-z][a-z_.]*")
 _IGNORED_PREFIXES = ("EVALKIT_TEST_", "EVALKIT_SERVICES_")
 
@@ -71,7 +71,7 @@ class Settings:
 
     @property
     def given(self) -> dict[str, Values]:
-        """What each source said, key by key."""
+        """The values of each source, by key."""
         return {layer.name: dict(layer.values) for layer in self.layers}
 
 
@@ -82,7 +82,7 @@ def load(
     assignments: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """`flags` maps keys to the flag's name and its value; `assignments` are those of --set."""
+    """Load all sources. `flags` maps keys to a flag's name and value; `assignments` are those of --set."""
     return combine(read_layers(file=file, flags=flags, assignments=assignments, environment=environment))
 
 
@@ -93,7 +93,7 @@ def read_layers(
     assignments: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> list[Layer]:
-    """What each source says, the weakest first."""
+    """The values of all sources, the weakest first."""
     environment = os.environ if environment is None else environment
     return [read_file(file), read_environment(environment), read_flags(flags or {}, assignments)]
 
@@ -104,7 +104,7 @@ def load_again(
     given: Mapping[str, Mapping[str, Any]],
     layers: Iterable[Layer],
 ) -> Settings:
-    """The settings of an earlier run, changed by flags, and by what file and environment did not say before."""
+    """The settings of an earlier run, changed by flags, and by what has changed since in file and environment."""
     known = {
         f"{section}.{name}": value
         for section, entries in config.items()
@@ -192,7 +192,7 @@ def read_flags(flags: Mapping[str, tuple[str, Any]], assignments: Iterable[str])
 
 
 def _split_entry(key: str) -> tuple[str, str]:
-    """A key, and the name of the entry if it is one of the open table."""
+    """The key, with the entry's name where it is in the open table."""
     entry = key.removeprefix(f"{OPEN_TABLE}.")
     return (OPEN_TABLE, entry) if entry and entry != key else (key, "")
 
@@ -204,7 +204,7 @@ def _table(value: Any, place: str) -> Mapping[str, Any]:
 
 
 def _parse_text(text: str, place: str, key: str) -> Any:
-    """Text from a shell: a TOML array or table where it is one, else the text; the model makes the rest of it."""
+    """Parse text from a shell as a TOML array or table where it is one; the config model converts all other text."""
     if text.lstrip().startswith(("[", "{")):
         try:
             return _parse_toml(f"value = {text}")["value"]
@@ -232,7 +232,7 @@ def _validate(values: Values, places: Mapping[str, str]) -> Config:
 
 
 def _validate_section(name: str, kind: type[Section], values: Values | None, places: Mapping[str, str]) -> Section:
-    """A section of which nothing is said is not validated: to prepare that takes half the time of a short command."""
+    """Validate a section, if anything sets it: building a validator takes half the time of a short command."""
     if values is None:
         return kind.model_construct()
     try:

@@ -1,4 +1,4 @@
-"""Writes to standard error, whatever it is: a terminal, a file, a pipe that nobody reads any more, or closed."""
+"""Writes to standard error, be it a terminal, a file, a broken pipe or closed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def _write_some(content: bytes) -> int:
     try:
         return os.write(STDERR, content)
     except BlockingIOError:
-        # Whoever shares the descriptor with us made it non-blocking.
+        # Another program has made the shared descriptor non-blocking: the flag belongs to the open file description.
+        # https://man7.org/linux/man-pages/man2/open.2.html
         select.select([], [STDERR], [], _PATIENCE_SECONDS)
         return os.write(STDERR, content)
 
 
 def _give_up() -> None:
-    """Nobody reads any more. What this process writes from now on, plugins included, goes nowhere and is no error."""
+    """The reader has gone: discard all later output of this process, plugins included, without an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     if os.path.sameopenfile(STDOUT, STDERR):
         os.dup2(nowhere, STDOUT)

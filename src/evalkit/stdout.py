@@ -1,4 +1,4 @@
-"""Owns standard output: one JSON document, and nothing that anything else prints."""
+"""Owns standard output, and keeps it for one JSON document: all other output goes to standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _channel = _STDOUT
 def claim() -> None:
     """Keep the real standard output for documents; from now on fd 1 and sys.stdout lead to standard error.
 
-    For good: what a C library has buffered by then must not come out at exit either. The kept descriptor is not
+    It is never undone, so that buffers of C libraries flushed at exit go there too. The kept descriptor is not
     inherited, so no child process can write to it.
     """
     global _channel  # noqa: PLW0603  # the process has one standard output, and this module owns it
@@ -34,7 +34,7 @@ def is_claimed() -> bool:
 
 
 def emit(document: Any) -> None:
-    """Write one JSON document, readable where a person looks at it."""
+    """Write one JSON document, indented on a terminal."""
     indent = 2 if os.isatty(_channel) else None
     _write(json.dumps(document, indent=indent).encode() + b"\n")
 
@@ -50,7 +50,7 @@ def _write(content: bytes) -> None:
         while content:
             content = content[_write_some(content) :]
     except BrokenPipeError:
-        # The reader has seen enough. Later writes, also those at exit, go nowhere.
+        # The reader has gone, as `head` does. Later writes, including those at exit, are discarded.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, _channel)
         os.close(nowhere)
@@ -62,6 +62,6 @@ def _write_some(content: bytes) -> int:
     try:
         return os.write(_channel, content)
     except BlockingIOError:
-        # Another program that has the same pipe made it so: wait for room.
+        # Another program has made the shared pipe non-blocking: wait for room.
         select.select((), (_channel,), ())
         return 0
