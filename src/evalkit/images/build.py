@@ -1,4 +1,4 @@
-"""Builds the images of a plan: each is skipped, built or failed, whatever becomes of the others."""
+"""Builds the images of a plan: each is skipped, built or failed, independently of the others."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from evalkit.images.shortages import shortage_behind
 from evalkit.logs import logger
 from evalkit.system import processes
 
-# The pipes of a worker, the commands that ask the engine, and connections to registries.
+# A worker's pipes, the commands that query the engine, and connections to registries.
 _FILES_PER_WORKER = 8
 
 
 @dataclass(slots=True)
 class Results:
-    """What has come of a plan so far."""
+    """The outcome of a plan so far."""
 
     append: Callable[[Mapping[str, Any]], None]
-    """Keeps a row for good."""
+    """Writes a row to disk."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     agent: dict[str, Any] | None = None
 
@@ -58,7 +58,7 @@ async def build(
     observer: BuildObserver,
     force: bool = False,
 ) -> None:
-    """Add what becomes of each image to the results. Raises EvalkitError where the rest cannot be made now."""
+    """Add the outcome of each image to the results. Raises EvalkitError where the rest cannot be made now."""
     images, docker = config.images, sources.docker
     if lack := processes.allow_open_files(images.workers * _FILES_PER_WORKER):
         logger.warning("%s", lack)
@@ -86,7 +86,7 @@ async def build(
 
 @dataclass(slots=True)
 class Batch:
-    """The images of one plan, all under way at once; the pool of workers says how many are built."""
+    """The images of one plan, all under way at once; the pool of workers limits how many are being built."""
 
     plan: Plan
     config: Config
@@ -147,7 +147,7 @@ class Batch:
             making.pushed = todo.push
 
     async def _find_todo(self, tag: str) -> Todo:
-        """A registry that does not say whether an image exists is no reason to build it, nor to skip it."""
+        """If a registry does not say whether an image exists, the image fails: it is neither built nor skipped."""
         name, push = reference.parse(tag), self.config.images.push
         is_local = tag in self.parts.local
         is_in_registry = False

@@ -35,10 +35,11 @@ class Builder:
 
 
 async def find_builder(docker: Docker) -> Builder:
-    """BuildKit through the command that has it; the classic builder where none has."""
+    """BuildKit, through whichever command offers it; otherwise the classic builder."""
     context = (await run([docker.program, "context", "show"])).output.strip() or "default"
     for program in docker.programs:
-        # The builder of the context is the engine's own; another might keep images to itself.
+        # The builder named like the context is the engine's own; others may keep images out of the engine's store:
+        # https://docs.docker.com/build/builders/drivers/
         environment = {"BUILDX_BUILDER": context, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
         if await _can_build(found := Builder(program, "buildx", environment)):
             return found

@@ -1,4 +1,4 @@
-"""What a build does next, decided from what is known. No I/O happens here."""
+"""Decides the next step of a build from what is known. No I/O happens here."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from evalkit.images.worker import BuildReport
 
 _LONGEST_ERROR = 1000
 _LAST_LINES = 8
-# As BuildKit shows what a step printed: its number, the time, the line.
+# A line of a step's output in BuildKit's plain progress: the number of the step, the time, the text.
 _PRINTED = re.compile(r"#\d+ \d+\.\d+ (.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """What an image lacks."""
+    """The work left on an image."""
 
     build: bool
     push: bool
 
 
 def needs_registry(image: Reference, *, is_local: bool, force: bool, push: bool) -> bool:
-    """Whether a registry has to say what an image lacks. Names without a host are ours only on this engine."""
+    """Whether a registry has to be asked. An image whose name has no host is ours only on this engine."""
     return not force and (push or not (is_local or image.host == reference.DOCKER_HUB))
 
 
@@ -43,12 +43,12 @@ def find_todo(*, is_local: bool, is_in_registry: bool, force: bool, push: bool) 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It was carried out."""
+    """The build succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """It failed, and may succeed the next time."""
+    """The build failed and may succeed next time."""
 
     problem: str
 
@@ -70,7 +70,7 @@ class Stop:
 def after_build(
     report: BuildReport, *, tries: int, retries: int, engine_answers: bool = True
 ) -> Done | Again | GivenUp | Stop:
-    """What follows from a try. The death of a worker is a failed try like any other; a fault of the machine is none."""
+    """Decide after a build. A worker's death is an ordinary failed build; a fault of the machine stops all builds."""
     if report.problem is None:
         return Done()
     if shortage := find_shortage(report.errno or errno_of_crash(report.tail)):
@@ -83,7 +83,7 @@ def after_build(
 
 
 def after_failed_pull(name: str, said: str, *, is_missing: bool, tries: int, retries: int) -> Again | GivenUp:
-    """What follows when a base cannot be pulled. Only a registry knows that an image is missing."""
+    """Decide after a failed pull of a base. Only a registry can say that an image is missing."""
     if is_missing:
         return GivenUp(f"there is no image {name}")
     problem = f"{name} cannot be pulled: {said}"
@@ -101,7 +101,7 @@ class Needs:
         return cls(Counter(base for image in images for base in image.needs))
 
     def finish(self, image: ImageSpec) -> list[str]:
-        """The bases that nothing needs any more once this image is done."""
+        """The bases that no other image needs once this one is done."""
         self._count.subtract(image.needs)
         return [base for base in image.needs if self._count[base] == 0]
 
@@ -112,7 +112,7 @@ def find_obsolete(tags: Iterable[str], repository: str, wanted: frozenset[str]) 
 
 
 def describe(report: BuildReport) -> str:
-    """What went wrong, and the last lines of the step that failed rather than of the builder."""
+    """The problem, with the last lines of the failed step rather than the builder's."""
     lines = [line.strip() for line in report.tail.splitlines() if line.strip()]
     printed = [found[1] for line in lines if (found := _PRINTED.fullmatch(line))]
     last = " | ".join((printed or lines)[-_LAST_LINES:])

@@ -1,4 +1,4 @@
-"""Room on the engine's disk. When it runs out, only what evalkit built goes, and never what somebody else did."""
+"""Room on the engine's disk. When it runs out, evalkit removes only images that it built itself."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Disk:
     floor: int
     repository: str
     wanted: frozenset[str]
-    """Images that are to stay, whatever happens."""
+    """Images that are never removed."""
     free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
     _lock: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def require_room(self) -> None:
-        """Make room if there is too little, or raise DiskFloor. An engine elsewhere has to look after itself."""
+        """Make room if there is too little, or raise DiskFloor. The disk of a remote engine cannot be measured."""
         storage = self.docker.storage
         if storage is None or self.free(storage) >= self.floor:
             return
@@ -50,7 +50,7 @@ class Disk:
             await self._drop(tags)
 
     async def _prune(self) -> None:
-        """Images of earlier plans, and what only the cache of their builds still holds."""
+        """Remove images of earlier plans, and the build cache that only they used."""
         ours = (await self.docker.images(LABEL)).ids
         await self._drop(find_obsolete(ours, self.repository, self.wanted))
         await self.docker.prune_untagged(LABEL)
@@ -58,11 +58,11 @@ class Disk:
         await self.docker.prune_cache(installs)
 
     async def _drop(self, tags: Sequence[str]) -> None:
-        """Remove images, and the layers that the build cache would keep for no image any more."""
+        """Remove images, and the layers of theirs that would stay in the build cache alone."""
         shared = await self._shared_layers()
         await self.docker.remove(tags)
         await self.docker.prune_cache(sorted(shared - await self._shared_layers()))
 
     async def _shared_layers(self) -> set[str]:
-        """What the build cache has in common with images."""
+        """The layers that the build cache shares with images."""
         return {each["ID"] for each in await self.docker.build_cache() if each["Shared"] == "true"}

@@ -1,4 +1,4 @@
-"""The Dockerfiles of images with the agent in them, and what can be read off those of others."""
+"""Writes the Dockerfiles of images with the agent in them, and reads the base images of other Dockerfiles."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """What the builder understands. BuildKit can mount what an image should not keep; the classic builder cannot."""
+    """The builder's dialect. BuildKit can mount files that an image must not keep; the classic builder cannot."""
 
     mounts: bool = True
 
     def install(self, source: str, *arguments: str) -> str:
-        """Run the installer on what `source` holds: an image, or nothing for the build's own context."""
+        """Run the installer on the content of an image, or of the build context if `source` is empty."""
         command = json.dumps(["python3", f"{_CONTEXT}/{INSTALLER}", PREFIX, *arguments])
         if not self.mounts:
             origin = f"--from={source} / " if source else ". "
@@ -40,7 +40,7 @@ class Syntax:
 
 
 def relocatable_agent(base: str, arguments: tuple[str, ...], tag: str, syntax: Syntax) -> str:
-    """One prefix with everything the agent needs, and nothing around it."""
+    """An image of one prefix that holds everything the agent needs."""
     return (
         f"FROM {base} AS build\n"
         f"{syntax.install('', *arguments, '--relocatable')}"
@@ -50,7 +50,7 @@ def relocatable_agent(base: str, arguments: tuple[str, ...], tag: str, syntax: S
 
 
 def agent_source(tag: str) -> str:
-    """What each image installs from, where each has an install of its own."""
+    """The image that others install from, where each has an install of its own."""
     return f"FROM scratch\n{_label(tag)}COPY . /\n"
 
 
@@ -59,7 +59,7 @@ def with_copied_agent(start: str, agent: str, tag: str) -> str:
 
 
 def with_installed_agent(start: str, agent: str, arguments: tuple[str, ...], tag: str, syntax: Syntax) -> str:
-    """Installs in a stage of its own as root, so that the image keeps its user, and nothing but the prefix is added."""
+    """Install as root in a separate stage, so that the image keeps its user and gains only the prefix."""
     start, stage = _name_last_stage(start)
     return (
         f"{_ended(start)}"
@@ -73,7 +73,7 @@ def without_agent(start: str, tag: str) -> str:
 
 
 def base_images(dockerfile: str, build_args: Mapping[str, str]) -> tuple[str, ...]:
-    """The images that a Dockerfile starts from, as far as they can be known without building it."""
+    """The base images of a Dockerfile, as far as they can be known without building it."""
     values: dict[str, str] = {}
     stages, found = {"scratch"}, []
     for line in _instructions(dockerfile).values():
@@ -103,7 +103,7 @@ def _name_last_stage(dockerfile: str) -> tuple[str, str]:
 
 
 def _instructions(dockerfile: str) -> dict[int, str]:
-    """The instructions, each with its lines joined, by the number of its last line; texts within them are left out."""
+    """The instructions by the number of their last line, continuation lines joined, here-documents left out."""
     found: dict[int, str] = {}
     whole, ends = "", list[str]()
     for number, line in enumerate(dockerfile.split("\n")):

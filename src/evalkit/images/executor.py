@@ -1,4 +1,4 @@
-"""Carries out the orders for images, again where that may help."""
+"""Carries out the orders for images, with retries where they may help."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Status = Literal["built", "skipped", "failed"]
 
 
 class ImageFailed(Exception):
-    """One image cannot be made. The others can."""
+    """One image cannot be made; the others are not affected."""
 
 
 class BuildObserver(Protocol):
-    """Is told what happens to images."""
+    """Follows the progress of images."""
 
     def entered(self, name: str, stage: str) -> None: ...
 
     def left(self, name: str) -> None:
-        """Something that is no image of the plan itself is done, or given up."""
+        """The agent's image or a base is done, or given up."""
         ...
 
     def retrying(self, tag: str, problem: str, delay: float) -> None: ...
@@ -44,7 +44,7 @@ class BuildObserver(Protocol):
 
 @dataclass(slots=True)
 class Making:
-    """One image under way, and what has come of it."""
+    """One image under way, with its outcome so far."""
 
     tag: str | None
     base: str
@@ -59,7 +59,7 @@ class Making:
 
     @property
     def seconds(self) -> float:
-        """Seconds of work on this image alone: neither waiting nor parts that others need too."""
+        """Seconds of work on this image alone, without waiting and without parts shared with other images."""
         return round(sum(self.stages.values()), 3)
 
     def spend(self, stages: Mapping[str, float]) -> None:
@@ -97,10 +97,10 @@ class Executor:
     retries: int
     observer: BuildObserver
     stopped: EvalkitError | None = None
-    """Why nothing more is started. What is under way is finished."""
+    """The error after which no image is started. Builds under way are finished."""
 
     async def carry_out(self, order: Order, making: Making) -> None:
-        """Raises ImageFailed where it is hopeless, and EvalkitError where it is for all images."""
+        """Raises ImageFailed where this image cannot be made, and EvalkitError where no image can."""
         while True:
             report = await self._try(order, making)
             making.spend(report.seconds)

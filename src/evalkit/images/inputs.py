@@ -1,4 +1,4 @@
-"""Finds out what a plan has to know: folders as they are, base images as they are, and the agent as it is."""
+"""Gathers the inputs of a plan: the present state of folders, base images and the agent."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from evalkit.system.threads import in_thread
 
 
 class BaseUnknown(EvalkitError):
-    """The image that the agent layer is made with cannot be had."""
+    """The image that the agent layer is built on is not available."""
 
     kind = "agent_base"
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where images are looked up: the engine, and registries."""
+    """Where images are looked up: the engine and registries."""
 
     docker: Docker
     existence: Existence
@@ -52,7 +52,7 @@ async def find_sources(config: Config) -> Sources:
 async def find_inputs(
     config: Config, instances: Sequence[Instance], sources: Sources, packing: Packing, folder: Path
 ) -> Inputs:
-    """One command's inputs: the sdist is built for it, and bases are looked up for it."""
+    """The inputs of one command: its sdist is built and its bases are looked up."""
     images = config.images
     try:
         reference.parse(f"{images.repository}:tag")
@@ -105,7 +105,7 @@ def find_secrets(config: Config, folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True)
 class Bases:
-    """The images to start from that were found, and why others were not."""
+    """The base images that were found, and the reasons why others were not."""
 
     local: LocalImages
     found: dict[str, Pinned] = field(default_factory=dict)

@@ -24,11 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-# By both names: an unrelated project has the first one on the package index.
+# Both names of evalkit: on the package index, the first one belongs to an unrelated project.
 EVALKIT_NAMES = ("evalkit", "agent-evalkit")
 _RESOLVED = re.compile(r"^\s*(\S+) => (/\S+) \(0x", re.MULTILINE)
 _MISSING = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
-# Loaded by name at run time, so nothing lists them.
+# glibc loads these by name at run time, so no program lists them as needed:
+# https://man7.org/linux/man-pages/man5/nsswitch.conf.5.html
 _LOADED_LATE = ("libgcc_s.so.1", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
 _LEFT_OUT = (
     "test",
@@ -131,7 +132,7 @@ def take_evalkit_from(wheels: list[Path], folder: Path) -> list[str]:
     """
     constraints = folder / "evalkit.txt"
     constraints.write_text("".join(f"{name}<0\n" for name in EVALKIT_NAMES))
-    # What a build requires follows this option alone, from pip 25.3 on.
+    # Since pip 25.3, only this option constrains the requirements of builds.
     given = filter(None, (os.environ.get("PIP_BUILD_CONSTRAINT"), str(constraints)))
     os.environ["PIP_BUILD_CONSTRAINT"] = " ".join(given)
     own = [str(wheel) for wheel in wheels] or ["--constraint", str(constraints)]

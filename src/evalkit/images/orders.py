@@ -21,7 +21,7 @@ class Orders:
     config: Config
     builder: Builder
     folder: Path
-    """A private one: Dockerfiles are written there, and its name makes the names of jobs unique."""
+    """A private folder for Dockerfiles. Its name makes the names of builds unique."""
     agent_context: Path
     secrets: Mapping[str, Path]
     log_of: Callable[[str], Path]

@@ -19,7 +19,7 @@ from evalkit.errors import UsageError
 from evalkit.system.installation import DISTRIBUTION
 
 OLD_NAME = "evalkit"
-"""What the distribution was called; on package indexes, that is an unrelated project."""
+"""The former name of the distribution; on package indexes, it belongs to an unrelated project."""
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")
 _WHEEL = "Wheel-Version: 1.0\nGenerator: evalkit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
@@ -30,7 +30,7 @@ def depends_on_evalkit(requirements: Iterable[str]) -> bool:
 
 
 def requirements_of(sdist: Path) -> list[str]:
-    """What a project says that it requires, wherever in its sdist it says so."""
+    """The requirements that a project declares, from every place in its sdist where they can stand."""
     found: list[str] = []
     with tarfile.open(sdist) as archive:
         for member in archive:
@@ -53,7 +53,7 @@ def _read_pyproject(text: str) -> list[str]:
     try:
         project: Mapping[str, Any] = tomllib.loads(text).get("project", {})
     except tomllib.TOMLDecodeError:
-        return []  # its build says so
+        return []  # its own build reports the error
     optional = project.get("optional-dependencies", {}).values()
     return [*project.get("dependencies", ()), *(each for extra in optional for each in extra)]
 
@@ -66,7 +66,7 @@ _READERS: dict[str, Callable[[str], list[str]]] = {
 
 
 def pack(folder: Path) -> tuple[Path, ...]:
-    """The wheel of this evalkit, and one with the old name that only requires it: the same bytes for the same files."""
+    """A wheel of this evalkit, and one under the old name that only requires it. Same files give the same bytes."""
     try:
         installed = distribution(DISTRIBUTION)
     except PackageNotFoundError:
@@ -81,7 +81,7 @@ def pack(folder: Path) -> tuple[Path, ...]:
 
 
 def _files(installed: Distribution) -> dict[str, bytes]:
-    """By their places in the wheel; those without a folder belong to its metadata."""
+    """The files by their paths in the wheel; those without a folder belong to its metadata."""
     package = Path(evalkit.__file__).parent
     paths = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     files = {path.relative_to(package.parent).as_posix(): path.read_bytes() for path in paths}
@@ -109,7 +109,7 @@ def _write(folder: Path, name: str, version: str, files: Mapping[str, bytes]) ->
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as wheel:
         for place, text in sorted(content.items()):
-            entry = zipfile.ZipInfo(place)  # of 1980, as reproducible archives have it
+            entry = zipfile.ZipInfo(place)  # dated 1980, as in other reproducible archives
             entry.external_attr = 0o100644 << 16
             wheel.writestr(entry, text, zipfile.ZIP_DEFLATED)
     path = folder / f"{stem}-py3-none-any.whl"
@@ -118,5 +118,5 @@ def _write(folder: Path, name: str, version: str, files: Mapping[str, bytes]) ->
 
 
 def _digest(content: bytes) -> str:
-    """As RECORD has it: https://packaging.python.org/specifications/recording-installed-packages."""
+    """The hash of a file in RECORD: https://packaging.python.org/specifications/recording-installed-packages."""
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""What images are made from: the builder, the agent's image and base images, each found, made or pulled once."""
+"""The parts of images: the builder, the agent's image and base images, each found, made or pulled once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AgentImageFailed(EvalkitError):
 
 
 class Once(Generic[T]):
-    """Work that many wait for, and that is done once. All of them get its result."""
+    """Work that is done once, however many wait for it. All of them get its result."""
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
@@ -77,7 +77,7 @@ class ImageParts:
         self._pulls = anyio.CapacityLimiter(self.config.images.pulls)
 
     async def provide(self, bases: Iterable[str]) -> None:
-        """The agent's image, and these bases."""
+        """Make the agent's image and these bases available on the engine."""
         if self.agent is not None:
             await self._agent_image()
         for base in bases:
@@ -115,7 +115,8 @@ class ImageParts:
             if said.code == 0:
                 break
             tries += 1
-            # The registry says in numbers what Docker's command says in words.
+            # The docker command explains a failed pull in words only; a registry answers with a status code:
+            # https://distribution.github.io/distribution/spec/api/
             answer = await self.existence.ask(reference.parse(name))
             is_missing, retries = isinstance(answer, Missing), self.config.images.retries
             step = after_failed_pull(name, said.last_line, is_missing=is_missing, tries=tries, retries=retries)

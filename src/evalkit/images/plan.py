@@ -1,7 +1,7 @@
-"""Decides which images are to be there for some instances, and what they are called. No I/O happens here.
+"""Decides which images the instances need, and their tags. No I/O happens here.
 
 A tag names all that goes into its image: changing one file of the agent changes all tags, changing the Dockerfile of
-one task changes one, and what is called the same is the same.
+one task changes one, and equal tags mean equal contents.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNSAFE = re.compile(r"[^a-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A folder with a Dockerfile, as it is at this moment."""
+    """The present state of a folder with a Dockerfile."""
 
     folder: Path
     dockerfile: str
@@ -36,7 +36,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class AgentPackage:
-    """What is baked in: an sdist, how it is installed, and the image whose Python it brings along, if it does."""
+    """The agent: an sdist, how it is installed, and the image whose Python it brings along, if any."""
 
     repository: str
     strategy: Strategy
@@ -47,7 +47,7 @@ class AgentPackage:
     base: Pinned | None = None
     constraints_sha256: str = ""
     extra: tuple[str, ...] = ()
-    """More packages that are installed with it."""
+    """Further packages to install with it."""
     evalkit: tuple[str, ...] = ()
     """Wheels of this evalkit, for an agent that depends on it."""
     evalkit_sha256: str = ""
@@ -77,13 +77,13 @@ class AgentPackage:
         return f"{self.repository}:agent-{self.digest}"
 
     def dockerfile(self, syntax: Syntax) -> str:
-        """Of the image that all others copy from or install from."""
+        """The Dockerfile of the image that all others copy from or install from."""
         if self.base is None:
             return dockerfile.agent_source(self.tag)
         return dockerfile.relocatable_agent(self.base.reference, self.arguments, self.tag, syntax)
 
     def obstacle(self, architecture: str | None) -> str | None:
-        """Why this agent cannot be copied into images of an architecture."""
+        """The reason why this agent cannot be copied into images of an architecture, if there is one."""
         if self.strategy == "install" or architecture in (None, self.architecture):
             return None
         return (
@@ -94,7 +94,7 @@ class AgentPackage:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image to be there. `start` is its Dockerfile as far as it does not concern the agent."""
+    """A planned image. `start` is its Dockerfile without the lines for the agent."""
 
     tag: str
     base: str
@@ -106,7 +106,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Unplanned:
-    """An image that cannot be called anything, because what it starts from is not known."""
+    """An image that gets no tag, because its base image is unknown."""
 
     base: str
     reason: str
@@ -121,7 +121,7 @@ class Plan:
     images: tuple[ImageSpec, ...]
     unplanned: tuple[Unplanned, ...]
     image_of: Mapping[str, str]
-    """The image of each instance, by its id; one that nothing is to be built for is as the benchmark names it."""
+    """The image of each instance by id. Where nothing is built, it is the image that the benchmark names."""
     agent: AgentPackage | None = None
 
     @property
@@ -140,14 +140,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All that is known when the plan is made."""
+    """Everything that a plan is made from."""
 
     repository: str
     default_image: str
     contexts: Mapping[Path, Context] = field(default_factory=dict)
     bases: Mapping[str, Pinned] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
-    """Why a base or a context that is missing above is not known."""
+    """Why a base or a context is missing above."""
     agent: AgentPackage | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
@@ -190,7 +190,7 @@ def _plan_one(instance: Instance, inputs: Inputs) -> ImageSpec | Unplanned | str
 
 
 def _plan_built(instance_id: str, folder: Path, inputs: Inputs) -> ImageSpec | Unplanned:
-    """From a folder with a Dockerfile."""
+    """Plan an image from a folder with a Dockerfile."""
     shown = str(folder / "Dockerfile")
     context = inputs.contexts.get(folder)
     if context is None:
@@ -206,7 +206,7 @@ def _plan_built(instance_id: str, folder: Path, inputs: Inputs) -> ImageSpec | U
 
 
 def _plan_extended(name: str, inputs: Inputs) -> ImageSpec | Unplanned:
-    """From a ready image."""
+    """Plan an image on top of an existing one."""
     base = inputs.bases.get(name)
     if base is None:
         return Unplanned(name, inputs.problems.get(name, "it was not looked up"))
@@ -234,7 +234,7 @@ def _hash(*parts: str) -> str:
 
 
 def _recipes() -> str:
-    """What our own Dockerfiles say: another version of them makes other images."""
+    """The text of evalkit's own Dockerfiles: a change in them changes the tags."""
     syntax, agent = Syntax(), ("sdist",)
     return _hash(
         dockerfile.relocatable_agent("base", agent, "tag", syntax),

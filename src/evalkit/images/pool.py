@@ -21,12 +21,13 @@ from evalkit.images.worker import BuildReport, Order
 from evalkit.system import scratch
 
 _ORDERS_PER_WORKER = 50
-# A forked process inherits locks that threads of this one hold, and nobody there releases them.
+# A forked process inherits locks held by threads of this one, and has no thread to release them:
+# https://man7.org/linux/man-pages/man2/fork.2.html
 _SPAWN = get_context("spawn")
 
 
 class WorkerDied(Exception):
-    """The process that carried out an order is gone. Orders of other workers are not affected."""
+    """The process that carried out an order died. Orders of other workers are not affected."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +40,7 @@ class Worker:
     is_alive: bool = True
 
     async def carry_out(self, order: Order) -> BuildReport:
-        """Ends the worker, and all that it started, unless the order is carried out to its end."""
+        """Carry out an order. If it does not finish, the worker and everything that it started are ended."""
         try:
             self.connection.send(order)
             await anyio.wait_readable(self.connection)
@@ -64,7 +65,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Pool:
-    """As many workers as there is work for, up to a number."""
+    """Workers, started on demand up to a limit."""
 
     size: int
     token: str
@@ -90,13 +91,13 @@ class Pool:
     def close(self) -> None:
         for idle in self._idle:
             idle.end()
-        # A worker that was killed may have been about to start a command, which had no name of a job yet.
+        # A killed worker may have left a command that had not been marked with its job yet.
         end_processes(f"{scratch.TOKEN_VARIABLE}={self.token}")
 
 
 @contextmanager
 def opened(size: int, token: Path, *, orders_per_worker: int = _ORDERS_PER_WORKER) -> Iterator[Pool]:
-    """A pool whose workers, and all that these start, carry a token by which they are found. None outlives it."""
+    """A pool whose workers and their children carry a token in their environment. None of them outlives it."""
     pool = Pool(size, token.name, orders_per_worker)
     try:
         yield pool
@@ -121,7 +122,7 @@ def start_worker(token: str) -> Worker:
 
 @contextmanager
 def _marked(token: str) -> Iterator[None]:
-    """Processes that are started meanwhile carry the token in their environment."""
+    """Give processes started in this context the token in their environment."""
     earlier = os.environ.get(scratch.TOKEN_VARIABLE)
     os.environ[scratch.TOKEN_VARIABLE] = token
     try:
@@ -135,7 +136,7 @@ def _marked(token: str) -> Iterator[None]:
 
 @contextmanager
 def _without_main_module() -> Iterator[None]:
-    """A spawned process imports the main module of its parent, which here is the whole command line.
+    """Spare spawned processes the import of their parent's main module, which here is the whole command line.
 
     https://docs.python.org/3/library/multiprocessing.html#the-spawn-and-forkserver-start-methods
     """
@@ -148,7 +149,7 @@ def _without_main_module() -> Iterator[None]:
 
 
 def end_processes(mark: str) -> None:
-    """Kill all processes with this entry in their environment, and those they start meanwhile."""
+    """Kill all processes with this entry in their environment, and those that they start in the meantime."""
     while found := scratch.processes_with(mark):
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):

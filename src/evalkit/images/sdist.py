@@ -31,17 +31,17 @@ class SdistFailed(EvalkitError):
 
 @dataclass(slots=True)
 class Packing:
-    """How the agent is packed, and what that took."""
+    """How the agent is packed, and how long that took."""
 
     folder: Path
-    """A private one, gone when the command ends."""
+    """A private folder, removed when the command ends."""
     log: Path
     seconds_allowed: float
     builds: int = 0
     seconds: float = 0.0
 
     async def pack(self, source: Path) -> Path:
-        """The sdist of a project's directory; a finished one is only copied."""
+        """Build the sdist of a project directory; an existing sdist is only copied."""
         began = time.monotonic()
         target = self.folder / "sdist"
         target.mkdir()
@@ -77,7 +77,7 @@ class Packing:
 
 
 async def _find_builder() -> list[str]:
-    """A command to which the target folder and the source are added."""
+    """The command that builds an sdist, to be followed by the target folder and the source."""
     if uv := shutil.which("uv"):
         return [uv, "build", "--sdist", "--out-dir"]
     if importlib.util.find_spec("build") is not None:
@@ -89,7 +89,7 @@ async def _find_builder() -> list[str]:
 
 
 def hash_content(path: Path) -> str:
-    """The same for the same files, although archives of them differ in times and owners."""
+    """A hash of the files in an archive that ignores their times and owners."""
     whole = hashlib.sha256()
     try:
         with tarfile.open(path) as archive:

@@ -1,4 +1,4 @@
-"""What a machine can run out of while images are built: no fault of an image, and a later call may have enough."""
+"""Resources that a machine can run out of while images are built. No image is at fault, and a later call may work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _FILES = ("no more files can be opened", "raise the limit (ulimit -n), or lower 
 _REASONS = {
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
-    # What fork(2) says at the limit of processes of a user or of a cgroup.
+    # fork(2) fails with EAGAIN at the process limit of a user or cgroup:
+    # https://man7.org/linux/man-pages/man2/fork.2.html
     errno.EAGAIN: ("no more processes can be started", "raise the limit (ulimit -u, pids.max), lower images.workers"),
     errno.ENOMEM: ("no memory is left", "lower images.workers"),
     errno.ENOSPC: _DISK,
@@ -23,11 +24,11 @@ _REASONS = {
 
 
 class Shortage(EvalkitError):
-    """The machine has too little of something for the rest of the images."""
+    """The machine lacks a resource that the rest of the images need."""
 
 
 def find_shortage(number: int | None) -> Shortage | None:
-    """What the system lacks, by the number of its error."""
+    """The resource that the system lacks, by the number of its error."""
     if number not in _REASONS:
         return None
     message, hint = _REASONS[number]
@@ -35,7 +36,7 @@ def find_shortage(number: int | None) -> Shortage | None:
 
 
 def shortage_behind(error: BaseException) -> Shortage | None:
-    """The shortage that made an error, if one did."""
+    """The shortage that caused an error, if one did."""
     cause: BaseException | None = unwrap(error)
     while cause is not None:
         # CPython has no type for a thread that cannot be started.
@@ -49,7 +50,7 @@ def shortage_behind(error: BaseException) -> Shortage | None:
 
 @contextmanager
 def named() -> Iterator[None]:
-    """Raise Shortage for whatever a shortage has made fail."""
+    """Raise errors that were caused by a shortage as Shortage."""
     try:
         yield
     except EvalkitError:

@@ -1,5 +1,5 @@
-# ruff: noqa: PTH123  # pathlib is more than a worker needs
-"""The process that builds images, one after the other. It imports nothing but the standard library, and little of it.
+# ruff: noqa: PTH123  # a worker does without pathlib, to stay small
+"""The process that builds images, one after the other. It imports only a small part of the standard library.
 
 A build is a few commands. Their output goes to the image's log as it comes; a command that says nothing for too long
 has stalled, one that is not done in time is given up, and either takes its whole process group with it.
@@ -27,7 +27,7 @@ _TAIL = 8000
 
 @dataclass(frozen=True, slots=True)
 class BuildCommand:
-    """One command of a job, and how long it may take or be silent, in seconds."""
+    """One command of an order, with its limits on time and silence in seconds."""
 
     name: str
     argv: tuple[str, ...]
@@ -37,7 +37,7 @@ class BuildCommand:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done for one image."""
+    """The commands that make one image."""
 
     job: str
     commands: tuple[BuildCommand, ...]
@@ -49,19 +49,19 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What became of it. `problem` names the first command that failed, and how."""
+    """The outcome of an order. `problem` names the first command that failed, and why."""
 
     problem: str | None
     tail: str
     seconds: Mapping[str, float]
     final: bool = False
-    """Trying again makes no sense."""
+    """Whether trying again is useless."""
     errno: int | None = None
-    """Why a command could not be run, where the system gave a reason."""
+    """The system's error number, where a command could not be run."""
 
 
 def serve(connection: Connection) -> None:
-    """Carry out orders until the parent closes the connection. The parent also decides what ^C means."""
+    """Carry out orders until the parent closes the connection. ^C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError):
         while True:
@@ -92,7 +92,7 @@ def _carry_out(order: Order, seconds: dict[str, float]) -> BuildReport:
 
 
 def _run(command: BuildCommand, order: Order, log: BinaryIO) -> tuple[str | None, bool]:
-    """Why the command failed, if it did, and whether that is final."""
+    """Run a command. Returns why it failed, if it did, and whether that is final."""
     process = subprocess.Popen(
         command.argv,
         env={**os.environ, **order.environment, JOB_VARIABLE: order.job},
