@@ -1,4 +1,4 @@
-"""What a failed call means: whether it is worth another try, and which kind of failure it is if not."""
+"""The meaning of failed calls: whether to try again, and the failure kind if not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evalkit.domain.failures import Failed, Kind
 
 _LONGEST = 300
 _OVERFLOW_CODES = ("context_length_exceeded", "string_above_max_length", "ContextWindowExceededError")
-# vLLM, OpenRouter and LiteLLM have no code for it.
+# vLLM, OpenRouter and LiteLLM have no error code for a conversation that is too long, only a message.
 _OVERFLOW_PHRASES = ("maximum context length", "context window", "contextwindowexceeded", "too many input tokens")
 _REFUSAL_CODES = ("content_filter", "content_policy_violation", "ContentPolicyViolationError")
 _QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
@@ -24,20 +24,20 @@ class CallFailed(Failed):
     """A call of the model failed."""
 
     def __init__(self, kind: Kind, message: str, *, again: bool = False, retry_after: float | None = None) -> None:
-        # Endpoints like to repeat the key that they refuse.
+        # Some endpoints quote the key that they refuse.
         super().__init__(kind, masking.mask(message), retry_after=retry_after)
         self.again = again
 
 
 class ContentRefused(CallFailed):
-    """The model, or a filter before it, will not answer this."""
+    """The model, or a content filter before it, refuses to answer."""
 
     def __init__(self, message: str) -> None:
         super().__init__("model_request", f"the model refuses to answer: {message}")
 
 
 def judge_status(status: int, headers: Mapping[str, str], body: bytes) -> CallFailed:
-    """What a response that is no answer means."""
+    """Read an error response."""
     problem = _read_problem(body)
     message = f"the model endpoint answers {status}: {problem.message}"
     if status in (401, 403):
@@ -53,7 +53,7 @@ def judge_status(status: int, headers: Mapping[str, str], body: bytes) -> CallFa
 
 
 def judge_problem(document: Mapping[str, Any]) -> CallFailed:
-    """What an error inside of a stream means."""
+    """Read an error within a stream."""
     problem = _Problem.of(document)
     message = f"the model endpoint broke off its answer: {problem.message}"
     status = problem.status
@@ -71,7 +71,7 @@ def _judge_request(problem: _Problem, message: str) -> CallFailed:
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: Retry-After as a number or a date, or OpenAI's own header in milliseconds."""
+    """Seconds to wait: Retry-After as a number or a date, or OpenAI's `retry-after-ms`."""
     milliseconds = headers.get("retry-after-ms")
     text = headers.get("retry-after")
     try:

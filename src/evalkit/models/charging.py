@@ -1,4 +1,4 @@
-"""What calls are counted with: in the row what is known of them; in budgets what they are expected to have cost."""
+"""Counts calls: the row gets their known cost, the budgets an estimate where the cost is unknown."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Charges:
     upstream: Upstream
     meter: Meter
     latest_usd: float = 0.0
-    """What the latest call cost, of which the cost is known."""
+    """The cost of the latest call with a known cost."""
     _largest_usd: float = 0.0
     _unpriced: int = 0
-    """Calls with an unknown cost that nothing could be charged for yet, since no other's cost is known."""
+    """Calls of unknown cost that are not charged yet, since no call's cost is known to estimate from."""
 
     def __post_init__(self) -> None:
         self.latest_usd = self._largest_usd = self.upstream.pace.opening_usd
@@ -42,7 +42,7 @@ class Charges:
             self._presume(unpriced * self._largest_usd, 0)
 
     def problem(self, usage: Usage, *, whole: bool) -> Failed | None:
-        """A limit in money that nothing is counted against is none. `whole` says that the call was answered."""
+        """The failure of a limit in USD that cannot be kept, since no cost is known. `whole`: the call was answered."""
         upstream = self.upstream
         if usage.cost_usd is not None or self.meter.budget.left_usd is None or upstream.keeps_budget or upstream.prices:
             return None

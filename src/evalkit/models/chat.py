@@ -1,4 +1,4 @@
-"""The chat completions API: what is sent, and what an answer says, whole or streamed."""
+"""The chat completions API: requests, and answers, whole or streamed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evalkit.models.call_failures import ContentRefused, judge_problem
 from evalkit.models.replies import Garbled, ModelReply, as_object
 
 PATH = "/chat/completions"
-# Some endpoints want to see again how their model came to its call of a tool.
+# Some endpoints require the reasoning behind a tool call to be sent back with it.
 _KEPT = ("role", "content", "tool_calls", "reasoning_details", "thinking_blocks")
 _CONCATENATED = ("content", "reasoning_content", "reasoning", "refusal")
 
@@ -98,7 +98,7 @@ class ChatStream:
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
 
     def document(self) -> dict[str, Any]:
-        """The answer as it would have come in one piece; Garbled where its end is missing."""
+        """The whole answer in the format of one that is not streamed. Raises Garbled if its end is missing."""
         if self._finish_reason is None:
             raise Garbled("the stream ended before the answer did")
         message = self._message | ({"tool_calls": list(self._calls.values())} if self._calls else {})

@@ -1,4 +1,4 @@
-"""Finds the usage in an answer that passes by, in one piece or as a stream, in any of the three APIs."""
+"""Finds the usage in an answer on its way to the caller, whole or streamed, in any of the three APIs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 
 
 class Counter:
-    """Keeps an answer, or a line of a stream, while it is short, and of a long one its end, where the usage stands."""
+    """Keeps a short answer or line of a stream whole, and the end of a long one, which holds the usage."""
 
     def __init__(self, content_type: str) -> None:
         self._streams = content_type.startswith("text/event-stream")
@@ -22,7 +22,7 @@ class Counter:
         self._found: dict[str, Any] = {}
         self.received = 0
         self.is_final = False
-        """Whether the usage is known that comes at the end."""
+        """Whether the usage at the end of the answer has been read."""
 
     def feed(self, block: bytes) -> None:
         self.received += len(block)
@@ -39,7 +39,7 @@ class Counter:
 
     def counted(self) -> dict[str, Any]:
         found = dict(self._found)
-        if "cache_read_input_tokens" in found:  # Anthropic's: what is cached is not part of the input
+        if "cache_read_input_tokens" in found:  # Anthropic's input_tokens exclude cached ones
             cached = found["cache_read_input_tokens"] or 0
             found["input_tokens"] = (
                 (found.get("input_tokens") or 0) + cached + (found.get("cache_creation_input_tokens") or 0)
@@ -54,7 +54,7 @@ class Counter:
             del self._rest[:-_END_KEPT]
 
     def _look_into_lines(self, end: bytes) -> None:
-        """What was kept is the beginning of these lines."""
+        """Read whole lines, of which the first one starts with the text kept so far."""
         self._keep(end)
         if self._is_cut:
             self._look_into(self._rest)
@@ -78,11 +78,11 @@ class Counter:
         ):
             if isinstance(place, dict) and isinstance(place.get("usage"), dict):
                 self._found |= place["usage"]
-                self.is_final = self.is_final or name != "message"  # with which a stream of Anthropic's begins
+                self.is_final = self.is_final or name != "message"  # the first event of a stream of Anthropic's
 
 
 def _last_usage(content: bytearray) -> Any:
-    """From the end of an answer whose beginning was too long to keep."""
+    """The last usage in the end of an answer whose beginning was dropped."""
     places = [found.end() for found in _USAGE.finditer(content)]
     if not places:
         return None

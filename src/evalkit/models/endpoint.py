@@ -73,7 +73,7 @@ class HttpModel:
             ),
             headers={"User-Agent": f"evalkit/{__version__}"},
             verify=parts.scheme == "https",
-            trust_env=parts.hostname not in _LOOPBACK,  # no proxy between a machine and itself
+            trust_env=parts.hostname not in _LOOPBACK,  # no HTTP proxy for loopback
         ) as self._http:
             self._pace = Pace(self.config.max_in_flight, self.config.tokens_per_minute)
             if (keys := self._virtual_keys()) is not None:
@@ -133,7 +133,7 @@ class HttpConversation:
             try:
                 return await self._try(body)
             except CallFailed as failure:
-                if failure.kind == "budget":  # the proxy keeps the same limit, and knows first what a call cost
+                if failure.kind == "budget":  # the proxy enforces the same limit, and learns first what a call cost
                     raise BudgetSpent("attempt", failure.message) from failure
                 delay = backoff(tries, failure.retry_after, self._delays)
                 if not failure.again or tries > self._config.retries or delay > _LONGEST_WAIT:
@@ -154,7 +154,7 @@ class HttpConversation:
                 raise CallFailed("model_unavailable", f"the model did not answer in {limit:g} s", again=True) from error
 
     async def _call(self, body: bytes, taken: Taken) -> Completion:
-        """Send a request. From then on the call counts, whatever becomes of it, unless it is plainly turned away."""
+        """Send a request. Once sent, the call counts, unless the endpoint refuses it."""
         import httpx
 
         usage, allowance = UNMETERED, Allowance()

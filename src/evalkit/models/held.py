@@ -1,4 +1,4 @@
-"""How many bytes of requests are in memory at once: for each attempt, and for the run."""
+"""Limits on the bytes of requests in memory at once, for each attempt and for the run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _ALWAYS = 2 << 20
 
 
 class TooMuchHeld(Exception):
-    """There is no room for more now."""
+    """The limit is reached for now."""
 
 
 @dataclass(slots=True)
 class HeldBytes:
-    """A limit and what is held of it, each a part of a whole, except for a first piece that nobody can take away.
+    """A limit on held bytes. All but a first piece, reserved for the holder, also counts against the limit of `whole`.
 
-    That piece is for attempts with requests of the usual size: others that hold all they can are not to stop them.
+    With the reserved piece, attempts with requests of the usual size go on even when others hold all they can.
     """
 
     limit: int

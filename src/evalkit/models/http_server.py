@@ -1,4 +1,4 @@
-"""HTTP as a server speaks it, one request after the other, on a stream that is there already."""
+"""The server side of HTTP/1.1 on an open stream, one request after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evalkit.models.held import LARGEST_REQUEST, HeldBytes, TooMuchHeld
 
 _PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "x-request-id")
 _MOST_EARLY = 1 << 16
-# Who sends a request that is turned away, and does not read before all of it is sent, gets this long.
+# Time for a client to finish sending a refused request: many read no response before their body is sent.
 _TURN_AWAY_SECONDS = 60.0
 _READ_ON_SECONDS = 10.0
 _TOO_LARGE = f"a request is at most {LARGEST_REQUEST >> 20} MB long"
@@ -33,7 +33,7 @@ class ServerConnection:
         self.body: bytes | bytearray = b""
 
     async def next_request(self) -> h11.Request | None:
-        """The next one, with its body; None where there is none, or none that could be taken."""
+        """The next request, with its body. None if there is none, or it was refused."""
         event = await self._next_event()
         if not isinstance(event, h11.Request):
             return None
@@ -56,7 +56,7 @@ class ServerConnection:
         return event
 
     async def _turn_away(self, status: int, kind: str, message: str, **headers: str) -> None:
-        """Refuse a request that still comes, and let it come, so that its sender gets to read the answer."""
+        """Refuse a request while it is being received, and read it to its end so that the client reads the answer."""
         self.drop_body()
         await self.refuse(status, kind, message, connection="close", **headers)
         with anyio.move_on_after(_TURN_AWAY_SECONDS):
@@ -64,21 +64,21 @@ class ServerConnection:
                 pass
 
     def drop_body(self) -> None:
-        """Forget the body of the request, which has been sent or will not be."""
+        """Release the body of the request, which has been passed on or never will be."""
         size, self.body = len(self.body), b""
         self._held.give(size)
 
     def replace_body(self, body: bytes) -> None:
-        """Go on with another one."""
+        """Put another body in place of the one received."""
         self.drop_body()
         self._held.take(len(body))
         self.body = body
 
     @asynccontextmanager
     async def kept_by_the_other_side(self) -> AsyncIterator[None]:
-        """What is done in here is cancelled when the other side hangs up: nobody waits for it any more.
+        """Cancel the body of this context when the client hangs up.
 
-        An answer that has begun is read on for a while, since only its end says what it cost.
+        An answer that has begun is read for a little longer, since only its end says what it cost.
         """
 
         async def watch(scope: anyio.CancelScope) -> None:
@@ -125,13 +125,13 @@ class ServerConnection:
         await self.end()
 
     async def refuse_nonsense(self, error: h11.RemoteProtocolError) -> None:
-        """Answer what is no HTTP, where an answer is still due."""
+        """Answer a malformed request, where an answer can still be sent."""
         if self._http.our_state in _ANSWERABLE:
             with suppress(h11.LocalProtocolError):
                 await self.refuse(error.error_status_hint, "invalid_request_error", str(error), connection="close")
 
     def goes_on(self) -> bool:
-        """Whether another request may come."""
+        """Whether the connection stays open for another request."""
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not self._is_gone:
             self._http.start_next_cycle()
             return True
@@ -146,9 +146,9 @@ class ServerConnection:
         except OSError:
             if not self._answers:
                 raise
-            self._is_gone = True  # what is left of the answer is read for its usage
+            self._is_gone = True  # the rest of the answer is read for its usage
 
 
 def _length(request: h11.Request) -> int:
-    """What the request says of its length, which has been found to be a number."""
+    """The Content-Length of a request, which h11 has checked to be a number."""
     return next((int(value) for name, value in request.headers if name == b"content-length"), 0)

@@ -1,7 +1,8 @@
 """Notes about virtual keys, written before they are made: so that the keys of a killed evalkit can be deleted.
 
-A note names the key by its alias, and holds no secret. Its owner keeps it locked; the kernel lets go of the lock when
-the owner ends, however it ends. A note that nobody locks is of a key that nobody uses.
+A note names the key by its alias, and holds no secret. Its owner keeps it locked, and the kernel releases the lock when
+the owner ends, however it ends (https://man7.org/linux/man-pages/man2/flock.2.html). An unlocked note belongs to a key
+that is no longer used.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class KeyNote:
     alias: str
     proxy: str
     ended: bool = False
-    """Set once the key is certainly no more."""
+    """Whether the key is certain to be gone."""
 
 
 @contextmanager
 def noted(folder: Path, alias: str, proxy: str) -> Iterator[KeyNote]:
-    """Keep a note of a key that is about to be made. It stays, if the key may."""
+    """Keep a note of a key that is about to be made. The note stays on disk as long as the key may exist."""
     note = KeyNote(alias, proxy)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{secrets.token_hex(8)}.json"
@@ -42,7 +43,7 @@ def noted(folder: Path, alias: str, proxy: str) -> Iterator[KeyNote]:
 
 
 def abandoned(folder: Path, proxy: str) -> Iterator[KeyNote]:
-    """The notes about keys of this proxy whose owners are no more, each locked while it is looked at."""
+    """The notes about keys of this proxy whose owners have ended, each locked while the caller handles it."""
     for path in sorted(folder.glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
 """LiteLLM's virtual keys: one for each attempt, with a budget and a time to live, and its exact spend at the end.
 
-They are deleted afterwards. Those of an evalkit that was killed are deleted by the next one, or end by themselves.
+They are deleted afterwards. Those of a killed evalkit are deleted by the next run, or expire.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class VirtualKeys:
-    """Makes and deletes keys with the key that may do so."""
+    """Makes and deletes virtual keys by means of the proxy's master key."""
 
     http: httpx.AsyncClient
     root_url: str
@@ -40,10 +40,10 @@ class VirtualKeys:
     notes: Path
     """A folder for notes about keys that are in use."""
     polls: tuple[float, ...] = DELAYS.polls
-    """Pauses before questions for the spend: the proxy writes what a call cost a while after it answered."""
+    """Pauses between requests for the spend: the proxy records the cost of a call some time after its answer."""
 
     async def sweep(self) -> None:
-        """Delete the keys of evalkit processes that are no more."""
+        """Delete the keys of evalkit processes that have ended."""
         for note in key_notes.abandoned(self.notes, self.root_url):
             logger.info("deleting the virtual key %s, left by an evalkit process that is no more", note.alias)
             note.ended = await self._delete(note.alias)
@@ -85,10 +85,10 @@ class VirtualKeys:
         return key
 
     async def _settle(self, key: str, meter: Meter, since: Usage) -> None:
-        """Replace what answers said of their cost by what the proxy charged, once it has caught up."""
+        """Replace the cost that answers reported by the proxy's own figure, once that is complete."""
         told = meter.usage.known_cost_usd - since.known_cost_usd
         spend, earlier = 0.0, -1.0
-        # Calls that were all broken off may never be charged: nobody is kept waiting for that.
+        # Where all calls were broken off, none may ever be charged: the wait is short.
         for pause in self.polls if told else self.polls[:_POLLS_FOR_NOTHING]:
             await anyio.sleep(pause)
             try:
@@ -107,7 +107,7 @@ class VirtualKeys:
         meter.settle(since, spend)
 
     async def _delete(self, alias: str) -> bool:
-        """Whether the key is certainly no more. By its alias, because what it is may not be known."""
+        """Delete a key by its alias, since its value may be unknown. Returns whether it is certain to be gone."""
         for tries in range(_TRIES):
             try:
                 await self._call("POST", "/key/delete", json={"key_aliases": [alias]})

@@ -1,4 +1,4 @@
-"""How fast the workers of a run may ask the model, all together."""
+"""The pace at which all workers of a run together may ask the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import anyio
 
 @dataclass(slots=True)
 class TokenRate:
-    """Tokens flow in steadily, up to those of a minute, and are taken before a call. The caller has the clock."""
+    """A token bucket that holds the tokens of one minute. They are taken before a call; the caller passes the time."""
 
     per_minute: int
     level: float = field(init=False)
@@ -22,7 +22,7 @@ class TokenRate:
         self.level = float(self.per_minute)
 
     def wait_for(self, tokens: float, now: float) -> float:
-        """Seconds until so many tokens may be taken; 0 takes them."""
+        """Seconds until so many tokens are available; if 0, they have been taken."""
         if self.moment is not None:
             self.level = min(float(self.per_minute), self.level + (now - self.moment) * self.per_minute / 60)
         self.moment = now
@@ -37,7 +37,7 @@ class TokenRate:
 
 
 class Pace:
-    """Lets calls through in the order they come."""
+    """Lets calls through in order of arrival."""
 
     def __init__(self, max_in_flight: int = 0, tokens_per_minute: int = 0) -> None:
         self._slots = anyio.CapacityLimiter(max_in_flight) if max_in_flight else None
@@ -45,7 +45,7 @@ class Pace:
         self._queue = anyio.Lock()
         self._held_until = 0.0
         self.opening_usd = 0.0
-        """What the first call of a conversation cost lately."""
+        """The recent cost of the first call of a conversation."""
 
     @asynccontextmanager
     async def slot(self, estimate: int) -> AsyncIterator[Taken]:
@@ -61,7 +61,7 @@ class Pace:
                     self._rate.correct(taken.estimate, taken.used)
 
     def hold(self, seconds: float) -> None:
-        """The endpoint wants a pause: nobody asks before it is over."""
+        """Hold all calls back for a pause that the endpoint asked for."""
         self._held_until = max(self._held_until, anyio.current_time() + seconds)
 
     async def _wait(self, estimate: int) -> None:
@@ -86,7 +86,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Seconds between the tries of a call, and between questions for what a proxy charged."""
+    """Seconds between the tries of a call, and between requests for a proxy's charges."""
 
     first: float = 0.5
     longest: float = 60.0
@@ -97,7 +97,7 @@ DELAYS = Delays()
 
 
 def backoff(tries: int, retry_after: float | None, delays: Delays = DELAYS) -> float:
-    """Seconds before another try: doubling with jitter, and never less than the endpoint asked for."""
+    """Seconds before another try: doubled each time, with jitter, and never less than the endpoint asked for."""
     ceiling = min(delays.longest, delays.first * float(2 ** (tries - 1)))
-    jitter = ceiling * (0.5 + random.random() / 2)  # noqa: S311  # spreads load, protects nothing
+    jitter = ceiling * (0.5 + random.random() / 2)  # noqa: S311  # spreads load, no use in cryptography
     return jitter if retry_after is None else retry_after + jitter * 0.1

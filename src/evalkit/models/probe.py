@@ -1,4 +1,4 @@
-"""One tiny call of the configured model, and what it tells."""
+"""Probes the configured model with one tiny call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASK = ({"role": "user", "content": "Call the tool `ready`, and say nothing."},)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`failure` is a kind of the failure table; None where the model answered."""
+    """The outcome of a probe. `failure` is a failure kind, None where the model answered."""
 
     model: str
     answered_by: str = ""
@@ -35,12 +35,12 @@ class Finding:
 
     @property
     def knows_cost(self) -> bool:
-        """From the endpoint, or by model.prices."""
+        """Whether the cost is known, from the endpoint or by model.prices."""
         return self.failure is None and self.usage.cost_usd is not None
 
 
 async def probe(config: Config) -> Finding:
-    """Ask once, without another try. Raises EvalkitError where the config names no model, or no key is set."""
+    """Ask once, without retries. Raises EvalkitError where the config names no model, or no key is set."""
     impatient = config.model.model_copy(update={"retries": 0, "timeout": min(config.model.timeout, 60.0)})
     config = config.model_copy(update={"model": impatient})
     endpoint: ModelEndpoint = plugins.load("models", config.model.api)(config)

@@ -1,7 +1,7 @@
-"""The way to the model for agents that live in a workspace: one endpoint, with the key on our side of it.
+"""The endpoint for agents that run in a workspace. It adds the key, which stays outside the workspace.
 
-Each attempt has a socket of its own, so no caller needs to say who it is. Whatever goes through is counted, streamed or
-not, and stops at the limits of the attempt, the instance and the run.
+Each attempt has a proxy of its own, so callers need not identify themselves. Every call is counted, streamed or not,
+and stops at the limits of the attempt, the instance and the run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BLOCK = 1 << 18
 
 
 class _BrokenOff(Exception):
-    """An answer ends before it is whole."""
+    """An answer ended before it was complete."""
 
 
 class Proxy:
@@ -51,16 +51,16 @@ class Proxy:
         self._held = held
         self._charges = Charges(upstream, meter)
         self.problem: Failed | None = None
-        """Why the model could not be asked, where trying again from inside cannot help."""
+        """The failure of a call, where the agent's trying again cannot help."""
 
     async def serve(self, stream: Stream) -> None:
-        """One connection, until either side ends it. Whatever goes wrong with it ends it, and nothing else."""
+        """Serve one connection until either side ends it. Errors end this connection only."""
         connection = ServerConnection(stream, self._held)
         try:
             await self._serve(connection)
         except (_BrokenOff, h11.ProtocolError, OSError) as error:
             logger.debug("a connection of the agent to its model ended: %r", error)
-        except Exception:  # noqa: BLE001  # what one request brings about is no failure of the attempt
+        except Exception:  # noqa: BLE001  # an error in one request does not fail the attempt
             logger.exception("a connection of the agent to its model ended")
         finally:
             connection.drop_body()
@@ -118,7 +118,7 @@ class Proxy:
                 await connection.refuse(400, "budget_exceeded", spent.message)
 
     def _credentials(self, path: str) -> dict[str, str]:
-        """As the API in question wants them; proxies take either."""
+        """The headers of the API in question: Anthropic's takes x-api-key, and proxies take either."""
         key = self._upstream.key
         return self._upstream.headers | ({"x-api-key": key} if key and path == "/messages" else {})
 
@@ -142,10 +142,10 @@ class Proxy:
             await connection.refuse(502, "model_unavailable", f"the model endpoint cannot be reached: {error!r}")
         except httpx.RequestError as error:
             logger.warning("the connection to the model broke: %r", error)
-            # In the middle of an answer, so that the other side sees that it is not whole.
+            # Closing the connection in the middle of an answer shows the client that it is incomplete.
             raise _BrokenOff from error
         finally:
-            # Callers hang up as soon as they have heard enough, which may be before the answer has ended.
+            # Clients may hang up after the last event they need, before the end of the answer.
             if counter.is_final:
                 usage = read_usage(counter.counted(), told, self._upstream.prices)
             self._charges.count(usage, sent=sent, received=counter.received)
@@ -186,11 +186,11 @@ class Proxy:
 
 
 async def _blocks(body: bytes) -> AsyncIterator[bytes]:
-    """In pieces, of which each layer on the way makes a copy."""
+    """The body in small pieces, since each layer below copies what it is given."""
     for start in range(0, len(body), _BLOCK):
         yield body[start : start + _BLOCK]
 
 
 def _masked(content: bytes) -> bytes:
-    """Endpoints like to repeat the key that they refuse."""
+    """Mask an error: some endpoints quote the key that they refuse."""
     return masking.mask(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

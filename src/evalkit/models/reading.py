@@ -1,4 +1,4 @@
-"""Reads answers of an endpoint, no more of them than a model writes."""
+"""Reads answers of an endpoint, up to the size that a model can have written."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     import httpx
 
 LARGEST_ANSWER = 16 << 20
-"""Of an answer in one piece, and of a line of a stream."""
+"""The limit for an answer in one piece, and for a line of a stream."""
 LARGEST_STREAM = 128 << 20
 _LARGEST_REFUSAL = 1 << 16
 
 
 class AnswerTooLarge(CallFailed):
-    """An answer that no model has written. The next one would be no better."""
+    """An answer too large for a model to have written. It is not tried again."""
 
     def __init__(self, what: str, limit: int) -> None:
         super().__init__("model_request", f"the model endpoint sent {what} of more than {limit >> 20} MB")
 
 
 class Allowance:
-    """Counts an answer as it comes. Where it grows too large, reading it is cancelled, so that all of it is let go."""
+    """Counts an answer as it arrives. If it grows too large, the read is cancelled and frees what it holds."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -38,7 +38,7 @@ class Allowance:
 
     @contextmanager
     def reading(self, response: httpx.Response) -> Iterator[None]:
-        """Raises AnswerTooLarge at its end."""
+        """Read within this context, which raises AnswerTooLarge at its end."""
         self._streams = is_stream(response)
         with self._scope:
             yield
@@ -90,7 +90,7 @@ async def read_lines(response: httpx.Response, allowance: Allowance, take: Calla
 
 
 async def read_refusal(response: httpx.Response) -> bytes:
-    """What a response that is no answer says, at most its beginning."""
+    """The beginning of an error response."""
     content = bytearray()
     with anyio.CancelScope() as scope:
         async for block in response.aiter_bytes():

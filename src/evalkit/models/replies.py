@@ -1,4 +1,4 @@
-"""What an answer of a model says, whichever API it came through."""
+"""A model's answer, independent of the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evalkit.models.call_failures import CallFailed
 
 
 class Garbled(CallFailed):
-    """What came is no answer; the next try may bring one."""
+    """The response cannot be read as an answer; the next try may succeed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(

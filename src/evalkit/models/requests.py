@@ -1,7 +1,7 @@
-"""What a request to the model may say: the keys of its protocol, nothing that asks another model or leads elsewhere.
+"""Narrows requests to the keys of their protocol, so that none can choose another model or endpoint.
 
-Proxies take more than their protocols say: LiteLLM `fallbacks`, `api_base` and `mock_response`, OpenRouter `models` and
-`route`. So what goes up is what is known here, and the rest is dropped.
+Proxies take more keys than their protocols define: LiteLLM `fallbacks`, `api_base` and `mock_response`, OpenRouter
+`models` and `route`. Only known keys are passed on; the rest is dropped.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ KEYS: Mapping[str, frozenset[str]] = {
     "/completions": _SAMPLING | _words("best_of echo logprobs prompt suffix"),
     "/embeddings": _words("dimensions encoding_format input input_type"),
 }
-"""For each path, what goes up of a request. `model` is put in here."""
+"""The keys of a request that are passed on, by path. `model` is set here."""
 
-# Tools that the agent itself runs. Others would be run by the endpoint: searches of the web and servers of others, and
-# a workspace without network is not to reach those.
+# Tools that the agent itself runs. Others, like web search and remote MCP servers, would be run by the endpoint, and
+# open a way out of a workspace without network.
 _OWN_TOOLS = ("", "apply_patch", "computer", "computer_use_preview", "custom", "function", "local_shell", "tool_search")
 _OWN_TOOL_FAMILIES = ("bash_", "computer_", "memory_", "text_editor_", "tool_search_tool_")
 _GROUP = "namespace"
 _TELL_USAGE = ("/chat/completions", "/completions")
 
-# A valid pair of surrogates, one that stands alone, or any other escape.
+# A valid surrogate pair, a lone surrogate, or any other escape.
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
 )
@@ -85,9 +85,9 @@ _tool_of = msgspec.json.Decoder(_Tool)
 
 
 def prepare(path: str, body: bytes | bytearray, model: str) -> bytes:
-    """The request as it goes up: to this model and no other, and telling what it used. Raises WrongRequest.
+    """The request for the endpoint: always to this model, and with its usage reported. Raises WrongRequest.
 
-    Values stay text, so a large request takes no more memory than its copy.
+    Values are not decoded, so a large request takes no more memory than one copy of it.
     """
     try:
         document = _read(body)
@@ -104,7 +104,7 @@ def prepare(path: str, body: bytes | bytearray, model: str) -> bytes:
 
 
 def passed_up(headers: Iterable[tuple[bytes, bytes]], names: Iterable[str]) -> dict[str, str]:
-    """Those of the headers that go up. Raises WrongRequest where one could not be sent."""
+    """The headers to pass on. Raises WrongRequest if one cannot be sent."""
     wanted = frozenset(names)
     kept = {name.decode("latin-1"): value for name, value in headers if name.decode("latin-1") in wanted}
     for name, value in kept.items():
@@ -118,7 +118,7 @@ def _read(body: bytes | bytearray) -> _Document:
         return dict(_document_of.decode(body))
     except ValueError:
         pass
-    try:  # half of a surrogate pair, which Python's json writes for bytes that are no text
+    try:  # lone surrogates, which Python's json writes for undecodable bytes
         return dict(_document_of.decode(_ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], body)))
     except ValueError:
         raise WrongRequest("the body is no JSON object") from None

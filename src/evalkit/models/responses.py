@@ -1,4 +1,4 @@
-"""The responses API: conversations stay in the words of chat completions, and are translated on the way."""
+"""The responses API: conversations are kept in the format of chat completions, and translated for each call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evalkit.models.replies import Garbled, ModelReply, as_object
 
 PATH = "/responses"
 ITEMS = "response_items"
-"""Where a message keeps the items it came as: models that reason want them back unchanged."""
+"""The key for the original items of a message: reasoning models require them back unchanged."""
 
 _ENDINGS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -21,7 +21,8 @@ def make_body(messages: Sequence[Message], tools: Sequence[Tool], config: ModelC
     body: dict[str, Any] = {
         "model": config.name,
         "input": [item for message in messages for item in _items(message)],
-        # Nothing is kept at the endpoint, so what the model thought travels with the conversation.
+        # Nothing is stored at the endpoint, so encrypted reasoning is sent back with the conversation:
+        # https://platform.openai.com/docs/guides/reasoning
         "store": False,
         "include": ["reasoning.encrypted_content"],
     }
@@ -109,7 +110,7 @@ def _read_call(item: Mapping[str, Any]) -> ToolUse:
 
 
 class ResponsesStream:
-    """Waits for the event that holds the whole answer."""
+    """Reads a stream up to the event that holds the whole answer."""
 
     def __init__(self) -> None:
         self._document: Mapping[str, Any] | None = None

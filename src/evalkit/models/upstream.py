@@ -1,4 +1,4 @@
-"""The endpoint as one attempt may ask it."""
+"""Access to the endpoint for one attempt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """What it takes to ask the endpoint on behalf of one attempt."""
+    """Address, key, connections and pace for the calls of one attempt."""
 
     model: str
     base_url: str

@@ -1,4 +1,4 @@
-"""What a call used and what it cost, as endpoints say it."""
+"""The usage and cost of a call, as endpoints report them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from evalkit.domain.records import Usage
 
 LITELLM_COST = "x-litellm-response-cost"
 UNMETERED = Usage(llm_calls=1, cost_usd=None)
-"""A call that may have been paid for, whose answer never came."""
+"""A call without an answer that may have been charged."""
 
 _MILLION = 1_000_000
 
 
 def read_usage(counted: Mapping[str, Any] | None, headers: Mapping[str, str], prices: Prices | None) -> Usage:
-    """The usage of one answered call. A cost that nobody tells is unknown."""
+    """The usage of one answered call. Its cost is unknown unless reported or priced."""
     counted = counted if isinstance(counted, Mapping) else {}
     tokens = {
         "input_tokens": _count(counted, "prompt_tokens", "input_tokens"),
