@@ -1,4 +1,4 @@
-"""What infer and resume have in common: the parts of a run, its execution, and the document at its end."""
+"""Shared by infer and resume: making the parts of a run, executing it, and its final document."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the config names, found and created."""
+    """The parts that the config names, found and created."""
 
     config: Config
     benchmark: Benchmark
@@ -61,10 +61,10 @@ def load_instances(benchmark: Benchmark, config: Config) -> dict[str, Instance]:
 
 
 def load_selected(benchmark: Benchmark, config: Config) -> dict[str, Instance]:
-    """The instances that the config selects. Of the others no more than the ids is held."""
+    """The instances that the config selects. Only the ids of the others are kept in memory."""
     wanted = [*config.benchmark.select]
     for name in config.benchmark.select:
-        with suppress(UsageError):  # it may be an id as well: what it is, is decided when all ids are known
+        with suppress(UsageError):  # a file may have the name of an id: that is decided once all ids are known
             wanted += _read_names(Path(name)) if _is_file(name) else ()
     keeps = may_choose(wanted, config.benchmark.limit, config.benchmark.seed)
     chosen = select_instances(_load(benchmark, config, partial(index_some, keeps=keeps)), config)
@@ -85,7 +85,7 @@ def _load(benchmark: Benchmark, config: Config, index: Callable[[Iterable[Instan
 
 
 def select_instances(instances: Mapping[str, T], config: Config) -> dict[str, T]:
-    """Those that the config selects. A name that is a file stands for the names in it."""
+    """Select by the config. The name of a file stands for the names in the file."""
     wanted: list[str] = []
     for name in config.benchmark.select:
         wanted += _read_names(Path(name)) if name not in instances and _is_file(name) else [name]
@@ -102,7 +102,7 @@ def select_instances(instances: Mapping[str, T], config: Config) -> dict[str, T]
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
-    except OSError:  # a long regular expression is no name of a file
+    except OSError:  # a long regular expression is not a valid file name
         return False
 
 
@@ -126,7 +126,7 @@ def execute(
     spent_usd_on: Mapping[str, float] | None = None,
     quiet: bool = False,
 ) -> int:
-    """Take the steps, print the document of the run, and return the exit code. The run is being written to."""
+    """Take the steps, print the document of the run, and return the exit code. Needs `directory.writing()`."""
     budgets = _budgets(settings.config, spent_usd, spent_usd_on or {})
     problem: EvalkitError | None = None
     masking.protect_variables(settings.config.agent.env)
@@ -186,7 +186,7 @@ def _budgets(config: Config, spent_usd: float, spent_usd_on: Mapping[str, float]
 
 
 def _report(directory: RunDirectory, problem: EvalkitError | None, *, quiet: bool) -> dict[str, Any]:
-    """Print the document of the run. What ended it early is raised, and has the document printed with it."""
+    """Print the document of the run. If it ended early, raise the cause, with which the document is printed."""
     document = {"run": str(directory.path), **summarize([directory])}
     if problem is None:
         stdout.emit(document)
@@ -209,14 +209,14 @@ async def _execute(run: Run, engine: Scheduler) -> None:
 
 
 def _hidden_folders(directory: RunDirectory, config: Config) -> tuple[Path, ...]:
-    """Where answers lie on this machine: the data set, the bundled one, and all runs."""
+    """The folders with answers on this machine: the data set, the bundled tasks, and all runs."""
     dataset = Path(config.benchmark.dataset) if config.benchmark.dataset else BUNDLED
     folders = (directory.path.parent, dataset if dataset.is_dir() else dataset.parent, BUNDLED)
     return tuple(folder.resolve() for folder in folders if folder.is_dir())
 
 
 def _pinned_limits(settings: Settings) -> frozenset[str]:
-    """What a flag says holds for all instances; other settings yield to what a task asks for."""
+    """The limits set by flags, which hold for all instances; those set elsewhere yield to a task's own."""
     keys = (
         "timeouts.open",
         "timeouts.solve",

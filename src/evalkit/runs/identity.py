@@ -1,4 +1,4 @@
-"""What a run is called and measures: its manifest, and what may not change when it is resumed."""
+"""The identity of a run: its name, its manifest, and the settings that resume must not change."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def hash_prompt(config: Config) -> str | None:
 
 
 def find_changes(manifest: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
-    """The measured keys whose value is another one now: what it was, and what it is."""
+    """The measured keys whose values have changed, with the old and the new value."""
     now = config.model_dump(mode="json")
     changes = {key: (look_up(manifest.config, key), look_up(now, key)) for key in MEASURED}
     changes = {key: (before, after) for key, (before, after) in changes.items() if before != after}

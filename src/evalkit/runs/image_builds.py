@@ -1,4 +1,4 @@
-"""What build-images and infer have in common: which images there are to be, and how they come to be."""
+"""Shared by build-images and infer: planning and building the images of a command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def build_directory(config: Config) -> BuildDirectory:
-    """The same for the same data set, so that a later command goes on where an earlier one ended."""
+    """The build folder of a data set: always the same one, so that a later command continues an earlier one."""
     dataset = Path(config.benchmark.dataset).name if config.benchmark.dataset else ""
     name = _UNSAFE.sub("-", "-".join(filter(None, (config.benchmark.name, dataset)))).strip("-.")
     return BuildDirectory(config.images.build_dir / (name or "images"))
@@ -43,7 +43,7 @@ def build_directory(config: Config) -> BuildDirectory:
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """For the sdist and what is made from it. Those that earlier commands had to leave behind are swept first."""
+    """A folder for the sdist and what is made from it. Leftovers of earlier commands are swept first."""
     parent = scratch.find_roomy_parent()
     if parent is None:
         console.say("temporary files are kept in memory here; set TMPDIR to a directory on disk")
@@ -55,7 +55,7 @@ def private_folder() -> Iterator[Path]:
 
 @dataclass(slots=True)
 class BuildWork:
-    """The images of one command, and what has come of them so far."""
+    """The images of one command, with their outcomes so far."""
 
     config: Config
     instances: Sequence[Instance]
@@ -100,7 +100,7 @@ class BuildWork:
 
 @contextmanager
 def working(config: Config, instances: Mapping[str, Instance]) -> Iterator[BuildWork]:
-    """The build folder is written to by one command at a time."""
+    """Lock the build folder: only one command at a time writes to it."""
     directory = build_directory(config)
     with shortages.named(), directory.writing(), private_folder() as folder:
         yield BuildWork(config, list(instances.values()), directory, folder)
@@ -151,7 +151,7 @@ def describe_plan(work: BuildWork, planned: Plan) -> dict[str, Any]:
 
 
 def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool) -> dict[str, Instance]:
-    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
+    """Give each instance the name of its image. With `build`, missing images are built."""
     with working(config, instances) as work:
         with console.watch_images(work.directory.log_of, quiet=quiet or not build) as watch:
             do = partial(_build_missing if build else _require, work, watch)

@@ -1,4 +1,4 @@
-"""The images that instances run in: found or built, before the first instance starts."""
+"""Finds or builds the images of the instances before the first instance starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evalkit.errors import ImagesMissing, first_few
 def provide_images(
     config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool
 ) -> dict[str, Instance]:
-    """The instances, each with the image that it runs in, which is built if it is missing and that is wanted."""
+    """Give each instance the name of its image. With `build`, missing images are built."""
     builds = config.images.agent_source is not None or any(each.build for each in instances.values())
     if config.workspace_kind != "docker" or not builds:
         return dict(instances)
@@ -25,7 +25,7 @@ def provide_images(
 
 
 def require_images(workspaces: Workspaces, instances: Sequence[Instance], config: Config) -> None:
-    """All images before the first instance: what is missing is said once, rather than found out 500 times."""
+    """Report all missing images once, before the first instance, rather than 500 times during the run."""
     missing = anyio.run(workspaces.missing_images, instances)
     if missing:
         named = first_few([f"{image} ({reason})" for image, reason in missing.items()])

@@ -1,4 +1,4 @@
-"""Answers that are there already: where they come from, which need grading, and what recorded logs say of them."""
+"""Grades existing answers: finds them, decides which need grading, and judges recorded logs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Answers = dict[tuple[str, int], Recorded]
 def import_predictions(
     path: Path, settings: Settings, instances: Mapping[str, Instance], predictions: Mapping[str, Prediction]
 ) -> RunDirectory:
-    """A run directory of answers that were made elsewhere, none of them graded yet."""
+    """Make a run directory of answers that were made elsewhere, not graded yet."""
 
     def fill(run: RunDirectory) -> None:
         for name, prediction in predictions.items():
@@ -84,7 +84,7 @@ def _imported(directory: RunDirectory) -> Iterator[tuple[tuple[str, int], Record
 def plan_grading(
     rows: StandingRows, answers: Answers, instances: Mapping[str, Instance], version: str, *, force: bool
 ) -> list[Step]:
-    """The answers to grade: those without a verdict of this very grader on this very patch and instance."""
+    """Steps for the answers without a verdict of the same grader on the same patch and instance."""
 
     def is_done(name: str, attempt: int, answer: Answer) -> bool:
         row = rows[name].get(attempt) if name in rows else None
@@ -101,7 +101,7 @@ def plan_grading(
 
 @dataclass(frozen=True, slots=True)
 class LogGrading:
-    """Judges recorded logs, without a workspace: attempts like all others, of which the grading alone is left."""
+    """Judges recorded logs without a workspace. Each is an ordinary attempt of which only the grade stage runs."""
 
     directory: RunDirectory
     benchmark: Benchmark
@@ -113,7 +113,7 @@ class LogGrading:
 
     async def execute(self, instances: Mapping[str, Instance], steps: Sequence[Step], answers: Answers) -> None:
         for step in steps:
-            await anyio.lowlevel.checkpoint()  # where an interruption may end it
+            await anyio.lowlevel.checkpoint()  # lets a cancellation through
             recorded = answers[step.instance_id, step.attempt]
             result = self._judge(instances[step.instance_id], step, recorded)
             self.directory.append([result])
@@ -151,7 +151,7 @@ def require_log_judge(parts: Parts, config: Config) -> None:
 
 
 def write_report(directory: RunDirectory, rows: StandingRows, target: Path) -> None:
-    """The run as the report of the official harness."""
+    """Write the run report in the format of the official harness."""
     report = make_report({name: _judged(directory, name, attempts) for name, attempts in rows.items()})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ def _judged(directory: RunDirectory, name: str, attempts: Mapping[int, Row]) -> 
 
 
 def find_bad(rows: StandingRows) -> dict[str, list[str]]:
-    """The instances whose reference solution does not resolve them, or not each time."""
+    """The instances that their reference solution never or not always resolves."""
     resolved = {
         name: [mark_of(row).bucket == "resolved" for row in attempts.values()] for name, attempts in rows.items()
     }

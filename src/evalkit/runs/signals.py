@@ -1,4 +1,4 @@
-"""What ^C and SIGTERM do while something runs."""
+"""Handles ^C and SIGTERM while a command works."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def until_signal(work: Work, meanwhile: Work) -> int | None:
-    """Do the work, and something else as long as it lasts.
+    """Do the work, with a second task beside it for as long as it lasts.
 
-    The first signal cancels the work, and is returned once all is cleaned up; the second one ends the process.
+    The first signal cancels the work and is returned after the clean-up; the second one ends the process.
     """
     received: int | None = None
     problem: EvalkitError | None = None

@@ -29,9 +29,9 @@ _ACCEPTED = (
 
 
 def open_run(named: str | None, output: Path) -> AnyRun:
-    """A run of ours, or of another tool where the name is a place of one."""
-    if named is not None and os.path.exists(named) and not os.path.exists(Path(named) / MANIFEST):  # noqa: PTH110  # any name
-        from evalkit.store.foreign import open_foreign  # few runs are those of other tools
+    """Open a run of evalkit or, if the path leads to one, a run of another tool."""
+    if named is not None and os.path.exists(named) and not os.path.exists(Path(named) / MANIFEST):  # noqa: PTH110  # Path.exists raises where a name is too long
+        from evalkit.store.foreign import open_foreign  # seldom needed
 
         foreign = open_foreign(Path(named))
         if foreign is not None:
@@ -47,7 +47,7 @@ def summarize(
     cluster: str | None = None,
     bad: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """The numbers of one or more runs. What cannot be counted is named in the document and on standard error."""
+    """Summarise one or more runs. Rows that cannot be counted are named in the document and on standard error."""
     unreadable: list[Unreadable] = []
     counted = tally(directories, unreadable)
     unknown = sorted(counted.unknown_ids)
@@ -58,7 +58,7 @@ def summarize(
 
 
 def tally(directories: Sequence[AnyRun], unreadable: list[Unreadable] | None = None) -> Tally:
-    """All rows of these runs, counted. What cannot be is named on standard error, and added to the list."""
+    """Count all rows of these runs. Those that cannot be counted are named on standard error, and added to the list."""
     counted = Tally([facts_of(directory) for directory in directories])
     refused = [] if unreadable is None else unreadable
     for index, directory in enumerate(directories):
@@ -75,7 +75,7 @@ def tally(directories: Sequence[AnyRun], unreadable: list[Unreadable] | None = N
 
 
 def readable(rows: Iterable[Row | Unreadable]) -> Iterator[Row]:
-    """The rows; lines that are none are named on standard error."""
+    """The rows. Lines that cannot be read are named on standard error."""
     for row in rows:
         if isinstance(row, Unreadable):
             console.say(f"evalkit: {row.file}:{row.line}: not a result: {row.reason}")
@@ -84,7 +84,7 @@ def readable(rows: Iterable[Row | Unreadable]) -> Iterator[Row]:
 
 
 def exit_code(document: Mapping[str, Any]) -> ExitCode:
-    """What the summary of runs says about them as a whole."""
+    """The exit code that follows from a summary."""
     unfinished = document["buckets"]["error"] + document["buckets"]["incomplete"]
     return ExitCode.INCOMPLETE if unfinished else ExitCode.DONE
 
@@ -106,7 +106,7 @@ def facts_of(directory: AnyRun) -> RunFacts:
 
 
 def group_repeats(directories: Sequence[AnyRun]) -> list[list[AnyRun]]:
-    """Runs that measure the same, together; all others alone."""
+    """Group the runs that measure the same; each other run is a group of its own."""
     groups: dict[str, list[AnyRun]] = {}
     for directory in directories:
         groups.setdefault(facts_of(directory).measured or str(directory.path), []).append(directory)
@@ -114,7 +114,7 @@ def group_repeats(directories: Sequence[AnyRun]) -> list[list[AnyRun]]:
 
 
 def attempts_of(config: Mapping[str, Any]) -> Attempts:
-    """What a recorded config says about attempts."""
+    """The number of attempts, and when to stop, by a recorded config."""
     return Attempts(config["run"]["attempts"], config["run"]["stop_on"])
 
 
