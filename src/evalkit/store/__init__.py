@@ -1,1 +1,1 @@
-"""The run directory: what was asked, and every result, on disk."""
+"""Runs on disk: the manifest and every result."""

@@ -1,4 +1,4 @@
-"""One build folder on disk: what became of each image, line by line, and the logs of their builds."""
+"""One build folder on disk: a line with the outcome of each image, and the logs of their builds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOCK = "build.lock"
 
 
 class BuildDirectory:
-    """Written to by one process at a time; a later command with the same name goes on in it."""
+    """A build folder. One process at a time writes to it, and later commands of the same name continue it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -14,7 +14,7 @@ _BLOCK = 1 << 16
 
 
 class LineFile:
-    """Appends whole lines, durably. `parse` raises ValueError for what is no whole line."""
+    """Appends whole lines, durably. `parse` raises ValueError for an incomplete line."""
 
     def __init__(self, path: Path, parse: Callable[[bytes], object]) -> None:
         self._path = path
@@ -25,7 +25,7 @@ class LineFile:
     def append(self, lines: bytes) -> None:
         """Write whole lines and make them durable, or leave the file as it was and raise StoreError.
 
-        StoreError too where the file is elsewhere by now; it has the lines then, if it is anywhere.
+        Also raises StoreError if the file has been moved or removed meanwhile; a moved file has got the lines.
         """
         size = os.fstat(self._fd).st_size
         try:

@@ -1,4 +1,4 @@
-"""Folders of an output directory: which runs are there, and what the folders of instances are called."""
+"""Lists the runs in an output directory, and names the folders of instances."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _READABLE_LENGTH = 60
 
 
 def list_runs(output: Path) -> list[Path]:
-    """All runs of a directory, the newest last."""
+    """All runs in a directory, the newest last."""
     found = output.glob(f"*/{MANIFEST}") if output.is_dir() else ()
     by_age = sorted((path.stat().st_mtime_ns, path.parent.name, path.parent) for path in found)
     return [path for _, _, path in by_age]
 
 
 def name_folders(ids: Iterable[str]) -> dict[str, str]:
-    """One folder name for each id, the id itself where it is plain.
+    """A folder name for each id: the id itself where its characters allow.
 
     Names differ by more than case, and a name depends only on the ids before it, so ids added later change nothing.
     """
@@ -41,7 +41,7 @@ def _is_plain(instance_id: str) -> bool:
 
 
 def _digest_name(instance_id: str) -> str:
-    import hashlib  # completion lists runs at the keyboard, and names no folder
+    import hashlib  # completion lists runs on each press of Tab, and does without hashlib
 
     digest = hashlib.sha256(instance_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     readable = _UNSAFE.sub("-", instance_id).strip("-.")[:_READABLE_LENGTH]

@@ -60,7 +60,7 @@ class ForeignRun:
 
 
 def open_foreign(path: Path) -> ForeignRun | None:
-    """The run of another tool at this place, told by its files; None where there is none."""
+    """Open the run of another tool, recognised by its files; None if there is none."""
     if path.is_dir():
         return _open_folder(path)
     return _open_file(path) if path.is_file() and path.suffix in (".json", ".jsonl") else None
@@ -88,7 +88,7 @@ def _open_file(path: Path) -> ForeignRun:
 
 
 class _OpenHandsRow(msgspec.Struct):
-    """Of a row of many megabytes, what is read: histories are skipped while they are parsed."""
+    """The fields that are read of a row; histories of many megabytes are skipped by the parser."""
 
     instance_id: str
     test_result: dict[str, Any] | None
@@ -104,7 +104,7 @@ def _decode_openhands(line: bytes) -> _OpenHandsRow:
     try:
         return _decode_quickly(line)
     except (ValueError, RecursionError):
-        # Patches may hold lone surrogates, which the fast parser refuses.
+        # Patches may hold lone surrogates, which msgspec refuses.
         return msgspec.convert(parse_leniently(line), _OpenHandsRow)
 
 
@@ -171,7 +171,7 @@ def _row_of_openhands(found: _OpenHandsRow, verdicts: Mapping[str, Verdict]) -> 
 
 
 def _score_of(result: Mapping[str, Any]) -> float | None:
-    """The score that some of its benchmarks put into the row."""
+    """The score, which some benchmarks of OpenHands put into the row."""
     score, final = result.get("score"), result.get("final_score")
     if isinstance(score, bool):
         return float(score)
@@ -210,7 +210,7 @@ class _Trajectory(msgspec.Struct):
 
 
 def _read_predictions(path: Path, folder: Path) -> ForeignRun:
-    """Predictions, and what mini-swe-agent's trajectories beside them say of each."""
+    """Read predictions, with details from mini-swe-agent's trajectories beside them."""
     predictions = read_predictions(path)
     entries: list[Entry] = []
     unreadable: list[Unreadable] = []
@@ -244,12 +244,12 @@ def _row_of_prediction(name: str, patch: bytes, info: _Info) -> Row:
 
 
 def _read_logs(path: Path, folders: Sequence[Path]) -> ForeignRun:
-    """Logs of the SWE-bench harness, with the verdicts that it recorded."""
+    """Read logs of the SWE-bench harness, with its recorded verdicts."""
     entries: list[Entry] = []
     unreadable: list[Unreadable] = []
     for folder in folders:
         report = folder / REPORT
-        # Of a patch that did not apply, or an engine that failed, the harness leaves a log of its own and no report.
+        # If a patch does not apply, or the engine fails, the harness leaves its own log and no report.
         if not any((folder / name).is_file() for name in (REPORT, LOG, OWN_LOG, PATCH)):
             continue
         resolved: bool | None = None
@@ -299,7 +299,7 @@ _STATES: dict[str, tuple[Outcome, Verdict]] = {
 
 
 def _read_report(path: Path, report: Mapping[str, Any]) -> ForeignRun:
-    """The report of a whole run. Instances without a prediction are left out: they were not run."""
+    """Read the report of a whole run. Instances without a prediction were not run, and are left out."""
     entries: dict[str, Entry] = {}
     for key, (outcome, verdict) in _STATES.items():
         for name in list_of(report.get(key)):

@@ -10,7 +10,7 @@ from evalkit.errors import UsageError
 
 LOG, REPORT, PATCH = "test_output.txt", "report.json", "patch.diff"
 OWN_LOG = "run_instance.log"
-"""What the harness says of itself: the file that the folder of each instance has."""
+"""The harness's own log, which the folder of every instance has."""
 _OLD_LOGS = "*.eval.log"
 _OLD_MARKER = b">>>>> Applied Patch (pred)"
 _INDEX = re.compile(rb"^index [0-9a-f]+\.\.[0-9a-f]+", re.MULTILINE)
@@ -32,7 +32,7 @@ class RecordedLogs:
         return cls(root)
 
     def find(self, instance_id: str, model: str) -> Path | None:
-        """The folder of one instance, by the names that the harness gives."""
+        """The folder of one instance, as the harness names it."""
         if Path(instance_id).name != instance_id:
             return None
         places = (self.root / model.replace("/", "__") / instance_id, self.root / instance_id)
@@ -53,10 +53,10 @@ def _literal(name: str) -> str:
 
 
 def is_of(folder: Path, patch: bytes) -> bool:
-    """Whether logs are of this patch.
+    """Whether logs belong to this patch.
 
-    Space does not count: tools differ in how they end lines and files. Nor do `index` lines, whose names of objects are
-    as long as the repository that they were made in asks for.
+    White space is ignored, since tools end lines and files differently. So are `index` lines: git abbreviates the names
+    in them to a length that depends on the repository (core.abbrev in https://git-scm.com/docs/git-config).
     """
     try:
         recorded = (folder / PATCH).read_bytes()
@@ -70,7 +70,7 @@ def _essence(patch: bytes) -> bytes:
 
 
 def refuse_old_layout(root: Path) -> None:
-    """Before version 2, the harness wrote one flat file for each instance."""
+    """Refuse the logs of swebench 1, which wrote one flat file for each instance."""
     old = next((path for depth in ("", "*/") for path in root.glob(depth + _OLD_LOGS)), None)
     if old is not None:
         raise UsageError(
@@ -80,5 +80,5 @@ def refuse_old_layout(root: Path) -> None:
 
 
 def is_old(log: bytes) -> bool:
-    """Whether a log is of a harness before version 2, which marked patches and not tests."""
+    """Whether a log was written by swebench 1, which marked patches but not tests."""
     return _OLD_MARKER in log

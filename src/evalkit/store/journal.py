@@ -1,4 +1,4 @@
-"""Makes the results of many tasks durable, and the loop that they run on never waits for the disk."""
+"""Makes the results of many tasks durable, without blocking the event loop on the disk."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class _Batch:
 
 
 class BatchingJournal:
-    """Each task waits until its own result is durable; results that come at about the same time share one sync."""
+    """Each task waits until its own result is durable; results that arrive almost together share one sync."""
 
     def __init__(self, write: Callable[[Sequence[Result]], None]) -> None:
-        """`write` makes all of them durable, or raises StoreError and none of them is. It is called once for each."""
+        """`write` makes a batch durable, or raises StoreError and writes none of it. Each result is passed once."""
         self._write = write
         self._open = _Batch()
         self._turn = anyio.Lock(fast_acquire=True)
-        self._threads = anyio.CapacityLimiter(1)  # never behind what others do in threads
+        self._threads = anyio.CapacityLimiter(1)  # its own limiter: never waits for other threads
 
     async def append(self, result: Result) -> None:
-        """Not cut short by a cancellation: a result that is handed over is kept."""
+        """Write a result. Cancellation does not interrupt this: a result handed over is kept."""
         batch = self._open
         batch.results.append(result)
         with anyio.CancelScope(shield=True):
@@ -47,5 +47,5 @@ class BatchingJournal:
     async def _write_all(self, batch: _Batch) -> None:
         try:
             await anyio.to_thread.run_sync(self._write, batch.results, limiter=self._threads)
-        except Exception as error:  # noqa: BLE001  # whatever it is, each task of the batch has to hear it
+        except Exception as error:  # noqa: BLE001  # each task of the batch raises it
             batch.problem = error

@@ -1,4 +1,4 @@
-"""run.json: what a run asks, written once before anything starts."""
+"""run.json: the config and instances of a run, written before anything starts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from evalkit.errors import UsageError
 from evalkit.store.folders import MANIFEST
 
 FILE = MANIFEST
-# What other commands read of the config of a run, which a later evalkit may have written.
+# The keys of a run's config that other commands read. A later evalkit may have written it.
 _NEEDED_KEYS = (("run", "attempts"), ("run", "stop_on"), ("run", "max_cost_usd"), ("agent", "name"), ("model", "name"))
 
-# A change of any other key (workers, time-outs, an endpoint's address) leaves the meaning of the numbers as it was.
+# Changing any other key (workers, time-outs, an endpoint's address) does not change what the numbers mean.
 MEASURED = (
     "benchmark.name",
     "benchmark.split",
@@ -49,7 +49,7 @@ _SHARDED = ("benchmark.select", "benchmark.limit", "benchmark.seed")
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"schema_": "schema"}, kw_only=True):
     """Everything that `resume` and `aggregate` need to know of a run besides its rows.
 
-    `given` keeps what the config file and the environment said, so that resume can tell a change from a habit.
+    `given` keeps the values from the config file and the environment, so that resume notices when they change.
     """
 
     schema_: int = SCHEMA
@@ -74,7 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
 
     @property
     def measured(self) -> str:
-        """Equal for runs that measure the same: repeats of each other, or shards of one selection."""
+        """A key that is equal for runs that measure the same: repeats, or shards of one selection."""
         sharded = look_up(self.config, "benchmark.shard") is not None
         keys = (*MEASURED, *(_SHARDED if sharded else ()))
         data = {key: self.dataset.get(key) for key in ("name", "split", "sources")} if sharded else {}

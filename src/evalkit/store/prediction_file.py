@@ -1,4 +1,4 @@
-"""Predictions of SWE-bench: a JSON object or list, or JSON lines, of one patch for each instance."""
+"""SWE-bench predictions: a JSON object, a list or JSON lines, with one patch for each instance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> dict[str, Prediction]:
-    """The predictions of a file by instance. No instance may have two."""
+    """The predictions of a file by instance. A second one for an instance is an error."""
     found: dict[str, Prediction] = {}
     for where, key, entry in _read_entries(path):
         prediction = _check(entry, where, key)
@@ -53,7 +53,7 @@ def require_known(predictions: Collection[str], known: Collection[str], path: Pa
 
 
 def _read_entries(path: Path) -> Iterator[tuple[str, str | None, Any]]:
-    """The entries of a file: where each stands, the key it stands under if it does, and what it is."""
+    """The entries of a file: the place of each, its key if it has one, and its value."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -128,7 +128,7 @@ def _check(entry: Any, where: str, key: str | None) -> Prediction:
 
 
 def encode(patch: str) -> bytes:
-    """The bytes of a patch. Lone surrogates stand for bytes that were no text."""
+    """The bytes of a patch. Lone surrogates stand for bytes that could not be decoded."""
     try:
         return patch.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

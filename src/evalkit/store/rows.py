@@ -1,4 +1,4 @@
-"""Result lines: written whole or not at all, read one at a time."""
+"""Rows: written whole or not at all, read one at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def encode_row(result: Result) -> bytes:
 
 
 def parse_row(line: bytes) -> Row:
-    """One result line; ValueError says why it is none."""
+    """Parse one row. Raises ValueError with the reason if it is not one."""
     try:
         return _decoder.decode(line)
     except (ValueError, RecursionError):
@@ -44,7 +44,7 @@ def parse_row(line: bytes) -> Row:
 
 
 def _parse_slowly(line: bytes) -> Row:
-    """Like the fast parser, but takes the lone surrogates that ids of data sets may contain."""
+    """Like msgspec's parser, but accepts lone surrogates, which ids of data sets may contain."""
     try:
         row = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
@@ -68,7 +68,7 @@ def read_rows(path: Path) -> Iterator[Row | Unreadable]:
 
 
 def read_batches(path: Path) -> Iterator[Sequence[Row | Unreadable]]:
-    """All rows of a file, in order, many lines at a time; one by one where there is something to be said of one."""
+    """All rows of a file, in order, many lines at a time. A block with an unreadable line is read line by line."""
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def read_batches(path: Path) -> Iterator[Sequence[Row | Unreadable]]:
 
 
 def _read_all(lines: bytes) -> list[Row]:
-    """The rows of these lines, if all are rows."""
+    """The rows of these lines; empty if any of them is not a row."""
     try:
         return _decoder.decode_lines(lines)
     except (ValueError, RecursionError):
@@ -91,7 +91,7 @@ def _read_all(lines: bytes) -> list[Row]:
 
 
 def _blocks(file: RawIOBase) -> Iterator[bytes]:
-    """Whole lines; the last one may be torn."""
+    """Blocks of whole lines; the last line of the file may be torn."""
     rest = b""
     while block := file.read(_BLOCK):
         end = block.rfind(b"\n") + 1
@@ -117,7 +117,7 @@ def _read_each(lines: bytes, path: Path, start: int) -> Iterator[Row | Unreadabl
 
 
 class RowFile(LineFile):
-    """The end of results.jsonl."""
+    """results.jsonl, open for appending."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, parse_row)

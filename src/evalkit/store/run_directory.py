@@ -24,7 +24,7 @@ _LOCK = "run.lock"
 
 
 class RunDirectory:
-    """A run that can be read by anyone at any time, and written to by one process."""
+    """A run on disk. Anyone can read it at any time; one process writes to it."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class RunDirectory:
     def create(
         cls, path: Path, manifest: Manifest, fill: Callable[[RunDirectory], None] = lambda _run: None
     ) -> RunDirectory:
-        """Make the directory of a run. It is a run once all that `fill` puts there is there."""
+        """Make the directory of a run. It counts as a run once `fill` has put its files there."""
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -63,7 +63,7 @@ class RunDirectory:
             raise StoreError(f"cannot write {self.path / manifests.FILE}: {error.strerror}") from error
 
     def discard(self) -> None:
-        """Remove a run in which nothing happened."""
+        """Remove a run without results."""
         if not (self.path / RESULTS).stat().st_size:
             shutil.rmtree(self.path)
 
@@ -74,7 +74,7 @@ class RunDirectory:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the one process that writes to this run."""
+        """Lock the run, and open it for appending."""
         with exclusive(
             self.path / _LOCK, hint="wait for it to end, or stop it; `evalkit aggregate` reads the run meanwhile"
         ):
@@ -95,7 +95,7 @@ class RunDirectory:
         self._results.append(b"".join(map(encode_row, results)))
 
     def require_present(self) -> None:
-        """Raise StoreError if this run, which is being written to, is not where it was any more."""
+        """While writing, raise StoreError if the run has been moved or removed."""
         if self._results is not None:
             self._results.require_in_place()
 
@@ -113,25 +113,25 @@ class RunDirectory:
         return ledger
 
     def standing_rows(self) -> StandingRows:
-        """The row that stands of each attempt, for what a mark does not tell."""
+        """The row that stands for each attempt, for readers that need more than its mark."""
         return stand((row for row in self.rows() if isinstance(row, Row)), self.manifest.instance_ids)
 
     def find_patch(self, patch: Patch) -> Path:
-        """Where the patch of a row is: where the row says, unless a later try of its attempt has moved it aside."""
+        """The path of a row's patch: the one in the row, or where a later try has moved it."""
         path = self.path / patch.path
         earlier = sorted(path.parent.parent.glob(f"{path.parent.name}.try-*"))
         places = [path, *(folder / path.name for folder in reversed(earlier))]
         return next((place for place in places if _is_patch(place, patch)), path) if earlier else path
 
     def artifacts(self, instance_id: str, attempt: int) -> str:
-        """Where the files of an attempt are, as its row says: relative to the run."""
+        """The folder of an attempt, relative to the run, as in its row."""
         return f"instances/{self._folders[instance_id]}/attempt-{attempt}"
 
     def attempt_folder(self, instance_id: str, attempt: int) -> Path:
         return self.path / self.artifacts(instance_id, attempt)
 
     def fresh_attempt_folder(self, instance_id: str, attempt: int) -> Path:
-        """An empty folder for a try. What an earlier try left there is kept beside it."""
+        """An empty folder for a try. Files of an earlier try are moved to a folder beside it."""
         self.require_present()
         folder = self.attempt_folder(instance_id, attempt)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def _is_patch(path: Path, patch: Patch) -> bool:
 
 
 def _never_began(path: Path) -> bool:
-    """Whether all that is there is what a crash leaves of a run that was being made."""
+    """Whether the folder holds only what a crash leaves while a run is being made."""
     return path.is_dir() and all(entry.name.startswith(f".{manifests.FILE}.") for entry in path.iterdir())
 
 
@@ -165,15 +165,15 @@ def find_run(named: str | None, output: Path) -> Path:
         return _newest(output, f"there is no run in {output}")
     try:
         return _find(named, output)
-    except OSError as error:  # such as a name longer than any file's
+    except OSError as error:  # for example, a name longer than the system allows
         raise UsageError(f"there is no run {named}: {error.strerror}") from error
 
 
 def _find(named: str, output: Path) -> Path:
     for candidate in (Path(named), output / named):
-        if os.path.isfile(candidate / manifests.FILE):  # noqa: PTH113  # takes names of any length
+        if os.path.isfile(candidate / manifests.FILE):  # noqa: PTH113  # Path.is_file raises where a name is too long
             return candidate
-    if os.path.isdir(named):  # noqa: PTH112  # likewise
+    if os.path.isdir(named):  # noqa: PTH112  # Path.is_dir raises where a name is too long
         return _newest(Path(named), f"{named} is no run: it has no {manifests.FILE}")
     raise UsageError(f"there is no run {named}", hint=f"runs are kept in {output}; see `ls {output}`")
 
