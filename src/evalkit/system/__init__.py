@@ -1,1 +1,1 @@
-"""This machine: what evalkit asks of it and does on it, whatever is evaluated."""
+"""Access to this machine: processes, files, memory and sockets."""

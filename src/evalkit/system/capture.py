@@ -1,4 +1,4 @@
-"""Output of commands: written to files as it comes, bounded, with no more than a block of it in memory."""
+"""Writes the output of commands to files as it arrives, up to a limit, with one block of it in memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MOST_IN_A_PIPE = 1 << 20
 
 
 class Sink:
-    """Where one stream goes: the end of a file, if it has one. Remembers the tail.
+    """The target of one stream: appends it to a file, if there is one, and keeps the tail.
 
-    An answer that exceeds its limit raises TooLarge, once. What has no limit of its own is a log: of one that grows too
-    long the rest is left out, and a line says so.
+    An answer that exceeds its limit raises TooLarge, once. A stream without a limit of its own is a log: if it grows
+    too long, the rest is left out, and its last line says so.
     """
 
     def __init__(self, path: Path | None, limit: OutputLimit | None = None, *, log: OutputLimit = LOG) -> None:
@@ -65,7 +65,7 @@ class Sink:
             data = data[os.write(self._fd, data) :]
 
     def rewind(self) -> None:
-        """Forget what was written through this sink."""
+        """Discard what was written through this sink."""
         if self._fd is not None:
             os.ftruncate(self._fd, self._start)
         self._begin()
@@ -92,7 +92,7 @@ class Sink:
 
 @contextmanager
 def opened(stdout: Path | None, stderr: Path | None, limit: OutputLimit | None = None) -> Iterator[tuple[Sink, Sink]]:
-    """Where both streams of a command go: in their own files or, in their order, in one."""
+    """Open the sinks of both streams of a command: two files, or one file in the order of writing."""
     with ExitStack() as stack:
         out = Sink(stdout, limit)
         stack.callback(out.close)
@@ -104,9 +104,9 @@ def opened(stdout: Path | None, stderr: Path | None, limit: OutputLimit | None =
 
 
 async def run_into(out: Sink, err: Sink, command: Callable[..., Awaitable[int]]) -> int:
-    """Run a command of this machine, and take what it prints until it has ended.
+    """Run a command on this machine, and record its output until it ends.
 
-    It is given where to print as `stdout` and `stderr`. What daemons print after its end has no reader.
+    The command is called with the pipes `stdout` and `stderr`. Output of daemons after its end is lost.
     """
     with ExitStack() as stack:
         pipes = {sink: stack.enter_context(_Pipe.opened(sink)) for sink in {out, err}}
@@ -144,7 +144,10 @@ class _Pipe:
             self._take()
 
     def empty(self) -> None:
-        """Take what is left, which is no more than a pipe holds: somebody may still be printing."""
+        """Read what is left, and stop at the most that a pipe can hold, since daemons may go on writing.
+
+        https://man7.org/linux/man-pages/man7/pipe.7.html
+        """
         left = _MOST_IN_A_PIPE
         while left > 0 and (taken := self._take()):
             left -= taken

@@ -1,4 +1,4 @@
-"""Makes sure that the first three file descriptors are what everybody takes them for."""
+"""Makes sure that descriptors 0 to 2 are open as standard input, output and error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _STDIN, _STDOUT, _STDERR = range(3)
 
 
 def complete() -> None:
-    """Open what the caller closed, lest the next file that is opened becomes our standard error.
+    """Open the standard streams that the caller closed; else the next file to be opened becomes one of them.
 
-    What is said on a closed standard error goes nowhere. A document for a closed standard output is an error, so
-    what stands in for it cannot be written to.
+    Messages to a closed standard error are dropped. A document for a closed standard output is an error, so it gets a
+    descriptor that is open for reading only.
     """
     for descriptor, flags in ((_STDIN, os.O_RDONLY), (_STDOUT, os.O_RDONLY), (_STDERR, os.O_WRONLY)):
         try:
@@ -22,6 +22,6 @@ def complete() -> None:
             assert opened == descriptor, "the lowest descriptor that is free"
             os.set_inheritable(opened, True)
     if sys.stderr is None:
-        sys.stderr = open(_STDERR, "w", closefd=False)  # noqa: SIM115  # for as long as the process lives
+        sys.stderr = open(_STDERR, "w", closefd=False)  # noqa: SIM115  # stays open as long as the process
     if sys.stdout is None:
         sys.stdout = sys.stderr

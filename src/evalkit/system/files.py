@@ -1,4 +1,4 @@
-"""Trees of files: copied to and from places that agents write to, and hashed. Links stay links, never followed."""
+"""Copies, measures and hashes trees that agents write to. Links are copied as links and never followed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def copy(source: Path, target: Path, tally: OutputTally | None = None, depth: in
     if stat.S_ISDIR(mode):
         make_folder(target)
         if not (mode & stat.S_IRUSR and mode & stat.S_IXUSR):
-            source.chmod(mode | stat.S_IRWXU)  # an agent locked its own folder
+            source.chmod(mode | stat.S_IRWXU)  # an agent took its own folder's permissions away
         with os.scandir(source) as entries:
             for entry in entries:
                 copy(source / entry.name, target / entry.name, tally, depth + 1)
@@ -50,7 +50,10 @@ def copy(source: Path, target: Path, tally: OutputTally | None = None, depth: in
 
 
 def _copy_content(source: Path, target: Path) -> None:
-    """What lies between holes, so that a file that only seems large takes neither time nor room."""
+    """Copy the data between holes, so that a sparse file takes neither time nor room.
+
+    https://man7.org/linux/man-pages/man2/lseek.2.html
+    """
     reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(reading, "rb", buffering=0) as given, target.open("xb", buffering=0) as copied:
         size, place = os.fstat(reading).st_size, 0
@@ -61,7 +64,7 @@ def _copy_content(source: Path, target: Path) -> None:
             given.seek(place)
             copied.seek(place)
             block = given.read(end - place)
-            if not block:  # it was cut meanwhile
+            if not block:  # truncated in the meantime
                 break
             place += copied.write(block)
 
@@ -70,21 +73,21 @@ def _next_data(descriptor: int, place: int) -> int:
     try:
         return os.lseek(descriptor, place, os.SEEK_DATA)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # there is none
+        if error.errno == errno.ENXIO:  # no data after this offset
             return sys.maxsize
         raise
 
 
 def _stop_if_cancelled() -> None:
-    """In a thread that somebody waits for, end when they do no longer."""
-    with suppress(RuntimeError):  # in no such thread
+    """In a worker thread, stop once the task that waits for it is cancelled."""
+    with suppress(RuntimeError):  # not in a worker thread of anyio
         from_thread.check_cancelled()
 
 
 def take(source: Path, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
-    """Copy what an agent left. A link in the place of it may lead anywhere on this machine, and counts as nothing.
+    """Copy what an agent left. A link in its place may lead anywhere on this machine, and counts as missing.
 
-    Nothing is left of what is larger than the limit.
+    If it is larger than the limit, the partial copy is removed.
     """
     if source.is_symlink():
         raise FileNotFoundError(f"{source} is a link")
@@ -94,7 +97,7 @@ def take(source: Path, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
 
 @contextmanager
 def taking(target: Path, limit: OutputLimit) -> Iterator[None]:
-    """Remove what is there already of something that turns out to be too large, or too deep for this system."""
+    """Remove the partial copy of a tree that turns out to be too large, or too deep for this system."""
     try:
         yield
     except TooLarge:
@@ -108,7 +111,7 @@ def taking(target: Path, limit: OutputLimit) -> Iterator[None]:
 
 
 def measure(folder: Path) -> Extent:
-    """How large a tree is, counted as a copy of it is."""
+    """The extent of a tree, counted like that of a copy."""
     total, number, deepest = 0, 1, 0
     for place, folders, names in os.walk(folder):
         depth = len(Path(place).parts) - len(folder.parts) + 1
@@ -127,7 +130,7 @@ def write(content: bytes, target: Path) -> None:
 
 
 def digest(folder: Path) -> str:
-    """A hash of all that is in a folder: names, contents, links, and what may be executed."""
+    """A hash of a folder: names, contents, links, and execute permissions."""
     whole = hashlib.sha256()
     for place, folders, names in os.walk(folder, onerror=_raise):
         folders.sort()

@@ -1,4 +1,4 @@
-"""How this evalkit was installed, and the command that adds to it what is missing."""
+"""How this evalkit was installed, and the command that adds a missing extra to it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Tool = Literal["pip", "uv", "pipx", "uv tool"]
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One installation, as its metadata and its folder tell."""
+    """An installation, as described by its metadata and folder."""
 
     tool: Tool
     prefix: str
-    """The environment that it is in."""
+    """The Python environment of the installation."""
     source: str = ""
     """URL of the archive, repository or directory that it was installed from; empty for an index."""
     editable: bool = False
 
 
 def install_hint(extra: str) -> str:
-    """The command that installs an extra of evalkit where this evalkit is."""
+    """The command that adds an extra to this installation."""
     return add_extra(extra, find_installation())
 
 
@@ -65,7 +65,7 @@ def find_installation() -> Installation:
 
 
 def identify(prefix: str, installer: str, direct_url: Mapping[str, Any]) -> Installation:
-    """From what installers leave behind: https://packaging.python.org/specifications/direct-url-data-structure."""
+    """Read what installers record: https://packaging.python.org/specifications/direct-url-data-structure."""
     source = str(direct_url.get("url", ""))
     if vcs := direct_url.get("vcs_info"):
         source = f"{vcs['vcs']}+{source}@{vcs['commit_id']}"

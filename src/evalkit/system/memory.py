@@ -1,4 +1,4 @@
-"""How much memory evalkit's processes use, and how much they may."""
+"""Measures the memory that evalkit's processes use, and the memory that they may use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ _LARGEST_SHARE_OF_TIME = 0.02
 
 
 def available_memory() -> int:
-    """The memory that this process may use: the tightest limit of its cgroups, else what the machine has."""
+    """The memory that this process may use: the tightest limit of its cgroups, or all memory of the machine."""
     machine = os.sysconf("SC_PHYS_PAGES") * _PAGE
     return min([machine, *cgroup_limits(Path("/proc/self/cgroup"), _CGROUP_ROOT)])
 
 
 def cgroup_limits(membership: Path, root: Path) -> list[int]:
-    """Limits of the groups that a process is in, of version 1 and 2, as its membership file names them."""
+    """Memory limits of a process's control groups, of version 1 and 2, by its /proc/PID/cgroup.
+
+    https://man7.org/linux/man-pages/man7/cgroups.7.html
+    """
     limits = []
     with suppress(OSError):
         for line in membership.read_text().splitlines():
@@ -35,7 +38,7 @@ def cgroup_limits(membership: Path, root: Path) -> list[int]:
 
 
 def _limits_upwards(root: Path, path: str, file: str) -> list[int]:
-    """Limits of a group and of all groups around it; "max" is none."""
+    """Limits of a group and of its ancestors. A group that says "max" has no limit."""
     group = root / path.lstrip("/")
     limits = []
     for place in (group, *group.parents):
@@ -62,7 +65,7 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def resident(pids: Iterable[int]) -> int:
-    """Their resident memory, in bytes; what they share counts for each."""
+    """The resident memory of processes, in bytes. Shared pages count for each of them."""
     total = 0
     for pid in pids:
         with suppress(OSError):
@@ -71,7 +74,7 @@ def resident(pids: Iterable[int]) -> int:
 
 
 def proportional(pids: Iterable[int]) -> int:
-    """Their resident memory, in bytes; what they share counts once, but for those that cannot be looked at."""
+    """The resident memory of processes, in bytes. Shared pages count once, where the kernel lets us read PSS."""
     return sum(_proportional(pid) for pid in pids)
 
 
@@ -85,7 +88,7 @@ def _proportional(pid: int) -> int:
 
 @dataclass(slots=True)
 class Governor:
-    """Says when nothing new may start because evalkit's processes use too much memory."""
+    """Holds new attempts back while evalkit's processes use too much memory."""
 
     share: float
     limit: int

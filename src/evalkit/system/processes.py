@@ -1,4 +1,4 @@
-"""Child processes on this machine: each in a session of its own, waited for without a thread, ended whole."""
+"""Child processes: each in a session of its own, awaited without a thread, and ended with its process group."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def _ended(process: subprocess.Popen[bytes]) -> None:
     if not hasattr(os, "pidfd_open"):
         await anyio.to_thread.run_sync(
             process.wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-        )  # one each: it waits as long as the process runs
+        )  # one limiter each: the thread waits as long as the process runs
         return
     descriptor = os.pidfd_open(process.pid)
     try:
@@ -83,9 +83,9 @@ def kill_group(pid: int) -> None:
 
 
 def allow_open_files(wanted: int) -> str | None:
-    """A workspace holds connections and files; the usual limit is meant for programs that have few.
+    """Raise the soft limit on open files, which is too low for many workspaces.
 
-    Returns what to say where the machine does not allow so many.
+    Returns a warning if the hard limit is too low.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = soft + wanted if hard == resource.RLIM_INFINITY else min(hard, soft + wanted)
@@ -98,16 +98,19 @@ def allow_open_files(wanted: int) -> str | None:
 
 
 def adopt_orphans() -> None:
-    """Make daemons that leave their session children of this process, so that they can be found and ended."""
+    """Make this process the parent of orphaned daemons, so that they can be found and ended.
+
+    https://man7.org/linux/man-pages/man2/prctl.2.html, PR_SET_CHILD_SUBREAPER
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         atexit.register(_end, lambda: _adopted(lambda _pid: True))
 
 
 def end_orphans(marker: str, root: Path) -> None:
-    """Kill and reap adopted processes that have this in their environment or work in this folder, and their children.
+    """Kill and reap adopted processes with this entry in their environment or working in this folder.
 
-    Those that have neither any more are ended when evalkit ends.
+    Processes that have dropped both are ended together with evalkit.
     """
     _end(lambda: _adopted(lambda pid: _belongs(pid, marker.encode(), root)))
 

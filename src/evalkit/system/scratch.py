@@ -1,8 +1,8 @@
-"""Temporary folders and processes that end with this process, even if it is killed.
+"""Temporary folders and processes that are cleaned up with this process, even if it is killed.
 
 A process keeps its temporary files in one folder, named after its pid and start time. A guard, a shell that waits on a
-pipe, notices the end of the process: if that end was not orderly, it sweeps what was left. Should the guard be killed
-too, or its process before it had one, the next command sweeps.
+pipe, notices the end of the process and sweeps, unless the process has done so. If the guard is killed too, or was
+never started, the next command sweeps.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from itertools import chain
 from pathlib import Path
 
 _SWEEPS = 20
-TOKEN_VARIABLE = "EVALKIT_RUN_TOKEN"  # noqa: S105  # a name, no secret
+TOKEN_VARIABLE = "EVALKIT_RUN_TOKEN"  # noqa: S105  # the name of a variable, not a secret
 GROUPS = "groups"
-"""In such a folder, where there are control groups of its own: their folders, a line each."""
+"""A file in the folder that lists the folders of its control groups, a line each."""
 _NAME = re.compile(r"evalkit-(\d+)-(\d+)-\w+")
 _GUARD = 'read -r word || exec "$0" -m evalkit.system.scratch "$@"'
 
 
 @contextmanager
 def folder(parent: Path | None = None) -> Iterator[Path]:
-    """A private folder that is gone afterwards. Its name is the token that processes started for it carry."""
+    """A private folder, removed at the end. Its name is the token that processes started for it carry."""
     prefix = f"evalkit-{os.getpid()}-{start_time(os.getpid())}-"
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     guard = _start_guard(path)
@@ -59,11 +59,11 @@ def _start_guard(path: Path) -> subprocess.Popen[bytes] | None:
 
 
 def remove(path: Path) -> None:
-    """Remove a tree although somebody made its folders read-only, or is just dying in it."""
+    """Remove a tree, also with read-only folders in it, or with processes that still write to it as they are killed."""
     for _ in range(5):
         try:
             shutil.rmtree(path, onerror=_make_writable)
-        except RecursionError:  # folders a thousand deep, which Python does not go down
+        except RecursionError:  # folders nested more deeply than Python's recursion limit
             subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
         if not path.exists():
             return
@@ -79,7 +79,7 @@ def _make_writable(function: object, name: str, _error: object) -> None:
 
 
 def sweep_leftovers() -> list[Path]:
-    """Remove the folders, and end the processes, of evalkit processes that are no more."""
+    """Remove the folders, and end the child processes, of evalkit processes that have ended."""
     usual = Path(tempfile.gettempdir())
     parents = {usual, find_roomy_parent() or usual}
     swept = []
@@ -91,13 +91,13 @@ def sweep_leftovers() -> list[Path]:
 
 
 def is_left_over(name: str) -> bool:
-    """Whether the evalkit process that a folder of this name belongs to is no more."""
+    """Whether the evalkit process that a folder of this name belongs to has ended."""
     match = _NAME.fullmatch(name)
     return match is not None and start_time(int(match[1])) != match[2]
 
 
 def sweep(path: Path) -> None:
-    for _ in range(_SWEEPS):  # what starts others while it is looked for is found the next time
+    for _ in range(_SWEEPS):  # a process started during one search is found by the next
         found = processes_of(path)
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
@@ -109,7 +109,7 @@ def sweep(path: Path) -> None:
 
 
 def _remove_groups(path: Path) -> None:
-    """Control groups of the kernel that were made for this folder."""
+    """Remove the control groups that were made for this folder."""
     with suppress(OSError):
         for name in (path / GROUPS).read_text().splitlines():
             for group in (*Path(name).glob("*/"), Path(name)):
@@ -120,8 +120,8 @@ def _remove_groups(path: Path) -> None:
 def processes_of(path: Path) -> list[int]:
     """The processes that carry this folder's name as their token, and daemons that work or have files open in it.
 
-    What has dropped all of these cannot be told from other programs. Whoever looks at the folder from a terminal is
-    none of its processes.
+    A process without any of these cannot be told from other programs. A process with a terminal belongs to a person who
+    looks at the folder, and is left alone.
     """
     return [*processes_with(f"{TOKEN_VARIABLE}={path.name}"), *_daemons_in(path)]
 
@@ -139,7 +139,7 @@ def _daemons_in(path: Path) -> list[int]:
 def _leads_into(link: Path, path: Path) -> bool:
     try:
         return link.readlink().is_relative_to(path)
-    except OSError:  # it was just closed
+    except OSError:  # closed in the meantime
         return False
 
 
@@ -159,7 +159,7 @@ def processes_with(entry: str) -> list[int]:
 
 
 def is_in_memory(path: Path) -> bool:
-    """Whether files there take memory, as on a tmpfs."""
+    """Whether files in this folder take memory, as on a tmpfs."""
     try:
         mounts = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
@@ -170,13 +170,13 @@ def is_in_memory(path: Path) -> bool:
 
 
 def _unescape(place: str) -> bytes:
-    """A path as the kernel writes it: blanks and backslashes are octal numbers."""
+    """Decode octal escapes in a mount point: https://man7.org/linux/man-pages/man3/getmntent.3.html."""
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), os.fsencode(place))
 
 
 def find_roomy_parent() -> Path | None:
-    """Where large temporary files belong: the temp directory, or another one if that is in memory, or None."""
-    candidates = (Path(tempfile.gettempdir()), Path("/var/tmp"))  # noqa: S108  # a private folder is made in it
+    """The folder for large temporary files: the temp directory or, if that is in memory, /var/tmp. None if both are."""
+    candidates = (Path(tempfile.gettempdir()), Path("/var/tmp"))  # noqa: S108  # only the parent of a private folder
     usable = (each for each in candidates if os.access(each, os.W_OK | os.X_OK) and not is_in_memory(each))
     return next(usable, None)
 
@@ -188,7 +188,10 @@ def _is_ours(path: Path) -> bool:
 
 
 def start_time(pid: int) -> str:
-    """When a process started, in the kernel's ticks: tells it from a later one with the same pid."""
+    """The start time of a process in clock ticks, which tells it from a later one with the same pid.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

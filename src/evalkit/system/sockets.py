@@ -1,4 +1,4 @@
-"""Addresses of sockets in the file system, which the kernel wants short."""
+"""Addresses of Unix sockets, which have at most 107 bytes: https://man7.org/linux/man-pages/man7/unix.7.html."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_ADDRESS = 107
 
 @contextmanager
 def address_of(path: Path) -> Iterator[str]:
-    """A name for a socket that fits into an address, however long its path is."""
+    """An address for the socket at a path of any length: a long one goes by a descriptor of its folder."""
     if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
         yield str(path)
         return

@@ -1,4 +1,4 @@
-"""Threads for short work on disks and processors, which none of them waits in for anything else."""
+"""Threads for short work on disk or CPU that waits for nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _limiter: RunVar[anyio.CapacityLimiter] = RunVar("_limiter")
 
 
 async def in_thread(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function in a thread. The default limiter of anyio belongs to libraries, and to nobody in particular."""
+    """Call a function in a thread. It has its own limiter, since libraries may fill anyio's default one."""
     try:
         limiter = _limiter.get()
     except LookupError:
