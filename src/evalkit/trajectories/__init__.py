@@ -1,1 +1,1 @@
-"""What an agent did: one event a line, as it happens, and what can be made of it."""
+"""Trajectories of agents: written one event a line, and converted to other formats."""

@@ -44,7 +44,7 @@ def to_atif(events: Iterable[Event]) -> dict[str, Any]:
         "final_metrics": _totals(end.get("usage") or _sum_usage(steps), len(steps)),
         "extra": {"end": {"reason": end.get("reason"), "detail": end.get("detail")}},
     }
-    # Half a character, which a model may say, is a string to Python, and to no reader of ATIF.
+    # Lone surrogates, which a model may write, are valid in Python's strings but refused by readers of ATIF.
     whole: dict[str, Any] = json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
     return whole
 
@@ -60,7 +60,7 @@ def _message(number: int, event: Event) -> dict[str, Any]:
 
 
 def _image(place: str) -> dict[str, Any]:
-    """ATIF knows four kinds of images, and none of an unknown kind: such a one is only named."""
+    """The part for an image. ATIF has four media types; an image of another type is only named in text."""
     kind, _ = mimetypes.guess_type(place)
     if kind not in _IMAGES or place.startswith("data:"):
         return {"type": "text", "text": f"[image: {place}]"}
@@ -90,7 +90,7 @@ def _reply(number: int, event: Event) -> dict[str, Any]:
 
 
 def _add_result(steps: list[dict[str, Any]], event: Event) -> None:
-    """To the step with its call, or, where that line is lost, to one of its own."""
+    """Add a result to the step with its call or, if the call is missing, to a new step."""
     asked = event["tool_call_id"]
     calls = steps[-1].get("tool_calls", []) if steps else []
     result = {"source_call_id": asked, "content": event["text"]}
@@ -101,7 +101,7 @@ def _add_result(steps: list[dict[str, Any]], event: Event) -> None:
 
 
 def _arguments(text: str) -> Mapping[str, Any]:
-    """ATIF wants an object, also where the model wrote none."""
+    """The arguments of a call, as an object even if the model wrote something else: ATIF requires one."""
     try:
         value = parse(text)
     except ValueError:
@@ -110,7 +110,7 @@ def _arguments(text: str) -> Mapping[str, Any]:
 
 
 def _sum_usage(steps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """For an attempt that has not ended."""
+    """The usage so far, for an attempt without an `end` event."""
     metrics = [step["metrics"] for step in steps if "metrics" in step]
     costs = [each["cost_usd"] for each in metrics]
     return {

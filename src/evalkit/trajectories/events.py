@@ -32,7 +32,7 @@ Event = dict[str, Any]
 
 
 class Trajectory:
-    """The end of a trajectory file. Each event is one write, so whatever happens, what was done is there."""
+    """A trajectory file, open for appending. Each event is one write, so a crash loses no earlier event."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -56,8 +56,8 @@ class Trajectory:
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a file, each with all fields of its type.
 
-    An agent may have written anything there. A line that is no event is left out, which a warning says; a torn last one
-    without a word, since the agent was just writing it. UsageError where no line is an event.
+    The agent may have written anything. Lines that are not events are left out with a warning, and a torn last line
+    without one, since it may still be being written. Raises UsageError if no line is an event.
     """
     count = 0
     damaged: list[int] = []
@@ -94,7 +94,7 @@ def _read_fields(value: Mapping[str, Any], fields: Mapping[str, Callable[[Any], 
 
 
 def _time_of(value: Any) -> str:
-    """A moment with its time zone; the beginning of time for what is none."""
+    """The time of an event, with its time zone; the earliest time if it cannot be read."""
     try:
         moment = datetime.fromisoformat(value)
         return timestamp((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC))

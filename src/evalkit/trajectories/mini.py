@@ -14,7 +14,7 @@ _STATUSES = {"finish": "Submitted", "step_limit": "LimitsExceeded", "cost_limit"
 
 
 def to_mini(events: Iterable[Event], submission: str = "") -> dict[str, Any]:
-    """`submission` is the patch that the attempt ended with."""
+    """Convert a trajectory. `submission` is the patch that the attempt ended with."""
     start: Event = {}
     end: Event = {}
     messages: list[dict[str, Any]] = []

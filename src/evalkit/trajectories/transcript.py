@@ -1,4 +1,4 @@
-"""A trajectory to read in a terminal."""
+"""Formats a trajectory for reading in a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evalkit.trajectories.events import Event
 _LONGEST_LINES = 60
 _LONGEST_LINE = 2000
 _KEPT = "\t\n"
-# What an agent wrote must not steer the terminal.
+# Control characters in an agent's output must not reach the terminal.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in _KEPT}
 
 
