@@ -1,4 +1,4 @@
-"""What of this machine a sandboxed command needs to see: programs and libraries, and nothing that is anybody's own."""
+"""The parts of this machine that sandboxed commands see: programs and libraries, and nobody's own files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from functools import cache
 from pathlib import Path
 
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "nix/store", "gnu/store")
-# Each costs every command a mount. Not shadow, ssl/private, pip.conf and gitconfig, for example: they may hold secrets.
+# Each costs every command a mount. Files that may hold secrets are left out: shadow, ssl/private, pip.conf, gitconfig.
 _SETTINGS = (
     "R", "alternatives", "crypto-policies", "fonts", "hosts", "java-*", "ld.so.cache", "localtime", "mime.types",
     "nsswitch.conf", "os-release", "pki/ca-trust", "pki/java", "pki/tls/cert.pem", "pki/tls/certs",
     "pki/tls/openssl.cnf", "protocols", "services", "ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "timezone",
 )  # fmt: skip
 _ACCOUNTS = Path(__file__).parent / "accounts"
-# Of a Python environment, which may have been made in somebody's home folder.
+# The parts of a Python environment, which may lie in somebody's home folder.
 _OF_PYTHON = (
     "bin", "conda-meta", "include", "lib", "lib64", "libexec/git-core", "pyvenv.cfg", "share/git-core", "ssl",
 )  # fmt: skip
@@ -40,7 +40,7 @@ class SymbolicLink:
 
 @cache
 def system_places() -> Sequence[Bind | SymbolicLink]:
-    """Programs, libraries, and the settings that programs look for, with accounts that tell nothing of this machine."""
+    """Programs, libraries and common settings, with accounts that reveal nothing about this machine."""
     found: list[Bind | SymbolicLink] = []
     for name in _SYSTEM:
         path = Path("/", name)
@@ -49,7 +49,7 @@ def system_places() -> Sequence[Bind | SymbolicLink]:
         elif path.is_dir():
             found.append(Bind(path, path))
     for pattern in _SETTINGS:
-        # What links to a file elsewhere, as localtime does, becomes that file.
+        # A link to a file elsewhere, such as localtime, is replaced by that file.
         found += [Bind(path.resolve(), path) for path in sorted(Path("/etc").glob(pattern)) if _exists(path)]
     found += [Bind(path, Path("/etc", path.name)) for path in sorted(_ACCOUNTS.iterdir())]
     return [*found, SymbolicLink(Path("/proc/self/mounts"), Path("/etc/mtab"))]
@@ -57,7 +57,7 @@ def system_places() -> Sequence[Bind | SymbolicLink]:
 
 @cache
 def own_python() -> Sequence[Path]:
-    """This Python and evalkit, as far as they are not the system's."""
+    """This Python and evalkit, unless they are part of the system."""
     prefixes = {Path(each) for each in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)}
     prefixes |= {path.resolve() for path in prefixes}
     parts = (part for prefix in prefixes for part in _parts_of_python(prefix))
@@ -65,7 +65,7 @@ def own_python() -> Sequence[Path]:
 
 
 def parts_of_command(argv: Sequence[str]) -> Sequence[Path]:
-    """The program and the files that a command names, and the Python environments that they belong to."""
+    """The program and files that a command names, with their Python environments."""
     program = shutil.which(argv[0]) if argv else None
     files = [path for path in map(Path, (program or "", *argv)) if path.is_absolute() and _is_file(path)]
     return _without_system(part for path in files for part in _parts_of_program(path))
@@ -74,12 +74,12 @@ def parts_of_command(argv: Sequence[str]) -> Sequence[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file() and os.access(path, os.R_OK)
-    except (OSError, ValueError):  # a whole script may be an argument
+    except (OSError, ValueError):  # an argument may be a whole script
         return False
 
 
 def _exists(path: Path) -> bool:
-    return os.access(path, os.F_OK)  # what may not be looked at is not there either
+    return os.access(path, os.F_OK)  # without access, a file counts as missing
 
 
 def _parts_of_program(program: Path, *, interpreted: bool = True) -> Iterator[Path]:
@@ -104,7 +104,7 @@ def _parts_of_python(prefix: Path) -> Iterator[Path]:
 
 
 def _way_to(program: Path) -> Iterator[Path]:
-    """A file, and all that it leads to as a link."""
+    """A file and, if it is a link, each target on the way."""
     yield program
     for _ in range(10):
         try:
@@ -123,7 +123,7 @@ def _interpreter_of(program: Path) -> Path | None:
 
 
 def _without_system(paths: Iterable[Path]) -> Sequence[Path]:
-    """Those that exist and would not be there anyway."""
+    """The paths that exist and are not part of the system."""
     there = [place.inside for place in system_places()]
     kept: list[Path] = []
     for path in sorted({path for path in paths if _exists(path)}):

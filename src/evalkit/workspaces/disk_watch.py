@@ -1,8 +1,8 @@
-"""Room on a disk that workspaces write to: one watch for all workspaces of a run.
+"""Watches the room on a disk that workspaces write to, for all workspaces of a run.
 
-A workspace with a limit of its own is looked at when it could have reached it at the earliest. What all of them leave
-free is asked of the kernel, once a second. When little is left, the workspace that wrote the most ends, if it wrote so
-much that it can be the reason: the disk would be full for all others otherwise.
+A workspace with a limit of its own is measured at the earliest time at which it could have reached the limit. The free
+space is read once a second. If it runs low, the workspace that wrote the most is ended, provided it wrote enough to be
+the cause: otherwise the disk would fill up for all of them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _PERIOD = 1.0
 _LONGEST_PAUSE = 30.0
 _QUIET = 5.0
 _FASTEST = 512 << 20
-"""Bytes a second that a workspace may write."""
+"""The bytes a second that a workspace is assumed to write at most."""
 _MOST_KEPT_FREE = 4 << 30
 
 
 @dataclass(eq=False, slots=True)
 class Guarded:
-    """A workspace that is watched. `written` tells how many bytes it holds, `end` kills what runs in it."""
+    """A watched workspace. `written` returns how many bytes it holds, `end` kills its processes."""
 
     name: str
     limit: int | None
@@ -42,29 +42,29 @@ class Guarded:
     problem: str | None = None
 
     def require_room(self) -> None:
-        """Raise the failure that it was ended with, if it was."""
+        """Raise Failed if the watch has ended the workspace."""
         if self.problem is not None:
             raise Failed("disk_quota", self.problem)
 
 
 @dataclass(slots=True)
 class DiskWatch:
-    """Without a disk that can be asked, and while no workspace has a limit, it does nothing."""
+    """The watch of a run. It is idle without a local disk as long as no workspace has a limit."""
 
     disk: Path | None
     floor: int = 0
-    """With less than this free, and half of it written by one workspace, that one ends."""
+    """With fewer bytes than this free, the largest workspace is ended if it wrote at least half as many."""
     period: float = _PERIOD
     free: Callable[[Path], int] = lambda disk: shutil.disk_usage(disk).free
     _guarded: set[Guarded] = field(default_factory=set)
     _alarm: int | None = None
-    """What was free when all were last looked at because little was; None while there is enough."""
+    """The free bytes at the last alarm; None while there is enough room."""
     _quiet_until: float = -math.inf
     _news: anyio.Event = field(default_factory=anyio.Event)
 
     @classmethod
     def over(cls, disk: Path | None) -> DiskWatch:
-        """A watch over a disk of this machine: one that has little room from the start may become half as empty."""
+        """A watch over a disk of this machine. If there is little room from the start, half of that may be used."""
         try:
             usage = shutil.disk_usage(disk) if disk is not None else None
         except OSError:
@@ -119,7 +119,7 @@ class DiskWatch:
             await self._end_the_largest()
 
     async def _measure(self, each: Guarded) -> int:
-        """How much it wrote. One that is over its limit is ended."""
+        """Measure a workspace, and end it if it exceeds its limit."""
         try:
             written = await each.written()
         except (Failed, OSError) as error:
@@ -132,7 +132,7 @@ class DiskWatch:
         return written
 
     def _is_alarming(self) -> bool:
-        """Whether the disk is low, and by another share of the floor lower than when that was last seen."""
+        """Whether the disk is low, and at the second alarm and later, a further eighth of the floor lower."""
         if self.disk is None:
             return False
         try:
@@ -148,13 +148,13 @@ class DiskWatch:
         return True
 
     async def find_culprit(self) -> None:
-        """For who finds the disk full: end the workspace that filled it, if one of ours did."""
+        """After finding the disk full, end the workspace that filled it, if one of ours did."""
         if self.disk is not None:
             self._alarm = self.free(self.disk)
             await self._end_the_largest()
 
     async def _end_the_largest(self) -> None:
-        """One after the other: what the last one leaves free takes its time to show."""
+        """End the largest workspace, and then pause: the room that it frees takes a while to show."""
         if anyio.current_time() < self._quiet_until:
             return
         left = self._alarm or 0
@@ -177,7 +177,7 @@ class DiskWatch:
 
 
 async def occupied(folder: Path) -> int:
-    """The bytes that a tree takes. By a program that goes down deeper than paths can be long, and can be ended."""
+    """The bytes that a tree takes, by du: it copes with paths beyond the limit on their length, and can be killed."""
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complaints:
         command = ("du", "-skx", str(folder))
         await processes.run(command, env=dict(os.environ), cwd=Path("/"), stdout=said, stderr=complaints)

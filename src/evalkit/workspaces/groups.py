@@ -1,4 +1,4 @@
-"""Control groups of the kernel, where this process may make some: limits on memory, processes and CPUs.
+"""Limits memory, processes and CPUs by control groups, where this process may make them.
 
 Version 1 has a hierarchy for each controller, version 2 one for all: https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
@@ -36,7 +36,7 @@ class Group:
 
     @property
     def joined(self) -> Sequence[str]:
-        """The start of a command line that joins the groups before it becomes the command that follows."""
+        """The start of a command line that joins the groups and then executes the rest."""
         files = (str(folder / "cgroup.procs") for folder in dict.fromkeys(self.folders.values()))
         return ("/bin/sh", "-c", _JOIN, "sh", *files, "--")
 
@@ -48,13 +48,16 @@ class Group:
         self.lacked_memory()
 
     def lacked_memory(self) -> bool:
-        """Whether the kernel has killed a process for lack of memory since this was asked last."""
+        """Whether the kernel has killed a process for lack of memory since the last call."""
         before, self._kills = self._kills, _read_kills(self.folders["memory"])
         return self._kills > before
 
 
 def _settings(folders: Mapping[str, Path], memory: int, cpus: float) -> Iterator[tuple[Path, str]]:
-    """What to write where. The way from one limit of memory to another leads over none."""
+    """The files to write, with their content. In version 1, memory may not exceed memory and swap together.
+
+    So that limit is lifted first: https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+    """
     quota = max(round(cpus * _PERIOD), _LEAST_QUOTA)
     group = folders["memory"]
     if (group / "memory.max").exists():
@@ -87,7 +90,10 @@ def _read_kills(folder: Path) -> int:
 
 
 def count_refused(folder: Path | None) -> int:
-    """How many processes the kernel refused to make for a group, as there were too many in it or around it."""
+    """How many forks the kernel refused because of the limit of a group or its ancestors.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, pids.events
+    """
     if folder is not None:
         with suppress(OSError, ValueError):
             return sum(int(line.split()[1]) for line in (folder / "pids.events").read_text().splitlines())
@@ -95,7 +101,7 @@ def count_refused(folder: Path | None) -> int:
 
 
 def own_processes() -> Path | None:
-    """The folder of the group that counts the processes of evalkit itself."""
+    """The folder of the pids group that evalkit itself belongs to."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -108,7 +114,7 @@ def own_processes() -> Path | None:
 
 @dataclass(slots=True)
 class Groups:
-    """Makes groups below one folder for each controller, and keeps those that are free for the next workspace."""
+    """Makes groups below one folder for each controller, and keeps free ones for the next workspace."""
 
     parents: Mapping[str, Path]
     _free: list[Group] = field(default_factory=list)
@@ -117,7 +123,7 @@ class Groups:
     def take(self, memory: int, cpus: float) -> Group:
         while self._free:
             group = self._free.pop()
-            with suppress(OSError):  # what an earlier one left in it does not go below the limit
+            with suppress(OSError):  # EBUSY: memory left by the last workspace exceeds the new limit
                 group.limit(memory, cpus)
                 return group
         group = self._make()
@@ -140,7 +146,7 @@ class Groups:
 
 
 def find_groups(folder: Path) -> Groups | None:
-    """Groups that end with this temporary folder and have its name, if all that is needed can be had here."""
+    """Groups named after this temporary folder and removed with it; None if this machine does not allow them."""
     name = folder.name
     membership = Path("/proc/self/cgroup")
     try:
@@ -171,21 +177,21 @@ def find_groups(folder: Path) -> Groups | None:
 
 
 def _separate(membership: str) -> dict[str, Path]:
-    """Our own groups of version 1."""
+    """The groups of version 1 that this process belongs to."""
     places = {}
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in set(controllers.split(",")) & set(_WANTED):
             root = _ROOT / controller
             own = root / path.lstrip("/")
-            place = own if own.is_dir() else root  # in a container, the path is the machine's
+            place = own if own.is_dir() else root  # in a container, the path is that of the host
             if os.access(place, os.W_OK):
                 places[controller] = place
     return places
 
 
 def _unified(membership: str) -> dict[str, Path]:
-    """The nearest group of version 2 around us that may have groups, and gives them the controllers."""
+    """The nearest ancestor group of version 2 that may have children, and passes the controllers on to them."""
     path = next((line[3:] for line in membership.splitlines() if line.startswith("0::")), "/")
     own = _ROOT / path.lstrip("/")
     if own != _ROOT:
@@ -200,7 +206,11 @@ def _unified(membership: str) -> dict[str, Path]:
 
 
 def _step_aside(own: Path) -> None:
-    """A group that has processes can have no groups: move ours into one, where there are no others."""
+    """Move our processes into a child group, if ours are the only ones in the group.
+
+    A group with processes cannot pass controllers on to children:
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#no-internal-process-constraint
+    """
     with suppress(OSError):
         pids = (own / "cgroup.procs").read_text().split()
         if not set(_NEEDED) <= _words(own / "cgroup.controllers") or set(pids) != {str(os.getpid()), *_children(pids)}:
@@ -231,14 +241,14 @@ def _words(file: Path) -> set[str]:
 
 
 def _remove_leftovers(place: Path) -> None:
-    """Those of evalkit processes that are no more."""
+    """Remove the groups of evalkit processes that have ended."""
     for folder in place.glob("evalkit-*-*-*"):
         if scratch.is_left_over(folder.name):
             _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    """A group can be removed when its last process is gone, which takes a moment after it was killed."""
+    """Remove a group, as soon as its last process is gone: that takes a moment after the kill."""
     for _ in range(_TRIES_TO_REMOVE):
         with suppress(OSError):
             for inner in folder.glob("*/"):

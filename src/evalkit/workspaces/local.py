@@ -52,7 +52,7 @@ class LocalWorkspace:
     guarded: Guarded | None = None
     group: Group | None = None
     memory: int = 0
-    """What the watch is to allow its processes; 0 where the kernel sees to it."""
+    """The memory limit for the watch to enforce; 0 where the kernel does."""
     leaders: set[int] = field(default_factory=set)
     _ended: Failed | str | None = None
     _interruptions: int = 0
@@ -82,7 +82,7 @@ class LocalWorkspace:
 
     @asynccontextmanager
     async def _way_to_model(self, *, asks: bool) -> AsyncIterator[Path | None]:
-        """A socket beside the workspace, out of reach of all others, as long as a command runs that may use it."""
+        """Serve the model on a socket beside the workspace, which only this command can reach, while it runs."""
         if not asks or self.model is None:
             yield None
             return
@@ -114,7 +114,7 @@ class LocalWorkspace:
                     cwd=folder,
                     stdin=given,
                     groups=self.leaders,
-                    pass_fds=(status,),  # without a sandbox, it only tells whose daemons these are
+                    pass_fds=(status,),  # without a sandbox, it only shows which workspace daemons belong to
                 )
                 code = await capture.run_into(out, err, run)
                 lacked_memory = self._require_memory(argv[0], code)
@@ -130,7 +130,7 @@ class LocalWorkspace:
             raise Failed("workspace", f"no sandbox can be set up: {complaint}")
 
     def _open_status(self) -> IO[bytes]:
-        """Where bwrap says what became of a command, also on a full disk."""
+        """Open the file for bwrap's report on a command: in memory, since the disk may be full."""
         if self.sandbox is None:
             return tempfile.TemporaryFile(dir=self.root)
         return os.fdopen(os.memfd_create("status"), "r+b")
@@ -147,7 +147,7 @@ class LocalWorkspace:
         return count_refused(self.group.folders["pids"] if self.group else own_processes())
 
     def _why_killed(self, interruptions: int) -> str:
-        """Nothing inside can kill the sandbox itself."""
+        """Tell why the sandbox was killed. Commands in it cannot do that."""
         if isinstance(self._ended, Failed):
             raise self._ended
         if not self._ended and self._interruptions == interruptions:
@@ -155,7 +155,7 @@ class LocalWorkspace:
         return self._ended or ""
 
     def end(self, reason: Failed | str) -> None:
-        """End what runs, because it used too much."""
+        """End the commands under way, because they used too much."""
         logger.warning("%s", reason)
         self._ended = reason
         self._kill()
@@ -194,7 +194,7 @@ class LocalWorkspace:
             processes.end_orphans(f"EVALKIT_WORK={self.places.work}", self.root)
 
     def _inside(self, path: PurePosixPath) -> Path:
-        """A path of the workspace, refused if links would lead out of it."""
+        """Check that a path lies in the workspace, with all links resolved."""
         place = Path(path)
         if not place.parent.resolve().is_relative_to(self.root):
             raise Failed("workspace", f"{path} lies outside of the workspace")
@@ -223,7 +223,7 @@ class LocalWorkspaces:
                 async with self.disks.lasting():
                     yield
                 tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # the task group's own, around what ended the run
+        except BaseExceptionGroup as group:  # made by the task group, around the error that ended the run
             raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
         finally:
             if self.groups is not None:
@@ -284,7 +284,7 @@ def _places(root: Path) -> Places:
 
 
 def _require_room(root: Path, *sinks: Sink) -> None:
-    """Raise OSError where a disk is full: what a command wrote may be missing, and its tests may have failed of it."""
+    """Raise OSError if a disk is full: output may be missing, and tests may have failed because of that."""
     for sink in sinks:
         disk = os.statvfs(root if sink.descriptor is None else sink.descriptor)
         if disk.f_blocks and not (disk.f_bavail if os.geteuid() else disk.f_bfree):
@@ -322,7 +322,7 @@ def _exposed(config: Config) -> tuple[Path, ...]:
 
 
 def _require_trust(config: Config) -> None:
-    """Without a sandbox, only what comes with evalkit runs unasked, and never what a model made up."""
+    """Without a sandbox, run only bundled agents and tasks, and no commands of a model, unless the config allows it."""
     untrusted = config.agent.name in _AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS
     trusted = config.agent.name in _TRUSTED_AGENTS or (config.runs_bundled_tasks and not untrusted)
     if not (trusted or config.workspace.unsandboxed):

@@ -17,16 +17,17 @@ _BLOCK = 1 << 16
 
 def main() -> int:
     place, *argv = sys.argv[1:]
-    # By way of its folder, because the kernel wants addresses short.
-    folder = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120  # without what pathlib imports
-    path = f"/proc/self/fd/{folder}/{os.path.basename(place)}"  # noqa: PTH119  # likewise
+    # By a descriptor of its folder, since addresses have at most 107 bytes:
+    # https://man7.org/linux/man-pages/man7/unix.7.html
+    folder = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120  # starts faster without pathlib
+    path = f"/proc/self/fd/{folder}/{os.path.basename(place)}"  # noqa: PTH119  # starts faster without pathlib
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     os.environ["EVALKIT_MODEL_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     threading.Thread(target=_accept, args=(listener, path), daemon=True).start()
     try:
         return subprocess.call(argv)
     except OSError as error:
-        print(f"{argv[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201  # in place of the shell that says it
+        print(f"{argv[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201  # the message of a shell for a missing program
         return 127
 
 
@@ -46,7 +47,7 @@ def _accept(listener: socket.socket, path: str) -> None:
 def _pipe(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while block := source.recv(_BLOCK):
-            with contextlib.suppress(ConnectionError):  # who still sends may read only then what was answered
+            with contextlib.suppress(ConnectionError):  # a client may read its answer only after it has sent everything
                 target.sendall(block)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)

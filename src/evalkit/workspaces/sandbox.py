@@ -18,18 +18,18 @@ from pathlib import Path
 
 from evalkit.workspaces.allow_list import Bind, SymbolicLink, own_python, system_places
 
-_USER = "1000"  # as accounts/passwd has it
-# Room for what is kept in memory and belongs to no process; it counts where memory is limited.
+_USER = "1000"  # the user of accounts/passwd
+# Files of a tmpfs are in memory, and belong to no process; a control group counts them.
 _SIZES = {"/tmp": 2 << 30, "/var/tmp": 1 << 30, "/dev/shm": 512 << 20}  # noqa: S108  # the sandbox's own
 
-# bwrap fails where a mount of the machine goes away while it makes them all read-only, as those of containers do.
+# bwrap fails if a mount of the host, such as a container's, goes away while bwrap remounts them all read-only.
 SETUP_TRIES = 20
-_LIMIT = "{{ ulimit -u {0} || ulimit -p {0}; }} 2>/dev/null; "  # as bash has it, and dash
+_LIMIT = "{{ ulimit -u {0} || ulimit -p {0}; }} 2>/dev/null; "  # -u in bash, -p in dash
 
 
 @dataclass(frozen=True, slots=True)
 class Bubblewrap:
-    """The program, how it confines here, and what it cannot do here."""
+    """The bwrap program, the confinement that it can do on this machine, and what is missing."""
 
     program: str
     confinement: Sequence[str]
@@ -41,18 +41,18 @@ _OTHER_USER = ("--unshare-user", "--uid", _USER, "--gid", _USER)
 _NESTING = "programs can make user namespaces of their own"
 _CONFINEMENTS = (
     ((*_OTHER_USER, "--disable-userns"), True, ""),
-    # Where a container makes the kernel's settings read-only.
+    # For containers in which the kernel's settings are read-only.
     (_OTHER_USER, True, _NESTING),
-    # Before bubblewrap 0.7.
+    # For versions before bubblewrap 0.7, which have no --size.
     (_OTHER_USER, False, _NESTING),
-    # Where bwrap has rights of its own, because users may make no namespaces.
+    # For a setuid bwrap, on machines where users may not make namespaces.
     ((), False, "programs run as your own user"),
 )
 
 
 @cache
 def find_bubblewrap() -> Bubblewrap | None:
-    """The bwrap program with the strongest confinement that it can do here, if it can do any."""
+    """The bwrap program with the strongest confinement that works here, if any does."""
     program = shutil.which("bwrap")
     if program is None:
         return None
@@ -76,15 +76,15 @@ def _works(bubblewrap: Bubblewrap) -> bool:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A read-only part of this machine without network, in which one folder can be written and some cannot be seen."""
+    """A read-only view of this machine without network. One folder can be written to, and some are hidden."""
 
     bubblewrap: Bubblewrap
     hidden: Sequence[Path] = ()
-    """Folders that hold answers, covered also where they lie in something that is shown."""
+    """Folders with answers, covered even where they lie in a folder that is shown."""
     shown: Sequence[Path] = ()
     """Files and folders that can be read, besides the system and this Python."""
     processes: int | None = None
-    """How many there may be at once, where no control group says so."""
+    """The limit on processes, where no control group sets one."""
     _mounts: Sequence[str] = field(init=False, repr=False)
     _covered: Sequence[Path] = field(init=False, repr=False)
 
@@ -103,7 +103,7 @@ class Sandbox:
         model_socket: Path | None = None,
         status: int | None = None,
     ) -> list[str]:
-        """`model_socket` is a socket of the host that can be reached too; `status` gets what became of it all."""
+        """Make the command line. `model_socket` is a reachable socket of the host, `status` takes bwrap's report."""
         command = _isolate(self.bubblewrap)
         if network:
             command += ["--share-net", "--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
@@ -115,7 +115,7 @@ class Sandbox:
         if model_socket is not None:
             command += ["--bind", str(model_socket), str(model_socket)]
         command += ["--bind", str(root), str(root), *_finish(self._covered), "--chdir", str(cwd), "--"]
-        # A shell gives a missing program its usual status, 127, which bwrap does not.
+        # Unlike bwrap, a shell ends with the usual status 127 if the program is missing.
         limit = _LIMIT.format(self.processes) if self.processes else ""
         return [*command, "/bin/sh", "-c", f'{limit}exec "$@"', "sh", *argv]
 
@@ -148,16 +148,16 @@ def _mount(bubblewrap: Bubblewrap, places: Iterable[Bind | SymbolicLink]) -> lis
 
 
 def _finish(covered: Sequence[Path] = ()) -> Iterator[str]:
-    """What bwrap itself has made is in memory, and could be filled; and root may change the kernel's settings.
+    """Remount read-only what bwrap has made: its files are in memory, and root could change the kernel's settings.
 
-    That one is root outside decides, without any capability: https://docs.kernel.org/admin-guide/sysctl/kernel.html
+    For those, the kernel asks for user 0 rather than a capability: https://docs.kernel.org/admin-guide/sysctl/kernel.html
     """
     for path in (*covered, "/proc", "/dev", "/"):
         yield from ("--remount-ro", str(path))
 
 
 def _covered(hidden: Iterable[Path], places: Iterable[Bind | SymbolicLink]) -> set[Path]:
-    """Where hidden folders would be seen."""
+    """The paths in the sandbox at which hidden folders would appear."""
     folders = [path.resolve() for path in hidden if path.is_dir()]
     found = set()
     for place in places:
@@ -168,5 +168,5 @@ def _covered(hidden: Iterable[Path], places: Iterable[Bind | SymbolicLink]) -> s
 
 
 def has_begun(status: int) -> bool:
-    """Whether the command itself began, by what bwrap wrote: only what has begun has an exit code."""
+    """Whether the command itself has begun: only then does bwrap report an exit code."""
     return b'"exit-code"' in os.pread(status, 4096, 0)

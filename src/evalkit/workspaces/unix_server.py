@@ -1,4 +1,4 @@
-"""A socket in the file system that serves connections as long as a context lasts."""
+"""A server on a Unix socket that lasts as long as its context."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _BLOCK = 1 << 16
 
 
 class UnixStream:
-    """A connection. anyio's own for such sockets stumbles when it is cancelled as the other side hangs up."""
+    """A connection. anyio's own class fails if it is cancelled at the moment when the peer hangs up."""
 
     def __init__(self, raw: socket.socket) -> None:
         raw.setblocking(False)
         self._raw = raw
 
     async def receive(self) -> bytes:
-        """What came; nothing at the end."""
+        """Receive some bytes; none at the end."""
         while True:
             try:
                 return self._raw.recv(_BLOCK)
@@ -48,7 +48,7 @@ class UnixStream:
 
 @asynccontextmanager
 async def serving(path: Path, serve: Callable[[UnixStream], Awaitable[None]]) -> AsyncIterator[None]:
-    """Serve each connection to this path in a task of its own. Those beyond a certain number wait."""
+    """Serve each connection to this path in a task of its own, up to a limit; others wait."""
     slots = anyio.Semaphore(_MOST_CONNECTIONS)
 
     async def serve_one(raw: socket.socket) -> None:
@@ -56,7 +56,7 @@ async def serving(path: Path, serve: Callable[[UnixStream], Awaitable[None]]) ->
         try:
             await serve(stream)
         except OSError:
-            pass  # the other side is gone
+            pass  # the peer has hung up
         finally:
             stream.close()
             slots.release()
@@ -91,5 +91,5 @@ async def _accept(listener: socket.socket) -> socket.socket:
             return listener.accept()[0]
         except BlockingIOError:
             continue
-        except OSError:  # this process has no descriptor left
+        except OSError:  # no descriptor is free in this process
             await anyio.sleep(_PAUSE)

@@ -1,4 +1,4 @@
-"""Looks at what sandboxed commands use, where the kernel cannot be told to limit it."""
+"""Checks what sandboxed commands use, where the kernel cannot limit it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Watched(Protocol):
 
     @property
     def memory(self) -> int:
-        """What they may use together, 0 where the kernel sees to it."""
+        """The memory limit for all of them together; 0 where the kernel enforces it."""
         ...
 
     def end(self, reason: Failed | str) -> None: ...
@@ -33,7 +33,7 @@ class Watched(Protocol):
 
 @dataclass(slots=True)
 class ResourceWatch:
-    """Ends what uses too much memory or too many processes, where no control group limits them."""
+    """Ends workspaces with too much memory or too many processes, where no control group limits them."""
 
     _watched: list[Watched] = field(default_factory=list)
     _anything: anyio.Event = field(default_factory=anyio.Event)
@@ -46,7 +46,7 @@ class ResourceWatch:
         self._watched.remove(workspace)
 
     async def run(self) -> None:
-        """Nothing but looking from time to time can tell; it takes little of the time, and none where nothing runs."""
+        """Poll, as there is no event to wait for. This takes a small share of the time, none while nothing runs."""
         pause = _SECONDS_BETWEEN_LOOKS
         while True:
             if not self._watched:
@@ -60,7 +60,7 @@ class ResourceWatch:
 
 
 def describe_limits(groups: Groups | None) -> str:
-    """What holds here, and what cannot."""
+    """The limits that hold on this machine."""
     seconds = f"looked at every {_SECONDS_BETWEEN_LOOKS:g} s"
     disk = "disk: see workspace.disk; who fills it is ended"
     if groups is None:

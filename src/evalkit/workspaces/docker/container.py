@@ -22,8 +22,9 @@ from evalkit.workspaces.disk_watch import occupied
 from evalkit.workspaces.docker import supervisor
 from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone
 
-# What package managers and test suites need that act as root inside: to own, read and hand over files of other users,
-# to become another user, and to end its processes. Nothing that reaches the network's or the kernel's settings.
+# Package managers and test suites that run as root inside need these: to own, read and hand over files of other users,
+# to become another user, and to end its processes. None of them reaches the settings of the network or the kernel:
+# https://man7.org/linux/man-pages/man7/capabilities.7.html
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 _PROCESSES = 2048
 _NOT_FOUND, _CONFLICT = 404, 409
@@ -41,7 +42,10 @@ _PARTS_OF_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
 
 
 def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus: int) -> dict[str, Any]:
-    """What the engine is asked for."""
+    """The body of the request to create a container.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/
+    """
     isolation = {
         "Init": True,
         "CapDrop": ["ALL"],
@@ -51,10 +55,10 @@ def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus:
         "Memory": spec.memory,
         "MemorySwap": spec.memory,
         "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
-        # The model is reached without a network.
+        # The model port needs no network.
         "NetworkMode": "none" if spec.network == "model" else spec.network,
         "LogConfig": {"Type": "none"},
-        # As the image asks for them anyway, but with our labels, should they outlive their container.
+        # The engine makes the image's volumes in any case; listed here, they get our labels and can be swept.
         "Mounts": [
             {"Type": "volume", "Target": place, "VolumeOptions": {"Labels": dict(labels)}} for place in image.volumes
         ],
@@ -63,7 +67,7 @@ def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus:
         "Image": image.id,
         "Entrypoint": list(supervisor.COMMAND),
         "Cmd": [],
-        # Not the image's user: it must be able to end the processes of every user.
+        # Root instead of the image's user, to be able to end the processes of every user.
         "User": "0:0",
         "WorkingDir": "/",
         "OpenStdin": True,
@@ -83,7 +87,7 @@ def name_for(job: Job) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What became of a container while a command ran in it."""
+    """The condition of a container after a command."""
 
     lacked_memory: bool = False
     """The kernel killed a process for lack of memory."""
@@ -102,21 +106,21 @@ class Container:
     name: str = ""
     _supervisor: Supervisor | None = None
     starts: int = 0
-    """How often it was started: a command that saw another number is not from this life of it."""
+    """How often it was started. Commands from before a restart remember a lower number."""
     _kills: int = 0
     _refused: int = 0
     _may_exist: bool = False
     _is_ours: bool = False
-    """Whether the container of this name is known to be the one that was made here."""
+    """Whether the container of this name is known to be ours."""
     _labels: Mapping[str, str] = field(default_factory=dict)
     _starting: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def create(self, job: Job, body: Mapping[str, Any]) -> None:
-        """Create it under a name of its own: one that is taken is no trouble, another is tried."""
+        """Create it under a unique name. If a name is taken, another one is tried."""
         self._labels = body["Labels"]
         for _ in range(_NAMES_TRIED):
             self.name = name_for(job)
-            self._may_exist = True  # from here on, also when no answer comes
+            self._may_exist = True  # from here on, even if no answer arrives
             try:
                 await self.client.call(self.client.patient.create_container_from_config, dict(body), self.name)
             except Refused as error:
@@ -129,7 +133,7 @@ class Container:
         raise Failed("workspace", f"no free name for a container, the last one tried was {self.name}")
 
     async def start(self) -> None:
-        """Start it, and its supervisor in it. The supervisor's connection comes first: nothing outlives it."""
+        """Start it with its supervisor. The supervisor's connection is opened first, so nothing can outlive it."""
         supervisor = await self._attach()
         try:
             await self.client.call(self.client.patient.start, self.name)
@@ -139,7 +143,7 @@ class Container:
             raise
 
     async def revive(self) -> bool:
-        """Start it again if something inside has ended it; whether that was so."""
+        """Start it again if a process inside has ended it. Returns whether that was the case."""
         async with self._starting:
             has_ended = not await self._is_running()
             if has_ended:
@@ -147,7 +151,7 @@ class Container:
         return has_ended
 
     async def end_processes(self) -> None:
-        """Kill everything in it, within a second; if that is not to be had from within, from outside."""
+        """Kill everything in it, within a second; if the supervisor cannot, by a restart."""
         try:
             with anyio.fail_after(_ANSWER_SECONDS):
                 await self._living_supervisor().end_all()
@@ -155,7 +159,7 @@ class Container:
             await self._restart_if_running()
 
     async def end_session(self, leader: int) -> None:
-        """Kill a process in it and what stayed in its session, or else everything."""
+        """Kill a process and what stayed in its session; if the supervisor cannot, everything by a restart."""
         try:
             with anyio.fail_after(_ANSWER_SECONDS):
                 await self._living_supervisor().end_session(leader)
@@ -176,7 +180,7 @@ class Container:
         return True
 
     async def look(self) -> Condition:
-        """What it lacked since the last look, and whether it is alive."""
+        """Its condition: what it has lacked since the last call, and whether it is alive."""
         try:
             with anyio.fail_after(_COUNT_SECONDS):
                 kills, refused = await self._living_supervisor().count()
@@ -189,7 +193,7 @@ class Container:
         return found
 
     async def count_written(self) -> int:
-        """The bytes of its writable layer, for which the engine looks at the files in it; and of its volumes here."""
+        """The bytes in its writable layer, measured by the engine, and in its volumes if they are on this machine."""
         try:
             found = await self.client.call(
                 self.client.patient.containers, all=True, size=True, filters={"name": f"^/{self.name}$"}
@@ -204,7 +208,7 @@ class Container:
         return total
 
     async def remove(self) -> None:
-        """Remove it by force, with its volumes: once, whatever state it is in, and never for long."""
+        """Remove it by force, with its volumes: once, in any state, within a time limit."""
         if not self._may_exist:
             return
         self._may_exist = False
@@ -223,7 +227,7 @@ class Container:
                         return True
                     await self.client.call(self.client.closing.remove_container, self.name, force=True, v=True)
                 except Refused as error:
-                    if error.status in (_NOT_FOUND, _CONFLICT):  # a conflict: it is being removed
+                    if error.status in (_NOT_FOUND, _CONFLICT):  # 409: the engine is removing it already
                         return True
                     await anyio.sleep(_PAUSE)
                 except Unreachable:
@@ -267,7 +271,7 @@ class Container:
         self.starts += 1
 
     async def _restart(self) -> None:
-        """By two calls, not the engine's restart: it never runs without its supervisor, wherever this is cut off."""
+        """Stop and start by two calls: after the engine's own restart, it would run for a moment without supervisor."""
         logger.info("container %s is started again", self.name)
         await self.client.call(self.client.patient.stop, self.name, timeout=0)
         if self._supervisor is not None:
@@ -291,7 +295,7 @@ class Container:
         return bool((await self._state())["Running"])
 
     async def _ended(self) -> Any:
-        """Its state once it has ended, which the engine notices a moment after us."""
+        """Its state once it has ended, which the engine notices a moment later than we do."""
         for _ in range(_LOOKS):
             state = await self._state()
             if not state["Running"]:

@@ -1,10 +1,10 @@
 """The model port of a container: its one way out, although it has no network.
 
-A small program inside listens on the container's loopback, and hands what it hears to us through the engine, by its own
-input and output. So a remote engine serves as well as a local one; no network, port or mount has to be made, or swept;
-and whoever speaks is known by the container. When evalkit ends, so does the program's input, and with it the program.
+A small program inside listens on the container's loopback, and passes the data to us through the engine, over its
+standard input and output. So it works with a remote engine too, needs no network, port or mount to make and sweep, and
+the container identifies the caller. When evalkit ends, the program's input is closed, and the program ends too.
 
-It is run by a Python of the image, the one that build-images brought, or Perl: one of these an image must have.
+The image must have Python 3.7 or newer, an agent installed by build-images, which brings a Python, or Perl.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ exit 127
 """
 
 Begin = Callable[[Sequence[str]], Awaitable[Exchange]]
-"""Starts a command in the container, with its input open."""
+"""Starts a command in the container, with open standard input."""
 Serve = Callable[[Stream], Awaitable[None]]
-"""Speaks with a program in the container, on one connection."""
+"""Serves one connection of a program in the container."""
 
 
 class _Ended(Exception):
-    """The program inside is no more, or speaks nonsense."""
+    """The program inside has ended, or broke the protocol."""
 
 
 @dataclass(slots=True)
 class ModelPort:
-    """From a container to what serves the model to one attempt."""
+    """Connects a container to the model's proxy for one attempt."""
 
     begin: Begin
     serve: Serve
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Mapping[str, str]]:
-        """As long as this lasts, the model can be asked; gives the variables that say where."""
+        """Keep the port open in this context. Yields the environment variables with its address."""
         try:
             async with anyio.create_task_group() as tasks:
                 port = await tasks.start(self._keep_open)
@@ -73,7 +73,7 @@ class ModelPort:
             raise unwrap(group) from group
 
     async def _keep_open(self, *, task_status: TaskStatus[int]) -> None:
-        """Start the program again, on the same port, should somebody inside have ended it."""
+        """Run the program inside, and start it again on the same port if a process in the container ends it."""
         port = 0
         for _ in range(_TRIES):
             conversation = await self.begin(_command(port))
@@ -101,7 +101,7 @@ def _command(port: int) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Passage:
-    """What goes through one conversation with the program inside: any number of connections."""
+    """One conversation with the program inside, which carries any number of connections."""
 
     conversation: Exchange
     serve_one: Serve
@@ -112,23 +112,23 @@ class _Passage:
     _open: dict[int, MemoryObjectSendStream[bytes]] = field(default_factory=dict)
     _waiting: int = 0
     _half_closed: set[int] = field(default_factory=set)
-    """Open connections of which the program inside has heard the end."""
+    """Open connections that the program inside has closed on its side."""
     _closing: set[int] = field(default_factory=set)
-    """Connections that have ended here, until the program inside has seen it: what still comes of them is nothing."""
+    """Connections that have ended here and not yet inside: their data is dropped."""
 
     @property
     def complaint(self) -> str:
         return self._complaint.decode("utf-8", "replace").strip() or "it says nothing"
 
     async def meet(self) -> int:
-        """The port that it listens on, which is the first thing that it says; 0 if it does not come up."""
+        """The port it listens on, from its first frame; 0 if it does not come up."""
         with anyio.move_on_after(_READY_SECONDS), suppress(_Ended, ValueError):
             _, payload = await self._next_frame()
             return int(payload)
         return 0
 
     async def serve(self) -> None:
-        """Until the program inside ends."""
+        """Serve connections until the program inside ends."""
         async with anyio.create_task_group() as tasks:
             with suppress(_Ended):
                 while True:
@@ -151,7 +151,7 @@ class _Passage:
         tasks.start_soon(self._connect, number, receiver)
 
     def _hand_on(self, number: int, payload: bytes) -> None:
-        """Never wait for one connection, since the others wait with us; what piles up too high is cut off."""
+        """Hand data on without waiting, which would block other connections. Too large a backlog is cut off."""
         sender = self._open.get(number)
         if sender is None:
             return
@@ -165,7 +165,7 @@ class _Passage:
             self._waiting += len(payload)
 
     async def _connect(self, number: int, receiver: MemoryObjectReceiveStream[bytes]) -> None:
-        """One connection, until the model's side ends it."""
+        """Serve one connection until the proxy ends it."""
         try:
             await self.serve_one(_Connection(self, number, receiver))
         finally:
@@ -183,7 +183,7 @@ class _Passage:
             await self.say(number, b"")
 
     def taken(self, size: int) -> None:
-        """Somebody has received so many bytes that waited."""
+        """Note that a connection has received so many bytes of the backlog."""
         self._waiting -= size
 
     async def say(self, number: int, payload: bytes) -> None:
@@ -211,7 +211,7 @@ class _Passage:
 
 @dataclass(slots=True)
 class _Connection:
-    """A connection of a program inside."""
+    """A connection from a program in the container."""
 
     passage: _Passage
     number: int

@@ -1,13 +1,13 @@
-"""The supervisor: the process that a container lives by, and that does inside what no call to the engine can.
+"""The supervisor: the first process of a container, for work inside it that the engine has no call for.
 
-A shell that reads words from its input, which is a connection that we hold. When evalkit ends, however it ends, the
+A shell that reads requests from its input, which is a connection that we hold. When evalkit ends, however it ends, the
 kernel closes that connection, the engine closes the shell's input, the shell ends, and the container with it: without
-a heartbeat, a thread or a poll, and through a remote engine too. Should the engine not notice (it was restarted with
-its containers kept alive), the shell's own time limit is the second line.
+a heartbeat, a thread or a poll, and through a remote engine too. If the engine misses this, because it was restarted
+with live restore (https://docs.docker.com/engine/daemon/live-restore/), the shell's own time limit ends the container.
 
-It kills all processes by one system call and without a new process, so neither a fork bomb nor a full process table
-keeps it from that, and it reads the kernel's count of processes that were killed for lack of memory. Its script comes
-by the same input and not as an argument, because an agent's `pkill -f` looks at arguments.
+It kills all processes by one system call, without a new process, so it works under a fork bomb and with a full process
+table (https://man7.org/linux/man-pages/man2/kill.2.html, pid -1). It also reads the kernel's count of processes killed
+for lack of memory. Its script comes by the same input, because an agent's `pkill -f` matches arguments.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class SupervisorGone(Exception):
 
 @dataclass(slots=True)
 class Supervisor:
-    """Our end of the conversation."""
+    """Our end of the conversation with the supervisor."""
 
     _conversation: Exchange
     _frames: Frames = field(default_factory=Frames)
@@ -94,7 +94,7 @@ class Supervisor:
     _asking: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def begin(self, *, folders: Sequence[str], work: str, lifetime: float) -> str:
-        """Bring it up, with these folders made; returns where the work folder really is."""
+        """Start it, and have it make these folders. Returns the real path of the work folder."""
         values = {
             "ROUNDS": str(_ROUNDS),
             "MOST": str(_MOST),
@@ -107,15 +107,15 @@ class Supervisor:
         return place
 
     async def end_all(self) -> None:
-        """Kill everything else in the container; returns once it is all gone."""
+        """Kill everything else in the container. Returns once it is gone."""
         await self._ask("end_all")
 
     async def end_session(self, leader: int) -> None:
-        """Kill a process and all that stayed in its session; everything, if it breeds faster than it dies."""
+        """Kill a process and its session; if that forks faster than it dies, kill everything."""
         await self._ask(f"end_session {leader}")
 
     async def count(self) -> tuple[int, int]:
-        """How many processes the kernel has killed so far because memory ran out, and how many it refused to make."""
+        """The number of processes that the kernel has killed for lack of memory, and of forks that it refused."""
         return await self._ask("count")
 
     async def aclose(self) -> None:
@@ -127,7 +127,7 @@ class Supervisor:
             await self._send(f"{number} {request}\n")
             while True:
                 answered, kills, refused, *_ = (await self._line()).split(" ")
-                if answered == number:  # an earlier question may have been given up
+                if answered == number:  # others answer requests that timed out
                     return int(kills), int(refused)
 
     async def _send(self, text: str) -> None:

@@ -23,8 +23,8 @@ from evalkit.workspaces.disk_watch import DiskWatch, Guarded
 from evalkit.workspaces.docker.container import Container
 from evalkit.workspaces.docker.model_port import ModelPort
 
-# A shell says which process the command is, goes to the folder, if the agent left it there, and gives a missing program
-# its usual status.
+# A shell reports the command's pid, changes to the folder, if it still exists, and ends with the usual status if the
+# program is missing.
 _ENTER = 'echo $$; cd "$1" 2>/dev/null || cd /; shift; exec "$@"'
 _NOT_FOUND, _CONFLICT = 404, 409
 _BLOCK = 1 << 18
@@ -48,7 +48,7 @@ class DockerWorkspace:
     watch: DiskWatch
     model: ModelAccess | None = None
     _has_begun: bool = False
-    """Whether any command did so far."""
+    """Whether any command has begun so far."""
 
     @property
     def places(self) -> Places:
@@ -74,7 +74,7 @@ class DockerWorkspace:
                     async with self._way_to_model(asks=asks_model) as way:
                         code, start = await self._run(command, {**variables, **way}, stdin, output)
                     condition = await self.container.look()
-                    # What an earlier command has left may end the container just before this one begins in it.
+                    # Processes of an earlier command may end the container just before this one begins.
                     never_began = output.leader is None and not condition.lacked_memory
                     if not (may_try_again and never_began and await self.container.revive()):
                         break
@@ -95,9 +95,9 @@ class DockerWorkspace:
         return Exit(code, output.tail, condition.lacked_memory, condition.lacked_processes, has_ended)
 
     async def _explain_no_start(self, program: str, code: int, said: str, *, has_ended: bool) -> int:
-        """The status where what runs here has taken the shell away, as no command can begin any more.
+        """The status of a command that never began because the agent has broken the shell; else raise Failed.
 
-        It is told from trouble of the machine by commands that began earlier, and by others that do not begin now.
+        It is the agent's doing if commands have begun earlier, and further ones do not begin now either.
         """
         if self._has_begun and not has_ended:
             for pause in _PAUSES:
@@ -123,7 +123,7 @@ class DockerWorkspace:
     async def _run(
         self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output
     ) -> tuple[int, int]:
-        """The status, and which start of the container the command belongs to."""
+        """Run a command. Returns its status, and the number of the container's start that it belongs to."""
         exec_id, start, conversation = await self._start_exec(command, variables, with_input=stdin is not None)
         try:
             try:
@@ -145,7 +145,8 @@ class DockerWorkspace:
         self, command: list[str], variables: Mapping[str, str], *, with_input: bool
     ) -> tuple[str, int, Exchange]:
         async def begin() -> tuple[str, int, Exchange]:
-            # Not on the container, whose environment anybody may inspect. From /, because the work folder may be gone.
+            # The variables are kept off the container, whose environment `docker inspect` shows. The work folder may be
+            # gone, so the command starts in /.
             created = await self.client.call(
                 self.client.api.exec_create,
                 self.container.name,
@@ -161,16 +162,16 @@ class DockerWorkspace:
         try:
             return await begin()
         except Refused as error:
-            # A conflict: it is not running, because something in it has ended it, maybe between the two calls.
+            # 409: a process inside has ended the container, maybe between the two calls.
             if error.status != _CONFLICT:
                 raise
         await self.container.revive()
         return await begin()
 
     async def _end(self, exec_id: str, conversation: Exchange, output: Output) -> None:
-        """Kill a command with its session, and take what it still had to say.
+        """Kill a command with its session, and take the rest of its output.
 
-        Not before it says which process it is: the engine may start it after we stopped waiting.
+        Wait for its pid first, since the engine may start it after we stopped waiting for it.
         """
         with anyio.CancelScope(shield=True):
             try:
@@ -192,12 +193,12 @@ class DockerWorkspace:
             return True
         facts = await self.client.call(self.client.api.exec_inspect, exec_id)
         if facts["ExitCode"] is not None and not facts["Running"]:
-            return True  # it could not even be started
+            return True  # it was never started
         await self.container.end_processes()
         return False
 
     async def _status(self, exec_id: str) -> int:
-        """How a command ended. Its output may end a moment before the engine knows."""
+        """The status of a command. The engine may learn it a moment after the output has ended."""
         for pause in (0.0, 0.001, 0.01, 0.05, *[0.2] * 50):
             await anyio.sleep(pause)
             facts = await self.client.call(self.client.api.exec_inspect, exec_id)
@@ -211,7 +212,7 @@ class DockerWorkspace:
             await self._put(archives.pack(source, target, self.owner))
 
     async def make_folders(self, folders: Sequence[PurePosixPath]) -> None:
-        """Make folders that belong to the user of the image."""
+        """Make folders owned by the image's user."""
         async with self._failures():
             await self._put(iter([archives.pack_folders(folders, self.owner)]))
 
@@ -260,7 +261,7 @@ class DockerWorkspace:
 
 
 async def _drain(conversation: Exchange, output: Output) -> None:
-    """Take all output. Of a stream that does not pause, let some come together: waking costs more than reading."""
+    """Take all output. Data of a steady stream is left to accumulate, since waking up costs more than reading."""
     last = -math.inf
     while data := await conversation.receive():
         output.feed(data)
@@ -271,7 +272,7 @@ async def _drain(conversation: Exchange, output: Output) -> None:
 
 
 async def _feed(conversation: Exchange, stdin: Path) -> None:
-    """Give a command its input. One that ends without reading it all is no trouble."""
+    """Send a command its input. A command may end without reading all of it."""
     with stdin.open("rb") as file, suppress(Unreachable):
         while block := file.read(_BLOCK):
             await conversation.send(block)
@@ -279,7 +280,7 @@ async def _feed(conversation: Exchange, stdin: Path) -> None:
 
 
 def _cancellable(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """In a thread: stop at the next block once the task that waits for it is cancelled."""
+    """In a worker thread, stop at the next block once the task that waits for it is cancelled."""
     for block in blocks:
         anyio.from_thread.check_cancelled()
         yield block

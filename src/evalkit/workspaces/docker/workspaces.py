@@ -1,4 +1,4 @@
-"""Opens containers."""
+"""Opens containers as workspaces."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NO_ISOLATION = ("host", "container:")
 
 @dataclass(slots=True)
 class DockerWorkspaces:
-    """Containers of one engine. None of them outlives its context, this process, or its limits by much."""
+    """Workspaces in containers of one engine. None outlives its context, this process or its time limit by much."""
 
     client: Client
     images: Images
@@ -52,7 +52,7 @@ class DockerWorkspaces:
     grace: float
     watch: DiskWatch
     quota: bool = False
-    """Whether the engine itself can hold a container to a size."""
+    """Whether the engine may be able to limit the size of a container."""
     passed_on: Mapping[str, str] = field(default_factory=dict)
     pauses: Sequence[float] = (0.5, 2.0)
     """Before each further try to start a container, in seconds."""
@@ -101,7 +101,7 @@ class DockerWorkspaces:
         return instance.image or self.default_image
 
     async def _start(self, spec: WorkspaceSpec) -> tuple[Image, Container]:
-        """Start a container, also over a restart of the engine or a passing trouble of it."""
+        """Start a container, with further tries after a restart of the engine or a passing failure."""
         name = self._image_of(spec.job.instance)
         for pause in (*self.pauses, None):
             try:
@@ -111,7 +111,7 @@ class DockerWorkspaces:
                 if pause is None or not await self.client.is_back():
                     raise Failed("engine", str(error)) from error
             except Refused as error:
-                self.images.forget(name)  # it may be what is not found
+                self.images.forget(name)  # the image itself may be missing
                 if pause is None or (error.status < _SERVER_ERROR and error.status != _NOT_FOUND):
                     kind: Kind = "engine" if error.status >= _SERVER_ERROR else "workspace"
                     raise await self.client.explain(error, refusal=kind) from error
@@ -130,7 +130,11 @@ class DockerWorkspaces:
         return container
 
     async def _create(self, container: Container, spec: WorkspaceSpec, body: Mapping[str, Any]) -> None:
-        """With a quota of the engine's, if it has one: on overlayfs by a mount option, which it does not tell."""
+        """Create a container, with a quota if the engine supports one.
+
+        On overlay2, that takes xfs mounted with pquota, which only a try shows:
+        https://docs.docker.com/reference/cli/docker/container/run/#storage-opt
+        """
         if spec.disk is None or not self.quota:
             await container.create(spec.job, body)
             return
@@ -145,7 +149,7 @@ class DockerWorkspaces:
         return 2 * limits.open + limits.solve + limits.collect + limits.grade + _MARGIN_SECONDS + self.grace
 
     async def _hand_over(self, workspace: DockerWorkspace, image: Image) -> None:
-        """Let an image's own user write where commands are meant to."""
+        """Give the image's own user the folders that commands write to."""
         if image.id not in self._users:
             said = await workspace.exec(("/bin/sh", "-c", "id -u && id -g"))
             try:
@@ -170,7 +174,7 @@ def _places(image: Image) -> Places:
 
 
 def create(config: Config, scope: RunScope) -> DockerWorkspaces:
-    """Connect to the engine, and sweep what evalkit processes left there that are no more."""
+    """Connect to the engine, and sweep the leftovers of evalkit processes that have ended."""
     if lack := processes.allow_open_files(config.run.workers * _FILES_PER_WORKER):
         logger.warning("%s", lack)
     endpoint = find_endpoint(os.environ, scope.scratch)
