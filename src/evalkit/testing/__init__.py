@@ -1,7 +1,7 @@
 """Fakes that keep to evalkit's protocols, for tests of the engine and of plugins.
 
-They run in the same process, wait on anyio's clock, which a test can make a virtual one, and record what happened. What
-they do can be scripted for each instance and each call. Nothing here is registered under an entry point.
+They run in the same process, wait on anyio's clock, which a test can replace by a virtual one, and record what happens.
+Their behaviour can be scripted for each instance and each call. None of them is registered under an entry point.
 
 A fake container engine and a fake model endpoint are in `container_engine` and `model_server`.
 """
@@ -44,9 +44,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what few tests need when one asks for it."""
+    """Import the large fakes when they are first used."""
     if name == "FakeEngine":
-        from evalkit.testing.container_engine import FakeEngine  # an HTTP server comes with it
+        from evalkit.testing.container_engine import FakeEngine  # imports an HTTP server
 
         return FakeEngine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""An agent that behaves as it is told."""
+"""An agent that follows a script."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Behaviour = Callable[[Job, Workspace, Meter], Awaitable[None]]
 
 ANSWER = "answer"
 RIGHT = "right"
-"""What FakeBenchmark takes for a resolved instance."""
+"""The answer that FakeBenchmark grades as resolved."""
 
 
 async def submit(workspace: Workspace, content: bytes) -> None:
-    """Leave an answer where FakeBenchmark looks for it."""
+    """Write an answer to the file that FakeBenchmark reads."""
     await workspace.write(content, workspace.places.work / ANSWER)
 
 
@@ -42,7 +42,7 @@ def print_text(text: str) -> Behaviour:
     """Print in every way that Python knows, and log."""
 
     async def behave(_job: Job, _workspace: Workspace, _meter: Meter) -> None:
-        print(text)  # noqa: T201  # an agent that prints is what this is
+        print(text)  # noqa: T201  # the purpose of this function
         os.write(1, text.encode() + b"\n")
         logger.info("%s", text)
 
@@ -50,12 +50,12 @@ def print_text(text: str) -> Behaviour:
 
 
 def resist(seconds: float, *, then: BaseException | None = None) -> Behaviour:
-    """Work until cancelled, take that for an error, and clean up for a while: then return, or raise."""
+    """Work until cancelled, treat the cancellation as an error, clean up for a while, and return or raise."""
 
     async def behave(_job: Job, _workspace: Workspace, _meter: Meter) -> None:
         try:
             await anyio.sleep_forever()
-        except BaseException:  # noqa: BLE001  # the mistake that this stands for
+        except BaseException:  # noqa: BLE001  # the mistake that this agent imitates
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(seconds)
         if then is not None:
@@ -73,7 +73,7 @@ def in_turn(*behaviours: Behaviour) -> Behaviour:
 
 
 class FakeAgent:
-    """Answers rightly, or does what `script` says for the tries at an instance, one after the other."""
+    """Gives the right answer, or follows `script`, which has an action for each try at an instance."""
 
     def __init__(
         self, default: Behaviour | None = None, script: Mapping[str, Sequence[Behaviour]] | None = None

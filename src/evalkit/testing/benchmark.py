@@ -1,4 +1,4 @@
-"""A benchmark whose instances are resolved by the right word in a file."""
+"""A benchmark whose instances are resolved by a file with the right word."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Scripts = Mapping[Step, Mapping[str, Sequence[Hook]]]
 
 
 class FakeBenchmark:
-    """`instances` are given, or so many are made up: `fake-0000`, `fake-0001` and so on.
+    """`instances` is a list, or the number of instances to make up: `fake-0000`, `fake-0001` and so on.
 
-    `script` says what happens first at each preparation, collection and grading of an instance, one after the other.
+    `script` has an action that comes first at each preparation, collection and grading of an instance.
     """
 
     def __init__(self, instances: int | Iterable[Instance] = 3, *, script: Scripts | None = None) -> None:

@@ -1,4 +1,4 @@
-"""An observer that remembers."""
+"""An observer that records all events."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ class RecordingObserver:
         self.holds.append(reason)
 
     def stages_of(self, instance_id: str) -> list[str]:
-        """The stages that an instance went through, tries and attempts one after the other."""
+        """The stages that an instance went through, in all its tries and attempts."""
         return [event.detail for event in self.events if event[:2] == ("entered", instance_id)]

@@ -1,4 +1,4 @@
-"""What a fake does at each of its calls for an instance."""
+"""Scripts of what a fake does at each call for an instance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import anyio
 T = TypeVar("T")
 
 Hook = Callable[..., Awaitable[None]]
-"""Is awaited with whatever the call that it stands for was given."""
+"""An action in place of a call. It is awaited with the arguments of the call."""
 
 
 class Script(Generic[T]):
@@ -21,7 +21,7 @@ class Script(Generic[T]):
         self._default = default
         self._steps = dict(steps or {})
         self.calls: Counter[str] = Counter()
-        """How often each instance was asked for."""
+        """The number of calls for each instance."""
 
     def next(self, instance_id: str) -> T:
         steps = self._steps.get(instance_id) or (self._default,)
@@ -31,7 +31,7 @@ class Script(Generic[T]):
 
 
 async def proceed(*_given: object) -> None:
-    """Do nothing special."""
+    """Do nothing, so that the fake behaves as usual."""
 
 
 def sleep(seconds: float) -> Hook:
@@ -42,7 +42,7 @@ def sleep(seconds: float) -> Hook:
 
 
 def hang() -> Hook:
-    """Never come back, but for a cancellation."""
+    """Wait until cancelled."""
 
     async def wait(*_given: object) -> None:
         await anyio.sleep_forever()

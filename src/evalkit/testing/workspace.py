@@ -1,4 +1,4 @@
-"""A workspace in a folder of its own: nothing is isolated, everything is recorded."""
+"""A workspace in a folder of its own, without isolation, that records all calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evalkit.testing.script import Hook, Script, proceed
 
 
 class FakeWorkspace:
-    """Files are really there and commands really run, with no more than their process group to hold them.
+    """Files and commands are real, but commands are confined by nothing but their process group.
 
     Files are copied without a thread, so that a virtual clock stands still meanwhile.
     """
@@ -83,9 +83,9 @@ class FakeWorkspace:
 
 
 class FakeWorkspaces:
-    """Opens folders under `parent`, and keeps count.
+    """Opens folders under `parent`, and counts them.
 
-    `script` says what happens first at each opening for an instance, one after the other: with an error, nothing opens.
+    `script` has an action that comes first each time a workspace is opened for an instance; if it raises, none opens.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class FakeWorkspaces:
         self.closed: list[FakeWorkspace] = []
         self.most_open = 0
         self.most_shares = 0
-        """The highest sum of resource factors of workspaces that were open at once."""
+        """The highest sum of resource factors of workspaces open at the same time."""
         self.most_memory = 0
         self._parent = parent
         self._script: Script[Hook] = Script(proceed, script)

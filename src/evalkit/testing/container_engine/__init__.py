@@ -1,4 +1,4 @@
-"""A Docker engine for tests that needs neither Docker nor root: the real API on a socket, containers as folders.
+"""A Docker engine for tests without Docker or root: the real API on a socket, with folders as containers.
 
     with FakeEngine() as engine:
         engine.add_image("busybox")
@@ -6,14 +6,14 @@
         ...  # with DOCKER_HOST=engine.host
         assert engine.containers == []
 
-It speaks what evalkit and the docker SDK need of version 1.41. Commands in containers are real processes: they see a
-root folder of their own and no process of this machine, so that output, exit codes, signals and files are real. That
-takes bubblewrap and util-linux, and no more than an ordinary user. What it does not have: other users than root,
-limits of memory and processes, capabilities, networks other than none and this machine's own, terminals, builds.
+It has the part of version 1.41 that evalkit and the docker SDK need. Commands in containers are real processes with a
+root folder of their own, and see no process of this machine, so output, exit codes, signals and files are real. It
+needs bubblewrap and util-linux, and runs as an ordinary user. It lacks users other than root, limits on memory and
+processes, capabilities, networks other than none and this machine's own, terminals, and builds.
 
-`inject` lets a request go wrong, `on` lets a command have an outcome without running, `stop` and `start` are those of
-the engine. `containers`, `execs`, `connections` and `under_way` say what is alive: whatever a test does, they tell
-whether something was left behind. `requests` has all that was asked.
+`inject` makes a request fail, `on` gives a command an outcome without running it, `stop` and `start` stop and start the
+engine. `containers`, `execs`, `connections` and `under_way` list what is alive, so that a test can check that nothing
+was left behind. `requests` lists all requests.
 """
 
 from evalkit.testing.container_engine.engine import FakeEngine, Outcome, Request

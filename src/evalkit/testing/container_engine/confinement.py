@@ -1,7 +1,7 @@
-"""Root folders and namespaces for containers, as an ordinary user can have them: by bubblewrap.
+"""Root folders and namespaces for containers of an ordinary user, by means of bubblewrap.
 
-A container's processes cannot see or signal those of this machine: what runs in it may well kill "everything". Root
-inside is the user of this process; there are no other users, and nobody has any capability.
+A container's processes cannot see or signal those of this machine, so it is safe to kill "everything" inside. Root
+inside is the user of this process; there are no other users, and no process has any capability.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.001
 
 
 class CannotConfine(Exception):
-    """This machine does not have, or does not allow, what a container needs."""
+    """This machine lacks, or does not allow, something that containers need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,12 @@ class Confinement:
     root: Path
     network: bool = False
     programs: bool = True
-    """Whether the programs of this machine are there, read-only. Else the root has only what its image brought."""
+    """Whether the programs of this machine are visible, read-only. Else the root holds only the image's files."""
 
     def start_command(self, argv: Sequence[str], *, work: str = "/", report: int | None = None) -> list[str]:
-        """What runs a program in namespaces of its own, and writes to `report` which process is the first in them."""
-        # Bubblewrap would end with the thread that started it, not with the process: that thread has to stay.
+        """The command that runs a program in new namespaces, and writes the pid of their first process to `report`."""
+        # With --die-with-parent, bubblewrap ends with the thread that started it, so that thread has to stay:
+        # https://man7.org/linux/man-pages/man2/prctl.2.html, PR_SET_PDEATHSIG
         command = [_find("bwrap"), "--die-with-parent", *_NAMESPACES]
         command += [] if self.network else ["--unshare-net"]
         command += [] if report is None else ["--info-fd", str(report)]
@@ -46,7 +47,7 @@ class Confinement:
         if self.programs:
             for place in map(Path, _PROGRAMS):
                 if os.path.lexists(self.root / place.name) and place.is_symlink():
-                    continue  # from an earlier start
+                    continue  # left by an earlier start
                 if place.is_symlink():
                     command += ["--symlink", str(place.readlink()), str(place)]
                 elif place.is_dir():
@@ -56,20 +57,20 @@ class Confinement:
         return [*command, "--proc", "/proc", "--dev", "/dev", "--chdir", work, "--", *argv]
 
     def join_command(self, first: int, argv: Sequence[str], *, work: str = "/") -> list[str]:
-        """What runs a program in the namespaces of a process, as the leader of a session."""
+        """The command that runs a program in the namespaces of a process, as the leader of a session."""
         command = [_find("nsenter"), "--target", str(first), "--user", "--preserve-credentials", "--mount", "--pid"]
         command += [] if self.network else ["--net"]
         enter = [] if work == "/" else ["/bin/sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", work]
         return [*command, "--", *_UNPRIVILEGED, "setsid", *enter, *argv]
 
     def has_program(self, name: str) -> bool:
-        """Whether a program is there, by its absolute path."""
+        """Whether the root has a program with this absolute path."""
         brought = self.root / name.lstrip("/")
         return brought.exists() or brought.is_symlink() or (self.programs and Path(name).exists())
 
 
 def require_programs() -> None:
-    """Fail now, and not in the middle of a request, if containers cannot be had here."""
+    """Raise CannotConfine here, rather than in the middle of a request, if containers do not work on this machine."""
     for name in ("bwrap", "nsenter", "setpriv", "setsid", "tar"):
         _find(name)
 
@@ -77,7 +78,7 @@ def require_programs() -> None:
 def wait_for_root(first: int) -> None:
     """Return once bubblewrap has set the namespaces up, or is gone: it starts the program then, as its second process.
 
-    Who joined earlier would find the root of this machine.
+    A process that joined earlier would see the root of this machine.
     """
     children = Path(f"/proc/{first}/task/{first}/children")
     while True:

@@ -33,7 +33,7 @@ _COUNTER = "sys/fs/cgroup/memory.events"
 
 
 class EngineRefusal(Exception):
-    """What the engine does not do, with the status that Docker gives it."""
+    """A request that the engine refuses, with Docker's status code."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -76,7 +76,7 @@ class FakeContainer:
     host_config: Mapping[str, Any]
     confinement: Confinement
     tell: Callable[[str], None]
-    """Takes what happens to it: start, die."""
+    """Takes its events: start, die."""
     id: str = field(default_factory=lambda: secrets.token_hex(32))
     created_at: str = field(default_factory=now)
     started_at: str = _NO_TIME
@@ -86,7 +86,7 @@ class FakeContainer:
     is_removed: bool = False
     _process: subprocess.Popen[bytes] | None = None
     _first: int = 0
-    """The first process in its namespaces, as this machine counts."""
+    """The first process in its namespaces, by its pid on this machine."""
     _attached: list[tuple[socket.socket, frozenset[int]]] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _thread: threading.Thread | None = None
@@ -141,7 +141,7 @@ class FakeContainer:
         return True
 
     def _live(self) -> None:
-        """Start its first process, and wait for its end. In a thread of its own, since the process ends with it."""
+        """Start its first process and wait for its end, in a thread of its own: the process ends with its thread."""
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as report:
             try:
@@ -180,7 +180,7 @@ class FakeContainer:
                 send(connection, frame(stream, data))
 
     def attach(self, connection: socket.socket, wanted: frozenset[int], *, stdin: bool) -> None:
-        """Hand on what a client says, once it runs, and to the client what it says, until either has ended."""
+        """Pass input and output between a client and the container, from its start until either ends."""
         entry = (connection, wanted)
         with self._changed:
             self._attached.append(entry)
@@ -202,7 +202,10 @@ class FakeContainer:
         return not self.config.get("StdinOnce")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Signal its main process. By a kill everything ends, since the first process takes the others with it."""
+        """Signal its main process. If that is killed, the kernel kills all others in its pid namespace.
+
+        https://man7.org/linux/man-pages/man7/pid_namespaces.7.html
+        """
         with self._changed:
             if not self.is_running:
                 raise EngineRefusal(409, f"Cannot kill container: {self.name}: container {self.id} is not running")
@@ -220,7 +223,7 @@ class FakeContainer:
         self.wait(_END_SECONDS)
 
     def wait(self, seconds: float | None = None, until: Callable[[], bool] = lambda: False) -> int:
-        """Its exit code, once it does not run."""
+        """Wait until it does not run, and return its exit code."""
         deadline = None if seconds is None else time.monotonic() + seconds
         with self._changed:
             while self.is_running and not until() and (deadline is None or time.monotonic() < deadline):
@@ -238,7 +241,7 @@ class FakeContainer:
         scratch.remove(self.confinement.root)
 
     def count_oom_kill(self) -> None:
-        """Let it look as if the kernel had killed one more of its processes for lack of memory."""
+        """Count one more process as killed by the kernel for lack of memory."""
         counter = self.confinement.root / _COUNTER
         counter.parent.mkdir(parents=True, exist_ok=True)
         before = int(counter.read_text().split()[1]) if counter.exists() else 0
@@ -255,7 +258,7 @@ class FakeContainer:
 
     @contextmanager
     def run_beside(self, script: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a shell with this machine's programs on its files, whether it runs or not."""
+        """Run a shell of this machine on its files, whether or not it runs."""
         beside = Confinement(self.confinement.root)
         command = beside.start_command(["/bin/sh", "-c", script, "sh", *arguments])
         with start_piped(command, {"PATH": SEARCH_PATH}) as process:
@@ -318,7 +321,7 @@ class FakeExec:
     exit_code: int | None = None
     is_running: bool = False
     is_forgotten: bool = False
-    """Whether it was of an earlier life of the engine, which keeps no record of them."""
+    """Whether it is from before a restart of the engine, which keeps no record of execs."""
 
     def begin(self) -> subprocess.Popen[bytes]:
         variables = dict(entry.split("=", 1) for entry in self.config.get("Env") or ())
@@ -329,14 +332,14 @@ class FakeExec:
     def fail(self, failure: ExecFails, connection: socket.socket) -> None:
         """Say why the command was not started, as the engine does: in the output, and a moment after the head.
 
-        The SDK loses what comes together with the head.
+        The SDK loses data that arrives together with the head.
         """
         time.sleep(_LOOK_SECONDS)
         send(connection, frame(STDOUT, f"{failure.message}\r\n".encode()))
         self.exit_code = failure.code
 
     def converse(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        """From its start to its end. A client that leaves does not end it."""
+        """Run it with a client attached. It goes on if the client leaves."""
         stdin = self._input_of(process)
         feeder = threading.Thread(target=feed, args=(connection, stdin), name=f"fake-exec-{self.id[:8]}", daemon=True)
         feeder.start()
@@ -355,7 +358,7 @@ class FakeExec:
                     process.stdin.close()
 
     def run(self, process: subprocess.Popen[bytes]) -> None:
-        """From its start to its end, with nobody who listens or says anything."""
+        """Run it detached, without input."""
         assert process.stdin is not None
         process.stdin.close()
         try:

@@ -1,4 +1,4 @@
-"""The engine's HTTP on a socket: one thread for each connection, and every connection and request counted."""
+"""The engine's HTTP server: one thread for each connection; all connections and requests are recorded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BACKLOG = 512
 
 
 class Broken(Exception):
-    """The connection is to end here, without a further word."""
+    """The connection ends here, without an answer."""
 
 
 @dataclass(slots=True)
@@ -38,10 +38,10 @@ class ServedExchange:
     number: int
     method: str
     path: str
-    """Without the version of the API."""
+    """The path of the request, without the version of the API."""
     query: Mapping[str, str]
     endpoint: str = ""
-    """What is asked for, by its name in the engine's list of endpoints."""
+    """The name of the endpoint in the engine's list."""
     arguments: Mapping[str, str] = field(default_factory=dict)
     """The parts of the path: the id of a container, the name of an image."""
     fault: Fault | None = None
@@ -72,7 +72,7 @@ class ServedExchange:
         return self._document
 
     def body(self) -> Iterator[bytes]:
-        """What is left of the request's body."""
+        """The rest of the request's body."""
         return self.handler.take_body()
 
     def answer(self, status: int, document: Any = None, *, headers: Mapping[str, str] | None = None) -> None:
@@ -85,7 +85,7 @@ class ServedExchange:
             self.handler.wfile.write(block)
 
     def stream(self, kind: str, blocks: Iterable[bytes], *, headers: Mapping[str, str] | None = None) -> None:
-        """Answer bit by bit: in chunks, or, to who speaks HTTP/1.0, until the connection ends."""
+        """Answer piece by piece: in chunks or, for HTTP/1.0, until the connection ends."""
         chunked = self.handler.request_version != "HTTP/1.0"
         length = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
         self.before_answer()
@@ -96,7 +96,7 @@ class ServedExchange:
             self.handler.wfile.write(b"0\r\n\r\n")
 
     def hijack(self) -> socket.socket:
-        """Leave HTTP: from here on, the connection belongs to a process."""
+        """Leave HTTP: from here on, the connection carries the streams of a process."""
         list(self.body())
         self.before_answer()
         if "Upgrade" in self.headers:
@@ -109,7 +109,7 @@ class ServedExchange:
         return self.connection
 
     def before_work(self) -> None:
-        """Let those faults happen that keep the engine from doing anything."""
+        """Apply the faults that prevent the engine's work."""
         fault = self.fault
         if isinstance(fault, Refusal):
             raise EngineRefusal(fault.status, fault.message)
@@ -117,7 +117,7 @@ class ServedExchange:
             self._break_off(fault)
 
     def before_answer(self) -> None:
-        """Let those faults happen that keep the client from learning what was done."""
+        """Apply the faults that keep the outcome from the client."""
         fault = self.fault
         if isinstance(fault, Reset | Hang | Death) and fault.when == "after":
             self._break_off(fault)
@@ -137,7 +137,7 @@ class ServedExchange:
             if isinstance(self.fault, Slow):
                 time.sleep(self.fault.seconds)
             if left is not None and len(block) >= left:
-                # Whatever its size, a whole answer is not what is meant.
+                # An answer of exactly this size is cut as well.
                 self.handler.wfile.write(block[: min(left, len(block) - 1)])
                 raise Broken
             left = None if left is None else left - len(block)
@@ -145,7 +145,7 @@ class ServedExchange:
 
 
 class Daemon:
-    """Listens, as long as it lives, and hands each request to `serve`."""
+    """Listens on a socket, and hands each request to `serve`."""
 
     def __init__(
         self, socket_path: Path, serve: Callable[[ServedExchange], None], die: Callable[[Death], None]
@@ -157,7 +157,7 @@ class Daemon:
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
         self.under_way: list[ServedExchange] = []
-        """Requests that are not done with, the conversations with processes among them."""
+        """Requests under way, including conversations with processes."""
         self._threads: set[threading.Thread] = set()
         self._numbers = iter(range(1, 1 << 62))
         self._listening: socket.socket | None = None
@@ -173,7 +173,7 @@ class Daemon:
         self._accepting.start()
 
     def hang_up(self) -> None:
-        """Listen no more, and end all connections, without waiting for their threads."""
+        """Stop listening, and end all connections, without waiting for their threads."""
         self.is_stopping = True
         listening, self._listening = self._listening, None
         if listening is not None:
@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.daemon = daemon
         self.socket = connection
         self._body_is_read = False
-        super().__init__(connection, ("", 0), None)  # type: ignore[arg-type]  # it asks nothing of a server
+        super().__init__(connection, ("", 0), None)  # type: ignore[arg-type]  # the handler makes no use of a server
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -287,9 +287,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.daemon.serve(exchange)
         except EngineRefusal as refused:
-            list(exchange.body())  # else a client that still sends would not come to read the answer
+            list(exchange.body())  # else a client that is still sending would never read the answer
             exchange.fault = None if isinstance(exchange.fault, Refusal) else exchange.fault
             exchange.answer(refused.status, {"message": refused.message})
         list(exchange.body())
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815  # as http.server calls them
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815  # the names that http.server calls

@@ -1,4 +1,4 @@
-"""The fake engine as a test uses it."""
+"""The fake engine, as used by tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PLACE = "run/fake-engine"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the engine was asked."""
+    """A request to the engine."""
 
     number: int
     endpoint: str
@@ -35,17 +35,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command does instead of running."""
+    """The result of a command that is not run."""
 
     output: bytes = b""
     errors: bytes = b""
     code: int = 0
     seconds: float = 0.0
-    """How long it takes after its output."""
+    """How long it goes on after its output."""
 
 
 class FakeEngine:
-    """Serves Docker's API at `host` while its context lasts, and ends all that it has started with it."""
+    """Serves Docker's API at `host` within its context, and at the end ends everything that it started."""
 
     def __init__(self) -> None:
         self._faults = Faults()
@@ -53,9 +53,9 @@ class FakeEngine:
         self._host = Host(Path())
         self._timers: list[threading.Timer] = []
         self.requests: list[Request] = []
-        """All so far, in the order of their arrival."""
+        """All requests so far, in order of arrival."""
         self.watch: Callable[[Request], object] | None = None
-        """Is told of each request before it is served, in the thread that serves it."""
+        """Called with each request before it is served, in the thread that serves it."""
 
     def __enter__(self) -> Self:
         require_programs()
@@ -79,10 +79,10 @@ class FakeEngine:
 
     @property
     def host(self) -> str:
-        """As DOCKER_HOST names it."""
+        """The value for DOCKER_HOST."""
         return f"unix://{self._daemon.path}"
 
-    # What is there
+    # The state of the engine
 
     @property
     def containers(self) -> list[FakeContainer]:
@@ -91,7 +91,7 @@ class FakeEngine:
 
     @property
     def execs(self) -> list[FakeExec]:
-        """Those that run."""
+        """The execs that are running."""
         with self._host.lock:
             return [each for each in self._host.execs.values() if each.is_running]
 
@@ -101,12 +101,12 @@ class FakeEngine:
 
     @property
     def events(self) -> list[str]:
-        """What happened so far, as `container start` and the like."""
+        """The events so far, such as `container start`."""
         return [f"{event['Type']} {event['Action']}" for event in self._host.events]
 
     @property
     def connections(self) -> int:
-        """How many are open. A client that keeps some for later has them too."""
+        """The number of open connections, including those in a client's pool."""
         with self._daemon.lock:
             return len(self._daemon.connections)
 
@@ -116,24 +116,24 @@ class FakeEngine:
 
     @property
     def under_way(self) -> list[str]:
-        """The endpoints that are at work on a request, or on the stream that came of it."""
+        """The endpoints of requests under way, including open streams."""
         with self._daemon.lock:
             return [exchange.endpoint for exchange in self._daemon.under_way]
 
-    # What is to happen
+    # Changes to the engine
 
     def add_image(self, name: str, image: FakeImage | None = None) -> FakeImage:
-        """Have an image on the engine."""
+        """Add an image to the engine."""
         added = image or FakeImage()
         self._host.images.add(name, added)
         return added
 
     def remove_image(self, name: str) -> None:
-        """Have it there no more, if it was."""
+        """Remove an image, if it is there."""
         self._host.images.remove(name)
 
     def publish(self, name: str, found: FakeImage | Refusal) -> None:
-        """Have an image in its registry, from which it can be pulled, or have the registry refuse it."""
+        """Make the registry offer an image to pull, or refuse it."""
         self._host.images.published[complete(name)] = found
 
     def add_network(self, name: str, labels: Mapping[str, str] | None = None) -> None:
@@ -143,25 +143,25 @@ class FakeEngine:
         self._host.volumes[name] = Volume(labels or {})
 
     def remove_container(self, container: FakeContainer) -> None:
-        """Have it there no more, as by an operator."""
+        """Remove a container, as an operator would."""
         self._host.remove_container(container)
 
     def on(self, argv: Sequence[str], outcome: Outcome) -> None:
-        """Let commands that end with these words have an outcome, and do nothing else."""
+        """Give commands that end with these words an outcome instead of running them."""
         self._outcomes[tuple(argv)] = outcome
 
     def inject(self, fault: Fault, endpoint: str | None = None, call: int | None = 1) -> None:
-        """Let the given call from now on go wrong: of one endpoint or of all, or with None each of them."""
+        """Make the n-th call from now on fail, of one endpoint or of all; None stands for each call."""
         if endpoint is not None and endpoint not in ENDPOINTS:
             raise ValueError(f"no endpoint {endpoint!r}; there are {', '.join(ENDPOINTS)}")
         self._faults.add(fault, endpoint, call)
 
     def heal(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         self._faults.clear()
 
     def stop(self, *, keep_containers: bool = False) -> None:
-        """Die: nobody listens any more, all connections end, and all containers, unless they are to live on."""
+        """Stop the engine: it ends all connections and, unless `keep_containers` is set, all containers."""
         self._daemon.hang_up()
         with self._host.lock:
             for each in self._host.execs.values():
@@ -170,11 +170,11 @@ class FakeEngine:
             container.end()
 
     def start(self) -> None:
-        """Be there again, after `stop`."""
+        """Start the engine again after `stop`."""
         if self._daemon.is_stopping:
             self._daemon.start()
 
-    # How it happens
+    # Serving requests
 
     def _serve(self, exchange: ServedExchange) -> None:
         route = find_route(exchange)

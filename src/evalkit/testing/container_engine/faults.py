@@ -1,4 +1,4 @@
-"""What can go wrong with a request, and when it does."""
+"""Faults of requests, and the calls that they apply to."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 When = Literal["before", "after"]
-"""Before the engine does what it was asked, or after it, so that only the answer is lost."""
+"""Before the engine does its work, or after it, so that only the answer is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer with this status and a message, as Docker words errors."""
+    """An error with this status and message, in Docker's format."""
 
     status: int
     message: str = "refused by the script"
@@ -27,7 +27,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """No answer comes. It ends when the client gives up, or the engine does."""
+    """No answer, until the client gives up or the engine stops."""
 
     when: When = "before"
 
@@ -41,7 +41,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Each block of the answer comes late."""
+    """Each block of the answer is delayed."""
 
     seconds: float
 
@@ -56,7 +56,7 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class ContainerEnds:
-    """The processes of the container of this request end just before it."""
+    """The container of this request ends just before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class ContainerVanishes:
 
 @dataclass(frozen=True, slots=True)
 class ExecFails:
-    """The command of an exec is never started: the engine says so in its output, and by its exit code."""
+    """The command of an exec is never started. Its output and exit code say so."""
 
     message: str = "OCI runtime exec failed: exec failed: unable to start container process: refused by the script"
     code: int = 126
@@ -105,7 +105,7 @@ class Faults:
             self._injections.clear()
 
     def due(self, endpoint: str) -> Fault | None:
-        """The fault of this request. Each injection counts it, also when another one comes first."""
+        """The fault of this request, if any. All injections count the request, even if only one applies."""
         with self._lock:
             due = [each.fault for each in self._injections if each.is_due(endpoint)]
         return due[0] if due else None

@@ -1,4 +1,4 @@
-"""What an engine has: containers, execs, images, networks, volumes, and the events about them."""
+"""The state of an engine: containers, execs, images, networks, volumes, and events."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Host:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def find_container(self, key: str) -> FakeContainer:
-        """By its name, its id, or the beginning of that."""
+        """Find a container by its name, its id, or a prefix of the id."""
         with self.lock:
             for container in self.containers.values():
                 if key.removeprefix("/") == container.name or container.id.startswith(key):
@@ -78,7 +78,7 @@ class Host:
             self.events.append({**event, "time": moment // 10**9, "timeNano": moment})
 
     def follow_events(self, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-        """Those from now on."""
+        """The events from now on."""
         seen = len(self.events)
         while not is_over():
             new = self.events[seen:]

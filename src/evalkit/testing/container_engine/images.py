@@ -1,4 +1,4 @@
-"""Images of the fake: names and settings, and perhaps a folder of files."""
+"""Images of the fake engine: names, settings, and optionally a folder of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evalkit.testing.container_engine.faults import Refusal
 
 @dataclass(frozen=True, slots=True)
 class FakeImage:
-    """What the engine knows of an image. Its containers begin with a copy of `files`."""
+    """An image on the engine. Its containers start with a copy of `files`."""
 
     user: str = ""
     work: str = ""
@@ -23,7 +23,7 @@ class FakeImage:
     labels: Mapping[str, str] = field(default_factory=dict)
     files: Path | None = None
     programs: bool = True
-    """Whether the programs of this machine are in it, in place of those of a distribution."""
+    """Whether it shows the programs of this machine in place of a distribution's."""
 
     @property
     def id(self) -> str:
@@ -48,7 +48,7 @@ class FakeImage:
 
 
 def complete(name: str) -> str:
-    """A name with its tag."""
+    """Add the default tag to a name without one."""
     if name.startswith("sha256:") or "@" in name:
         return name
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
@@ -72,7 +72,7 @@ class ImageStore:
             return [name for name, other in self.local.items() if other.id == image.id]
 
     def look_up(self, name: str) -> FakeImage | Refusal:
-        """What the registry says."""
+        """Ask the registry for an image."""
         return self.published.get(complete(name)) or Refusal(404, f"manifest for {name} not found: manifest unknown")
 
     def add(self, name: str, image: FakeImage) -> None:
@@ -80,7 +80,7 @@ class ImageStore:
             self.local[complete(name)] = image
 
     def remove(self, name: str) -> list[str]:
-        """Take a name away, or all names of an id; returns those that are gone."""
+        """Remove a name, or all names of an id. Returns the removed names."""
         image = self.find(name)
         names = self.names_of(image) if image is not None and name == image.id else [complete(name)]
         with self.lock:

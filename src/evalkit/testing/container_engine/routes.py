@@ -1,4 +1,4 @@
-"""The endpoints of the engine: which path is which, and what it does. Their names are those that faults are given for.
+"""The endpoints of the engine: their paths and their work. Faults refer to them by their names here.
 
 The paths, the documents and the statuses are those of https://docs.docker.com/reference/api/engine/version/v1.41/.
 """
@@ -169,7 +169,7 @@ def put_archive(host: Host, exchange: ServedExchange) -> None:
 
 
 def _unpack(container: FakeContainer, archive: IO[bytes], path: str) -> None:
-    """A folder in the place of a file goes: the engine does that, and `tar` does not."""
+    """Unpack an archive. A file replaces a folder of the same name, as in the engine and unlike `tar`."""
     archive.seek(0)
     with tarfile.open(fileobj=archive) as members:
         files = [member.name for member in members if not member.isdir()]
@@ -237,7 +237,7 @@ def start_exec(host: Host, exchange: ServedExchange) -> None:
     try:
         connection = exchange.hijack()
     except BaseException:
-        # The engine has started it, and nobody hears of it.
+        # The engine has started it, but the answer is lost.
         threading.Thread(target=made.run, args=(process,), name="fake-exec", daemon=True).start()
         raise
     made.converse(connection, process)
@@ -354,7 +354,7 @@ def _is_set(exchange: ServedExchange, name: str) -> bool:
 
 
 def _is_wanted(labels: Mapping[str, str], exchange: ServedExchange) -> bool:
-    """Whether a filter by labels, if there is one, lets this through."""
+    """Whether an object passes the filter by labels, if there is one."""
     filters: Any = json.loads(exchange.query.get("filters") or "{}")
     for wanted in filters.get("label", ()):
         name, has_value, value = wanted.partition("=")
@@ -398,7 +398,7 @@ ENDPOINTS: dict[str, tuple[str, str, Route]] = {
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """Ids are one part of a path; names of images have slashes."""
+    """The pattern of a path. Ids are one segment of it; names of images may contain slashes."""
     return re.compile(path.replace("{id}", "(?P<id>[^/]+)").replace("{name}", "(?P<name>.+?)"))
 
 
@@ -406,7 +406,7 @@ _PATTERNS = [(name, methods.split("|"), _pattern(path), route) for name, (method
 
 
 def find_route(exchange: ServedExchange) -> Route:
-    """Which endpoint is meant; notes its name and the parts of the path."""
+    """Find the endpoint of a request, and record its name and arguments in the exchange."""
     for name, methods, pattern, route in _PATTERNS:
         match = pattern.fullmatch(exchange.path)
         if match and exchange.method in methods:

@@ -19,14 +19,17 @@ Write = Callable[[int, bytes], None]
 
 
 def frame(stream: int, data: bytes) -> bytes:
-    """Docker's multiplexed format: the stream, three bytes of nothing, the length, the data."""
+    """A frame of Docker's multiplexed format: the stream, three zero bytes, the length, the data.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
+    """
     return bytes([stream, 0, 0, 0]) + len(data).to_bytes(4, "big") + data
 
 
 def pump(process: subprocess.Popen[bytes], write: Write) -> int:
-    """Hand on what a process says until it has ended; returns its status.
+    """Pass on the output of a process until it ends. Returns its status.
 
-    Others may hold its output open after its end: as Docker does, they are listened to for a moment more.
+    Other processes may hold its output open after its end. As in Docker, they are read for a moment longer.
     """
     assert process.stdout is not None
     assert process.stderr is not None
@@ -50,7 +53,7 @@ def pump(process: subprocess.Popen[bytes], write: Write) -> int:
 
 
 def feed(connection: socket.socket, stdin: IO[bytes] | None, keep_open: Callable[[], bool] = lambda: False) -> None:
-    """Hand on what a client says until it has ended; what nobody reads any more is dropped."""
+    """Pass on the input from a client until it ends. Input that no process reads is dropped."""
     with suppress(OSError, ValueError):
         while data := connection.recv(_BLOCK):
             if stdin is not None:
@@ -63,7 +66,7 @@ def feed(connection: socket.socket, stdin: IO[bytes] | None, keep_open: Callable
 
 
 def send(connection: socket.socket, data: bytes) -> bool:
-    """Whether the client took it."""
+    """Send data to a client. Returns whether the client received it."""
     try:
         connection.sendall(data)
     except OSError:
@@ -72,6 +75,6 @@ def send(connection: socket.socket, data: bytes) -> bool:
 
 
 def end_connection(connection: socket.socket) -> None:
-    """End both directions, and with them whoever waits for one."""
+    """Shut down both directions, which also wakes threads that wait for one."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,11 +1,11 @@
-"""A model endpoint on loopback that follows a script: OpenAI-compatible, with LiteLLM's keys.
+"""A scripted model endpoint on loopback: OpenAI-compatible, with LiteLLM's virtual keys.
 
 The script is a function from a request to a `Reply` or a `Fault`:
 
     with ModelServer(lambda request: Reply(text="hello")) as server:
         ...  # server.base_url
 
-Every call is recorded with what it cost and whether its answer went out whole.
+Every call is recorded, with its cost and whether its answer was sent in full.
 """
 
 from evalkit.testing.model_server.dialects import CostStyle

@@ -1,4 +1,4 @@
-"""Replies in the words of each API, whole and as a stream of events."""
+"""Replies in the format of each API, whole and as a stream of events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PIECE = 12
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A reply in the words of the chat completions API."""
+    """A reply in the format of the chat completions API."""
 
     request: ModelRequest
     reply: Reply
@@ -88,7 +88,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """A reply in the words of the responses API."""
+    """A reply in the format of the responses API."""
 
     request: ModelRequest
     reply: Reply
@@ -153,7 +153,7 @@ class Responses:
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """A reply in the words of Anthropic's messages API."""
+    """A reply in the format of Anthropic's messages API."""
 
     request: ModelRequest
     reply: Reply

@@ -1,4 +1,4 @@
-"""LiteLLM's virtual keys: made, asked about and deleted over HTTP."""
+"""LiteLLM's virtual keys: created, inspected and deleted over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Response = tuple[int, dict[str, Any]]
 
 @dataclass(slots=True)
 class VirtualKey:
-    """A key made by /key/generate. What it spent shows only after the proxy's delay."""
+    """A key from /key/generate. Its spend shows only after the proxy's delay."""
 
     max_budget: float | None
     expires_at: float | None
@@ -37,7 +37,7 @@ class VirtualKey:
 
 @dataclass(slots=True)
 class FakeVirtualKeys:
-    """All keys that were made, the deleted ones too."""
+    """All keys, including deleted ones."""
 
     by_name: dict[str, VirtualKey] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -47,7 +47,7 @@ class FakeVirtualKeys:
             return [name for name, key in self.by_name.items() if key.is_live]
 
     def refusal(self, name: str) -> Response | None:
-        """Why a key may not call although it is live, if so: its budget is spent."""
+        """The reason to refuse a live key, if its budget is spent."""
         with self._lock:
             key = self.by_name[name]
             spent = key.spent()

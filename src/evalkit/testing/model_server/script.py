@@ -1,4 +1,4 @@
-"""What a script sees of a call, and what it may answer."""
+"""The requests and replies of a script."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tokens:
 class ToolCall:
     name: str
     arguments: Mapping[str, Any] | str
-    """An object, or any text where the model is to get its JSON wrong."""
+    """An object, or text for a model that writes invalid JSON."""
     id: str = ""
 
     @property
@@ -64,18 +64,18 @@ class Reply:
     finish_reason: str = ""
     delay: float = 0.0
     usage: bool = True
-    """Whether the endpoint says what the call used."""
+    """Whether the endpoint reports the usage of the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     kind: FaultKind
     seconds: float = 0.0
-    """For `rate_limit` the Retry-After, for `slow` how late the headers come."""
+    """For `rate_limit` the Retry-After, for `slow` the delay of the headers."""
     reply: Reply = Reply(text="cut off")
-    """For `cut`, what is cut off; for `slow`, what comes late."""
+    """For `cut`, the reply that is cut off; for `slow`, the reply that comes late."""
     message: str = "Incorrect API key provided"
-    """For `unauthorized`, what the endpoint says."""
+    """The message for `unauthorized`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class ModelRequest:
 
     @property
     def replies_before(self) -> int:
-        """How many answers of the model the conversation holds, so how far the script is."""
+        """The number of the model's replies in the conversation, which is the position in the script."""
         spoken = [_is_of_model(message) for message in self.messages]
         return sum(now and not before for before, now in zip([False, *spoken], spoken, strict=False))
 
@@ -116,7 +116,7 @@ def _is_of_model(message: Mapping[str, Any]) -> bool:
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """The text of a message, whichever way its content is written."""
+    """The text of a message, in any of the formats for its content."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
@@ -124,17 +124,17 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 
 def in_turn(*actions: Reply | Fault) -> Script:
-    """Answer one action after the other, whoever asks; the last one for good."""
+    """Give one action after the other to all callers together, and the last one from then on."""
     return lambda request: actions[min(request.number, len(actions)) - 1]
 
 
 def by_conversation(*replies: Reply) -> Script:
-    """Answer each conversation from the start, so that any number of them may go on at once."""
+    """Give the replies in order within each conversation, so that any number of them can run at once."""
     return lambda request: replies[min(request.replies_before, len(replies) - 1)]
 
 
 def with_faults(script: Script, share: float, faults: Sequence[Fault], seed: int = 0) -> Script:
-    """The same script, with a fault in place of this share of the answers, each kind in turn."""
+    """Replace this share of a script's answers by faults, each kind in turn."""
     source, lock, made = random.Random(seed), threading.Lock(), 0  # noqa: S311  # repeatable on purpose
 
     def faulty(request: ModelRequest) -> Reply | Fault:

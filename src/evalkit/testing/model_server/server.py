@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.1
 
 @dataclass(slots=True)
 class Call:
-    """What became of a request."""
+    """A request and its outcome."""
 
     request: ModelRequest
     outcome: str = "reply"
@@ -72,7 +72,7 @@ class ModelServer:
 
     @property
     def delivered(self) -> list[Call]:
-        """The calls whose answer went out whole."""
+        """The calls whose answer was sent in full."""
         with self.lock:
             return [call for call in self.calls if call.delivered]
 
@@ -105,7 +105,7 @@ class ModelServer:
         return call
 
     def refusal(self, key: str | None) -> Response | None:
-        """Why this key may not call, if so."""
+        """The reason to refuse this key, if there is one."""
         if key in self.live_keys:
             return self.virtual_keys.refusal(key)
         if self.keys is None and self.master_key is None:
@@ -115,7 +115,7 @@ class ModelServer:
         return 401, error("Incorrect API key provided", "invalid_request_error", "invalid_api_key")
 
     def charge(self, call: Call, reply: Reply) -> None:
-        """Note what a call uses: also one whose answer is cut off, since the endpoint did the work."""
+        """Record the usage of a call, even if its answer is cut off: the endpoint did the work."""
         call.tokens, call.cost_usd = reply.tokens, reply.cost_usd or 0.0
         self.virtual_keys.charge(call.request.key, call.cost_usd, shows_at=time.time() + self.spend_delay)
 
@@ -126,7 +126,7 @@ class _Server(ThreadingHTTPServer):
     endpoint: ModelServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is gone is nothing to report."""
+        """Ignore clients that have hung up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -222,10 +222,10 @@ class _Handler(BaseHTTPRequestHandler):
         call.delivered = whole and not cut
 
     def _wait(self, seconds: float) -> bool:
-        """Whether the client is still there afterwards."""
+        """Wait. Returns whether the client is still connected afterwards."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.endpoint.stopping.is_set():
-            poll = select.poll()  # not select, which knows no more than 1024 files
+            poll = select.poll()  # select(2) cannot watch descriptors above 1023
             poll.register(self.connection, select.POLLIN)
             readable = poll.poll(1000 * min(left, _LOOK_SECONDS))
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
