@@ -1,1 +1,1 @@
-"""What tests share. docs/testing.md says which part to use for what."""
+"""Helpers that tests share. docs/testing.md says which one to use for what."""

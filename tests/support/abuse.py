@@ -1,4 +1,4 @@
-"""Runs in which agents do what a script of their task says."""
+"""Runs in which agents follow a script in their task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ACT = """["sh", "-c", "sh -c \\"$(cat act.sh)\\""]"""
 
 @dataclass(frozen=True)
 class Act:
-    """What an agent does, and what is to come of it."""
+    """The script of an agent, and the expected outcome."""
 
     script: str
     outcome: str = "submitted"
@@ -30,7 +30,7 @@ class Act:
 
 
 def hang(script: str) -> Act:
-    """It has written something when its time is up."""
+    """An agent that has written something by the time-out."""
     return Act(f"echo partial > answer; {script}", "timeout", "unresolved", timeout=6)
 
 
@@ -48,7 +48,7 @@ def infer(*more: object) -> list[object]:
 
 
 def run_acts(evalkit: Evalkit, acts: dict[str, Act], *more: object) -> Finished:
-    """Run them all, and hold that each came to what it should, in one row."""
+    """Run all acts, and check that each ends as expected, with one row."""
     make_acts(evalkit, acts)
     finished = evalkit(*infer(*more))
     assert "Traceback" not in finished.stderr, finished.stderr
@@ -72,7 +72,7 @@ def patch_of(evalkit: Evalkit, name: str) -> bytes:
 
 
 def watch_memory(process: Process) -> int:
-    """Wait for the end of a process that writes to files; the most memory in KB that it itself ever had."""
+    """Wait for a process that writes to files to end. Returns its own peak memory in KB."""
     peak = 0
     while process.poll() is None:
         with suppress(OSError, IndexError):

@@ -1,4 +1,4 @@
-"""A small agent as its authors have it: a Python project with a command. Packing it needs no network."""
+"""A small agent as a Python project with a command. Packing it needs no network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def make_agent(folder: Path, version: str = "1.0", requires: str = "") -> Path:
 
 
 def make_sdist(folder: Path, version: str = "1.0", requires: str = "") -> Path:
-    """The same agent, packed: always the same bytes, so that an engine recognises an install that it has done."""
+    """The same agent as an sdist, always with the same bytes, so that the build cache has its installation."""
     source = make_agent(folder / "source", version, requires)
     path = folder / "toy_agent-1.0.tar.gz"
     with tarfile.open(path, "w:gz", compresslevel=0, format=tarfile.PAX_FORMAT) as archive:
@@ -82,13 +82,13 @@ def make_sdist(folder: Path, version: str = "1.0", requires: str = "") -> Path:
             info.size, info.mtime = len(content), 10**9
             archive.addfile(info, io.BytesIO(content))
     packed = bytearray(path.read_bytes())
-    packed[4:8] = b"\0" * 4  # when it was packed, in the head of a gzip file
+    packed[4:8] = b"\0" * 4  # the time in the gzip header
     path.write_bytes(packed)
     return path
 
 
 def break_agent(folder: Path) -> None:
-    """From now on it cannot be packed, and its build says why."""
+    """Make its build fail with a message."""
     (folder / "backend.py").write_text(
         textwrap.dedent(
             """

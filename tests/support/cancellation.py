@@ -1,4 +1,4 @@
-"""Cancels an operation at each place where it can be cancelled, one after the other."""
+"""Cancels an operation at each of its checkpoints, one after the other."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from evalkit.testing import FakeEngine
 
 Operation = Callable[[], Awaitable[Any]]
 After = Callable[[str], Awaitable[None]]
-"""Is told where the operation was cancelled, and checks what was left."""
+"""Called with the place of the cancellation; checks what was left behind."""
 _SECONDS = 10.0
 
 
 @dataclass
 class _Stepped:
-    """Runs an operation, and acts at its n-th checkpoint: each time that it gives way to the event loop."""
+    """Runs an operation, and acts at its n-th checkpoint, where it yields to the event loop."""
 
     operation: Awaitable[Any]
     number: int
@@ -40,7 +40,7 @@ class _Stepped:
                 self.act()
             try:
                 value = yield waited_for
-            except BaseException as error:  # noqa: BLE001  # a cancellation is for the operation
+            except BaseException as error:  # noqa: BLE001  # the operation must see the cancellation too
                 resume = partial(steps.throw, error)
             else:
                 resume = partial(steps.send, value)
@@ -48,7 +48,7 @@ class _Stepped:
 
 
 async def cancel_at_each_checkpoint(operation: Operation, after: After) -> int:
-    """Returns how many there were."""
+    """Cancel at each checkpoint in turn. Returns the number of checkpoints."""
     for number in count(1):
         with anyio.CancelScope() as scope:
             await _Stepped(operation(), number, scope.cancel)
@@ -59,7 +59,7 @@ async def cancel_at_each_checkpoint(operation: Operation, after: After) -> int:
 
 
 async def cancel_at_each_request(engine: FakeEngine, operation: Operation, after: After) -> list[str]:
-    """Cancel while the engine is asked something; returns what it was asked."""
+    """Cancel during each request to the engine in turn. Returns the requests."""
     loop = asyncio.get_running_loop()
     endpoints: list[str] = []
     for number in count(1):
@@ -67,7 +67,7 @@ async def cancel_at_each_request(engine: FakeEngine, operation: Operation, after
         with anyio.CancelScope() as scope:
 
             def watch(request: Any, number: int = number, scope: anyio.CancelScope = scope) -> None:
-                if next(requests) == number:  # noqa: B023  # each round has its own
+                if next(requests) == number:  # noqa: B023  # defined anew in each round
                     endpoints.append(request.endpoint)
                     cancelled = threading.Event()
                     loop.call_soon_threadsafe(scope.cancel)

@@ -20,11 +20,11 @@ from tests.support.requirements import require
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 IMPORTABLE = os.pathsep.join((str(PLUGINS), str(Path(evalkit.__file__).parents[1])))
-"""For child processes: the evalkit that is tested, also where another checkout is the one that is installed."""
+"""The import path of child processes: the tested evalkit, even if another checkout is installed."""
 
 
 def parse_strictly(text: bytes) -> Any:
-    """One JSON document as the standard has it: no NaN, and nothing before or after."""
+    """Parse one JSON document by the standard: no NaN, and nothing before or after it."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -45,7 +45,7 @@ class Finished:
 
     @property
     def complaint(self) -> str:
-        """The one line for people that an error ends in."""
+        """The last line of standard error, which states the error."""
         assert "Traceback" not in self.stderr, self.stderr
         lines = self.stderr.splitlines()
         complaints = [line for line in lines if line.startswith("evalkit: ")]
@@ -54,7 +54,7 @@ class Finished:
         return complaints[0]
 
     def refused(self, code: int, kind: str, *words: str) -> None:
-        """This is how every user's mistake ends: a code, a document and a line, which say the same."""
+        """Check the end of a user's mistake: an exit code, a document and a line that agree."""
         assert self.code == code, (self.code, self.stdout, self.stderr)
         error = self.document["error"]
         assert error["kind"] == kind, error
@@ -74,9 +74,9 @@ class Evalkit:
     server: ForkServer
     variables: dict[str, str] = field(default_factory=dict)
     powerless: bool = False
-    """Whether it obeys the modes of files where the tests are root."""
+    """Whether file modes bind it even if the tests run as root."""
     forks: bool = True
-    """Whether it is forked from a process that has imported it, which is quicker, or starts as a user starts it."""
+    """Whether it is forked from a process that has imported evalkit, which is faster than a start from scratch."""
 
     def __post_init__(self) -> None:
         self.temporary.mkdir(exist_ok=True)
@@ -113,7 +113,7 @@ class Evalkit:
         return self.server.start(order, stdout, stderr)
 
     def argv(self, *arguments: object) -> list[str]:
-        """For what needs an interpreter that has not imported anything yet."""
+        """The command line for a fresh interpreter."""
         return [sys.executable, "-m", "evalkit", *map(str, arguments)]
 
     def environment(self) -> dict[str, str]:
@@ -134,7 +134,7 @@ class Evalkit:
         return [line for path in self.runs.glob("*/results.jsonl") for line in path.read_bytes().splitlines()]
 
     def choose_sandbox(self, sandboxed: bool) -> None:
-        """Run local workspaces with bwrap, or as on a machine where there is none."""
+        """Run local workspaces with bwrap, or as on a machine without it."""
         if sandboxed:
             require("bubblewrap", find_bubblewrap(), "there is no bwrap that works")
             return
@@ -148,6 +148,6 @@ class Evalkit:
         self.variables["PATH"] = str(programs)
 
     def assert_nothing_left(self) -> None:
-        """No process that was started from here, and no temporary file."""
+        """Check that no process started from here and no temporary file is left."""
         assert processes_of(self.folder) == {}
         assert list(self.temporary.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A place where programs may do their worst: they can write to one folder, and see no process but their own."""
+"""A sandbox for harmful programs: they can write to one folder, and see only their own processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.requirements import require, require_program
 
 ROOT = Path(__file__).parents[2]
 
-# bwrap covers parts of /proc, and where they are covered, no sandbox can be made inside.
+# bwrap covers parts of /proc, and the kernel refuses to mount a new /proc in a user namespace while they are covered.
 _UNCOVER = "sed -n 's|^[^ ]* \\(/proc/[^ ]*\\) .*|\\1|p' /proc/self/mounts | xargs -r umount; exec \"$@\""
 
 
 def run_contained(folder: Path, argv: Sequence[str], *, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run a program as the root of a system that is read-only but for this folder, without network."""
+    """Run a program as root of a system without network, of which only this folder is writable."""
     bwrap = require_program("bwrap")
     confinement = [
         bwrap, "--die-with-parent", "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
@@ -42,7 +42,7 @@ def run_contained(folder: Path, argv: Sequence[str], *, timeout: float = 600) ->
 
 
 def run_tests_contained(folder: Path, *arguments: str, timeout: float = 600) -> None:
-    """Run tests of tests/abuse there, and fail as they do."""
+    """Run tests of tests/abuse in the sandbox, and fail if they fail."""
     pytest = [sys.executable, "-m", "pytest", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     options = ["--basetemp", str(folder / "t"), "-p", "no:cacheprovider", "--numprocesses=0", "-v"]
     done = run_contained(folder, [*pytest, *options, *arguments], timeout=timeout)
@@ -50,7 +50,7 @@ def run_tests_contained(folder: Path, *arguments: str, timeout: float = 600) -> 
 
 
 def is_contained() -> bool:
-    """Whether this very process is in such a place."""
+    """Whether this process runs in the sandbox."""
     places = (Path("/"), Path.home(), ROOT, Path(__file__), Path(sys.prefix))
     read_only = [os.statvfs(place).f_flag & os.ST_RDONLY for place in places if place != Path.cwd()]
     return all(read_only) and Path("/proc/1/comm").read_text().strip() == "bwrap"

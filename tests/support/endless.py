@@ -1,4 +1,4 @@
-"""Endpoints of a model whose answers do not end by themselves, or not before they may."""
+"""Model endpoints whose answers never end, or only when released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINES = (b'data: {"x": "%s"}\n\n' % (b"x" * 1000)) * 64
 
 @contextmanager
 def serving(block: bytes, *, status: str = "200 OK", content_type: str = "application/json") -> Iterator[str]:
-    """Answer each request with this block, again and again. Gives the base URL."""
+    """Answer each request with an endless repetition of this block. Yields the base URL."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nConnection: close\r\n\r\n".encode()
 
     def answer(connection: socket.socket) -> None:
@@ -27,7 +27,7 @@ def serving(block: bytes, *, status: str = "200 OK", content_type: str = "applic
 
 @contextmanager
 def telling(beginning: bytes, release: threading.Event, end: bytes) -> Iterator[str]:
-    """Answer each request with a stream, whose end comes when it is released."""
+    """Answer each request with a stream that ends when released."""
 
     def answer(connection: socket.socket) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

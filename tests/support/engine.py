@@ -1,4 +1,4 @@
-"""Docker engines for tests: the one that is there, and private ones that may be stopped and filled."""
+"""Docker engines for tests: a shared one, and private ones that may be stopped or filled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Engine:
         return _connect(self.host)
 
     def containers(self, **labels: str) -> list[dict[str, Any]]:
-        """Those with these labels of ours, whatever their state."""
+        """Containers with these labels of ours, in any state."""
         wanted = [f"evalkit.{name}={value}" for name, value in labels.items()] or ["evalkit.run"]
         found: list[dict[str, Any]] = self.api.containers(all=True, filters={"label": wanted})
         return found
@@ -51,7 +51,7 @@ def _connect(host: str) -> Any:
 
 
 def find_engine() -> Engine:
-    """The engine that the environment names, as `.ci/services` does."""
+    """The engine named by the environment, such as that of `.ci/services`."""
     host, busybox = os.environ.get("DOCKER_HOST"), os.environ.get("EVALKIT_TEST_BUSYBOX_IMAGE")
     require("engine", host and busybox, 'no engine for tests: eval "$(.ci/services start)"')
     assert host is not None
@@ -62,7 +62,7 @@ def find_engine() -> Engine:
 
 
 def _answers(engine: Engine) -> bool:
-    """Asked by hand at first: the SDK leaves sockets open that could not be connected."""
+    """Whether the engine answers. A plain socket tries first: the SDK leaves its own open if it cannot connect."""
     if engine.host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
             try:
@@ -91,7 +91,7 @@ class PrivateEngine:
     folder: Path
     tcp: bool = False
     certificates: Path | None = None
-    """Of the engine, where it listens with TLS."""
+    """The folder of the engine's certificates, where it uses TLS."""
     tcp_host: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None)
 
@@ -116,7 +116,7 @@ class PrivateEngine:
         (self.folder / "docker.pid").unlink(missing_ok=True)
         (self.folder / "config.json").write_text("{}")
         with (self.folder / "log").open("ab") as log:
-            # It dies with the tests, however they end.
+            # The engine ends with the tests, however they end.
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", program, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
@@ -127,7 +127,7 @@ class PrivateEngine:
         assert eventually(lambda: _answers(self.engine))
 
     def stop(self) -> None:
-        """As an operator does; one that does not end is killed, and what it left behind goes too."""
+        """Stop it as an operator would. If it does not end, kill it, and clean up what it left."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -171,7 +171,7 @@ def _name_certificates(place: Path) -> list[str]:
 
 
 def make_busybox(binary: Path) -> bytes:
-    """A root file system as a tar."""
+    """Make a root file system as a tar archive."""
     names = subprocess.run([binary, "--list"], capture_output=True, check=True, text=True).stdout.split()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -199,7 +199,7 @@ def own_containers(engine: Engine) -> list[dict[str, Any]]:
 
 @contextmanager
 def imported(engine: Engine, content: bytes, changes: list[str], name: str) -> Iterator[str]:
-    """An image made of a tar, while the context lasts."""
+    """An image imported from a tar archive, for the duration of the context."""
     api = engine.api
     api.import_image_from_data(content, repository=f"evalkit-test/{name}", tag="test", changes=changes)
     try:

@@ -20,7 +20,7 @@ IMAGE = "fake"
 
 @contextmanager
 def open_fake_engine() -> Iterator[FakeEngine]:
-    """An engine that has an image."""
+    """Open a fake engine with one image."""
     require("bubblewrap", find_bubblewrap(), "there is no bwrap that works")
     with FakeEngine() as engine:
         engine.add_image(IMAGE)

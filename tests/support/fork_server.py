@@ -1,7 +1,7 @@
-"""Starts evalkit by forking a process that has imported it already: a real process each, without the time to import.
+"""Starts evalkit by forking a process that has imported it: each start is a real process without the import time.
 
 The server has one thread and no state. A child gets arguments, environment, working directory and descriptors of its
-own before evalkit's `main` begins, and ends as any Python program does.
+own before evalkit's `main` begins, and ends like any Python program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Order(msgspec.Struct):
 
 
 class Running:
-    """A process, as subprocess.Popen has it."""
+    """A process with the interface of subprocess.Popen."""
 
     def __init__(self, connection: socket.socket, pid: int, stdout: IO[bytes] | None, stderr: IO[bytes] | None) -> None:
         self._connection = connection
@@ -95,14 +95,14 @@ class ForkServer:
         self._listener.listen()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("EVALKIT_", "PYTHON"))}
         self._process = subprocess.Popen(
-            # Its folder stays off the path, where a helper has the name of the package `swebench`.
+            # The folder of this file stays off sys.path, since swebench.py in it would hide the package `swebench`.
             [sys.executable, "-P", __file__, str(self._listener.fileno())],
             pass_fds=[self._listener.fileno()],
             env=environment | {"PYTHONPATH": importable},
         )
 
     def start(self, order: Order, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> Running:
-        """Start evalkit. Where a stream is subprocess.PIPE, what it writes can be read."""
+        """Start evalkit. A stream given as subprocess.PIPE can be read."""
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.address)
         (own_out, out), (own_err, err) = map(_make_end, (stdout, stderr))
@@ -128,7 +128,7 @@ def _make_end(stream: IO[bytes] | int) -> tuple[IO[bytes] | None, int]:
 
 
 def serve(listener: socket.socket) -> None:
-    """Returns in each child that is to become evalkit."""
+    """Serve until the tests end. Returns in each child that becomes evalkit."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listener.accept()
@@ -171,7 +171,10 @@ def _become(order: Order, stdout: int, stderr: int) -> None:
 
 
 def _give_up_power_over_files() -> None:
-    """Make root obey the modes of files, as anybody else."""
+    """Drop the capabilities by which root ignores file modes.
+
+    https://man7.org/linux/man-pages/man7/capabilities.7.html
+    """
     libc = ctypes.CDLL(None)
     version_3, set_bounding = 0x20080522, 24
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH

@@ -1,4 +1,4 @@
-"""Files that hold anything: documents with pieces replaced, texts with bytes replaced, and what reading may do."""
+"""Damaged files: documents with parts replaced, texts with bytes replaced, and a check of their readers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ anything = _odd | st.recursive(
 
 
 def damaged(document: Any) -> st.SearchStrategy[Any]:
-    """The document as it is, with some piece at some depth replaced or left out, or anything in its place."""
+    """The document unchanged, with a part at some depth replaced or left out, or replaced as a whole."""
     if isinstance(document, Mapping):
         return st.one_of(*(_with_one_changed(document, key) for key in document), st.just(document), anything)
     if isinstance(document, list) and document:
@@ -60,7 +60,7 @@ def with_bytes_replaced(text: bytes) -> st.SearchStrategy[bytes]:
 
 
 def reads_or_refuses(read: Callable[[], Any], place: Path) -> None:
-    """It gives what can be written as JSON, or a short error that names the place; nothing else."""
+    """Check that a reader returns something that JSON can hold, or raises a short error that names the place."""
     refusal, document = None, None
     try:
         document = read()

@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 @dataclass
 class Builds:
-    """An engine, a registry, and a command line whose images have a name of their own."""
+    """An engine, a registry, and a command line with an image repository of its own."""
 
     evalkit: Evalkit
     repository: str
@@ -51,7 +51,7 @@ class Builds:
         return self.evalkit("build-images", self.tasks, *arguments, *self.settings(**keys), timeout=1800)
 
     def build_below(self, limit: str, *arguments: object) -> Finished:
-        """Where a line of shell has limited what a process may have."""
+        """Build after a line of shell has limited the resources of the process."""
         argv = self.evalkit.argv("build-images", self.tasks, *arguments, *self.settings())
         command = ["/bin/sh", "-c", f'{limit} && exec "$@"', "sh", *argv]
         ended = subprocess.run(
@@ -100,7 +100,7 @@ def docker(*arguments: str) -> str:
 
 @contextmanager
 def open_builds(evalkit: Evalkit) -> Iterator[Builds]:
-    """What is built with it goes with it."""
+    """Open a place to build in, and remove its images afterwards."""
     known = [os.environ.get(f"EVALKIT_TEST_{name}") for name in ("REGISTRY", "BUSYBOX_IMAGE", "PYTHON_IMAGE")]
     require("engine", os.environ.get("DOCKER_HOST") and all(known), 'no engine for tests: eval "$(.ci/services start)"')
     registry, busybox, python = map(str, known)

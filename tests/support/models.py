@@ -21,7 +21,7 @@ TOTAL = sum(TOKENS, Tokens())
 
 
 def known_tasks(root: Path) -> dict[str, Path]:
-    """Task folders by their statement, as the model sees it."""
+    """The bundled task folders, by their statements as the model sees them."""
     return {
         (folder / "instruction.md").read_text(encoding="utf-8").strip(): folder
         for folder in sorted(root.iterdir())
@@ -30,7 +30,7 @@ def known_tasks(root: Path) -> dict[str, Path]:
 
 
 def solve_from(root: Path, *, delay: float = 0.0, before: Sequence[ToolCall] = ()) -> Script:
-    """Looks around, writes what the reference solution would, and finishes."""
+    """Look around, write the files of the reference solution, and finish."""
     tasks = known_tasks(root)
 
     def script(request: ModelRequest) -> Reply:

@@ -1,4 +1,4 @@
-"""A package index on this machine that offers a newer evalkit than ours, with code of somebody else in it."""
+"""A package index on this machine that offers a newer evalkit with foreign code in it."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from tests.support.waiting import eventually
 
 
 def unmeasured() -> dict[str, str]:
-    """The environment of a process that must import nothing else, as coverage.py does where tests are measured."""
+    """The environment for a process that must import nothing extra: without coverage.py's start-up hook."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def processes_of(folder: Path) -> dict[int, str]:
-    """The command lines of processes that know of a folder, by their arguments or their environment."""
+    """The command lines of processes with this folder in their arguments or environment."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -27,20 +27,20 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 
 def all_processes() -> dict[int, str]:
-    """All processes there are, zombies included, with their names."""
+    """All processes with their names, including zombies."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it may just have ended
+        with suppress(OSError):  # it may have ended in the meantime
             found[int(entry.name)] = (entry / "comm").read_text().strip()
     return found
 
 
 def all_end(folder: Path, containing: str = "") -> bool:
-    """The processes that know of this folder end; one that was killed may take a moment to be gone."""
+    """Whether the processes with this folder in their arguments or environment end within a moment."""
     return eventually(lambda: not [each for each in processes_of(folder).values() if containing in each])
 
 
 def running(command: str) -> list[str]:
-    """Processes of containers and builds are processes of this machine too."""
+    """The pids of processes with this command line, including those in containers and builds."""
     listed = subprocess.run(["pgrep", "-fx", command], capture_output=True, text=True, check=False)
     return listed.stdout.split()

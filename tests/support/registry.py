@@ -1,4 +1,4 @@
-"""A small real registry that answers as it is told: yes, no, in all the ways that mean neither, or as another does."""
+"""A small HTTP registry that follows a script: yes, no, any answer that means neither, or another registry's."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ CUT = Reply(cut=True)
 
 @dataclass
 class FakeRegistry:
-    """Each image has a script of replies; the last one is repeated."""
+    """A registry with a script of replies for each image; the last one is repeated."""
 
     host: str = ""
     otherwise: Reply = NO
-    """What is said of an image that has no script."""
+    """The reply for images without a script."""
     scripts: dict[str, list[Reply]] = field(default_factory=dict)
     asked: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """When each image was asked for."""
+    """The times of the requests for each image."""
     login: tuple[str, str] | None = None
-    """Who may ask: anybody, or one user who has to bring a token."""
+    """The user and password that earn a token; None lets anybody in."""
     basic: bool = False
     tokens_given: int = 0
     upstream: str = ""
-    """A real registry that what is not scripted is passed on to."""
+    """A real registry for requests that are not scripted."""
     slowness: float = 0.0
     in_transit: set[str] = field(default_factory=set)
     most_in_transit: int = 0
-    """How many images were being read from it at once."""
+    """The most images that were read from it at the same time."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def says(self, image: str, *replies: Reply) -> str:
-        """The name under which this image is asked for."""
+        """Script the replies for an image. Returns the image's full name."""
         name, _, tag = image.partition(":")
         self.scripts[f"/v2/{name}/manifests/{tag}"] = list(replies)
         return f"{self.host}/{image}"

@@ -44,7 +44,7 @@ def git(*arguments: str, cwd: Path) -> str:
 
 @dataclass(frozen=True)
 class Project:
-    """A repository whose history goes on after the base commit, to the fix."""
+    """A repository whose history continues after the base commit, up to the fix."""
 
     folder: Path
     base: str
@@ -94,7 +94,7 @@ def make_project(root: Path) -> Project:
 
 
 def make_repository(folder: Path, files: Mapping[str, str]) -> str:
-    """A repository of these files, with one commit, whose name is returned."""
+    """Make a repository of these files with one commit, and return its hash."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def make_repository(folder: Path, files: Mapping[str, str]) -> str:
 
 
 def diff_of(folder: Path, changes: Mapping[str, str]) -> str:
-    """The patch that makes these files of a repository have this content; the repository stays as it is."""
+    """The patch that gives these files this content. The repository is not changed."""
     for name, content in changes.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a test needs of its machine: it is skipped where that is not there, and fails where it was promised."""
+"""Requirements of tests on their machine: without them a test is skipped, or fails if they were promised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED = Path(os.environ.get("EVALKIT_TEST_DATA") or Path(__file__).parents[3] /
 
 
 def shared(name: str) -> Path:
-    """A place in the shared data, which only some machines have; EVALKIT_TEST_DATA may name them."""
+    """A path in the shared data, which only some machines have. EVALKIT_TEST_DATA overrides its folder."""
     place = SHARED / name
     if not place.exists():
         pytest.skip(f"{place} is not on this machine")
@@ -23,7 +23,7 @@ REQUIRED = os.environ.get("EVALKIT_TEST_REQUIRE", "").split(",")
 
 
 def require(what: str, present: object, reason: str) -> None:
-    """Skip where the machine lacks something, but fail where it was promised."""
+    """Skip the test if the machine lacks something, or fail if it was promised."""
     if not present:
         assert what not in REQUIRED, f"EVALKIT_TEST_REQUIRE says there is {what}, but: {reason}"
         pytest.skip(reason)

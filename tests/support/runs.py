@@ -1,4 +1,4 @@
-"""Runs in a real run directory, driven by the real engine: of fake parts, or of one attempt at a small repository."""
+"""Runs of the real engine into a real run directory: with fake parts, or of one attempt at a small repository."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LIMITS = Limits(open=300.0, solve=HOUR, collect=300.0, grade=1800.0, memory=GIGA
 
 
 def on_loop(function: Callable[..., Any], *arguments: Any, loop: Loop = "virtual") -> Any:
-    """Run an async function; in virtual time, the clock jumps to whatever happens next."""
+    """Run an async function. In virtual time, the clock jumps to the next event."""
     if loop == "virtual":
         options = {"clock": MockClock(autojump_threshold=0)}
         return anyio.run(function, *arguments, backend="trio", backend_options=options)
@@ -82,7 +82,7 @@ def make_result(instance_id: str = "a", attempt: int = 1, **changes: Any) -> Res
 
 @dataclass
 class AtOnce:
-    """Appends without a thread, which virtual time would not wait for."""
+    """A journal that writes without a thread, since virtual time does not wait for threads."""
 
     directory: RunDirectory
 
@@ -95,7 +95,7 @@ class Rig:
     folder: Path
     benchmark: FakeBenchmark = field(default_factory=FakeBenchmark)
     agent: FakeAgent = field(default_factory=FakeAgent)
-    workspaces: FakeWorkspaces = None  # type: ignore[assignment]  # made below, in the folder
+    workspaces: FakeWorkspaces = None  # type: ignore[assignment]  # made in __post_init__
     observer: RecordingObserver = field(default_factory=RecordingObserver)
     critic: Callable[[Result], bool] = accept_any
     limits: Limits = LIMITS
@@ -113,7 +113,7 @@ class Rig:
         self.directory = RunDirectory.create(self.folder / "run", make_manifest(list(self.instances)))
 
     def execute(self, steps: list[Step] | None = None) -> list[dict[str, Any]]:
-        """Take the steps, or all that are pending, and return the rows of the run so far, as they are on disk."""
+        """Take the steps, or all pending ones, and return the rows on disk."""
         with self.directory.writing(), logs.written_to(self.directory.path / "run.log"):
             if steps is None:
                 steps = plan(self.directory.ledger().standings, self.attempts)
@@ -145,7 +145,7 @@ class Rig:
 
 
 class ProjectWorkspaces(FakeWorkspaces):
-    """Each workspace begins with a copy of the project, history and all."""
+    """Workspaces that start with a copy of the project, including its history."""
 
     def __init__(self, parent: Path, project: Path) -> None:
         super().__init__(parent)
@@ -160,7 +160,7 @@ class ProjectWorkspaces(FakeWorkspaces):
 
 @dataclass(frozen=True)
 class ScriptAgent:
-    """Works by a shell script. What it prints is in agent.log."""
+    """An agent that is a shell script. Its output goes to agent.log."""
 
     script: str
 

@@ -1,4 +1,4 @@
-"""Real shells at a real terminal, asked what they complete."""
+"""Real shells at a real terminal, for tests of completion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathlib import Path
 COMPLETIONS = Path(__file__).parents[2] / "completions"
 _SECONDS = 60.0
 
-# Both shells are told to put everything that they would offer into the line, when C-x C-a is typed.
+# Both shells are set up to insert all completions into the line on C-x C-a.
 _BASH = f"""
 source {shlex.quote(str(COMPLETIONS))}/evalkit.bash
 bind '"\\C-x\\C-a": insert-completions'
@@ -41,7 +41,7 @@ _COMMANDS = {"bash": ["bash", "--noprofile", "--norc", "-i"], "zsh": ["zsh", "-f
 
 
 def environment() -> dict[str, str]:
-    """That of a person who has evalkit on the PATH."""
+    """The environment of a person with evalkit on the PATH."""
     own = Path(sys.executable).parent
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("EVALKIT_")},
@@ -74,7 +74,7 @@ class Session:
         self._count = 0
 
     def offers(self, line: str) -> list[str]:
-        """The words that stand in place of the last one when everything that can stand there is put in."""
+        """All completions of the last word, inserted into the line in its place."""
         *given, typed = re.split(r"(?<!\\) ", line)
         self._count += 1
         self._send(f"{line}\x18\x01\x01printf '<%s>' \x05; echo; echo done-$(({self._count}+0))\n")

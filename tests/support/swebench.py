@@ -1,4 +1,4 @@
-"""Images as SWE-bench has them: a repository in /testbed, and a conda that is asked for the environment `testbed`."""
+"""Images like SWE-bench's: a repository in /testbed, and a conda with the environment `testbed`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ import sys
 from pytest import console_main
 sys.exit(console_main())
 """
-# The environment has what its repository is built with, so that installing it again needs no network.
+# The environment has the repository's build requirements, so that it can be installed again without a network.
 PIP = "[global]\nno-index = true\nno-build-isolation = false\nno-cache-dir = true\n"
 DOCKERFILE = """\
 FROM {base}
@@ -45,20 +45,20 @@ _PURE = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the image of an instance is made of."""
+    """The ingredients of an instance's image."""
 
     repository: Path
     install: Sequence[str] = ()
-    """What pip installs from the package index, while the image is built."""
+    """The packages that pip installs from the index during the build."""
     packages: Sequence[str] = _PURE
-    """What is copied from the Python that runs these tests."""
+    """The packages copied from the Python that runs the tests."""
     finish: str = ""
     base: str = ""
 
 
 @dataclass
 class Shelf:
-    """Images that are built for tests, and dropped after them."""
+    """Images that are built for tests, and removed afterwards."""
 
     engine: Engine
     folder: Path
@@ -87,7 +87,7 @@ class Shelf:
         return tag
 
     def change(self, tag: str, command: str) -> str:
-        """One more image, where this command was run."""
+        """Derive an image by a command."""
         context = self.folder / secrets.token_hex(4)
         context.mkdir()
         (context / "Dockerfile").write_text(f"FROM {tag}\nRUN {command}\n")
@@ -125,7 +125,7 @@ def _copy_packages(names: Sequence[str], target: Path) -> None:
 
 
 def eval_script(base: str, test_patch: str, command: str, files: Sequence[str], install: str) -> str:
-    """The script of a row, as the data sets have it."""
+    """The eval_script of a row, in the form of the data sets."""
     reset = f"git checkout {base} {' '.join(files)}"
     return f"""#!/bin/bash
 set -uxo pipefail

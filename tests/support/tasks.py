@@ -1,4 +1,4 @@
-"""Task directories, the benchmark that needs no data set."""
+"""Makes task directories, for the benchmark without a data set."""
 
 from __future__ import annotations
 

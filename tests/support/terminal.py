@@ -1,4 +1,4 @@
-"""A terminal for programs under test, which knows what a person would see on it."""
+"""A terminal for programs under test, with the screen as a person would see it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS = 60.0
 
 
 class Screen:
-    """The lines of a terminal, those that were scrolled out of sight included."""
+    """The lines of a terminal, including those scrolled out of sight."""
 
     def __init__(self, columns: int, lines: int) -> None:
         self.columns, self.lines = columns, lines
@@ -42,7 +42,7 @@ class Screen:
 
     @property
     def cursor_is_in_place(self) -> bool:
-        """On a line of its own, below everything."""
+        """Whether the cursor is on an empty line below all text."""
         return self._column == 0 and self._row == len(self.rows) - 1 and not self.rows[-1].strip()
 
     def _write(self, text: str) -> None:
@@ -81,7 +81,7 @@ class Screen:
 
 
 class Terminal:
-    """A program with standard error, and what it is controlled by, at a terminal; standard output goes to a file."""
+    """A program with standard error and its controlling terminal here; standard output goes to a file."""
 
     def __init__(
         self, argv: Sequence[str], folder: Path, environment: Mapping[str, str], columns: int = 100, lines: int = 30
@@ -94,7 +94,7 @@ class Terminal:
         self._stdout = folder / "stdout"
         with self._stdout.open("wb") as stdout:
             self.process = subprocess.Popen(
-                # The shell has the terminal take over; then the program is what ^C goes to.
+                # The shell makes the program the foreground process group, to which the terminal sends ^C.
                 ["setsid", "--ctty", *argv],
                 cwd=folder,
                 env={**environment, "TERM": "xterm-256color"},
@@ -107,7 +107,7 @@ class Terminal:
         os.write(self._own, keys.encode())
 
     def stop(self, shell_says: str) -> None:
-        """What ^Z does, and what the shell writes then."""
+        """Stop the program like ^Z, and write what a shell writes then."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
         while self._read(0.1):
@@ -115,7 +115,7 @@ class Terminal:
         self.screen.feed(shell_says)
 
     def wait_for(self, condition: Callable[[str], bool]) -> str:
-        """Read until the screen is like that."""
+        """Read until the screen fulfils a condition."""
         deadline = time.monotonic() + _SECONDS
         while not condition(self.screen.text):
             assert time.monotonic() < deadline, self.screen.text

@@ -1,4 +1,4 @@
-"""Waiting for what must come, on a machine that may be slow."""
+"""Waits for conditions, on machines that may be slow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], process: Running | subprocess.Popen[bytes]) -> None:
-    """Look until it is so, as long as the process lives."""
+    """Poll until the condition holds, as long as the process lives."""
     while not condition():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Every kind of workspace there is, for tests that hold for all of them."""
+"""All kinds of workspaces, for tests that apply to each of them."""
 
 from __future__ import annotations
 
