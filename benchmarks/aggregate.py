@@ -1,4 +1,4 @@
-"""aggregate over 1,000,000 rows, beside a loop that only parses them with the fastest parser at hand, and jq."""
+"""aggregate over 1,000,000 rows, compared with jq and with a loop that only parses them, by the fastest parser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ with open(sys.argv[1], "rb") as file:
 
 
 def make_run(folder: Path, rows: int) -> Path:
-    """A run of evalkit's own, with its row told again for many instances, attempts and retries."""
+    """Make a run of evalkit with its row repeated for many instances, attempts and retries."""
     infer(folder, 1, 0, 0, 1)
     directory = folder / "runs" / "run"
     manifest = json.loads((directory / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""What a container of infer costs beside the bare loop: create, start, exec and remove through the SDK.
+"""The cost of a container of infer, compared with a bare loop of create, start, exec and remove through the SDK.
 
 Needs an engine and an image: `eval "$(.ci/services start)"`.
 """
@@ -14,7 +14,7 @@ from measure import Cost, Figure, Target, describe, in_folder, in_turn, infer, r
 COUNT, AT_ONCE = 100, 8
 ASLEEP = 30
 IMAGE = os.environ.get("EVALKIT_TEST_BUSYBOX_IMAGE", "")
-_SMALL = ("--set", "workspace.memory=64m")  # or else few would be admitted at once
+_SMALL = ("--set", "workspace.memory=64m")  # with the default, few would be admitted at once
 
 _BARE = f"""
 import docker

@@ -1,4 +1,4 @@
-"""How much infer writes for what it keeps."""
+"""The bytes that infer writes, compared with those that it keeps."""
 
 from __future__ import annotations
 

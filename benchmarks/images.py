@@ -1,4 +1,4 @@
-"""What build-images costs beside the engine's own work on the same contexts, and what a second run costs.
+"""The cost of build-images, compared with the engine's own builds of the same contexts, and of a second run.
 
 Needs an engine with a base image: `eval "$(.ci/services start)"`.
 """
@@ -32,7 +32,7 @@ _OURS, _BARE = "evalkit-bench", "evalkit-bare"
 
 
 def make_tasks(folder: Path, count: int = COUNT) -> Path:
-    """Tasks with contents of their own, so that nobody finds another's work in the engine's cache."""
+    """Make tasks with unique contents, so that no contender finds another's work in the build cache."""
     for number in range(count):
         task = folder / f"task-{number:03}"
         for part in ("environment", "tests"):
@@ -45,7 +45,7 @@ def make_tasks(folder: Path, count: int = COUNT) -> Path:
 
 
 def build_bare(folder: Path) -> Cost:
-    """By the engine's own command alone, as many at once."""
+    """Build by the engine's command alone, as many images at once."""
     found = anyio.run(_find_builder)
     script = "\n".join(
         f"env {shlex.join(f'{name}={value}' for name, value in found.environment.items())} "
@@ -72,7 +72,7 @@ def build(folder: Path, *settings: str, built: int, skipped: int) -> Cost:
 
 
 def bake(folder: Path, count: int) -> Cost:
-    """Images with an agent that nobody has packed or installed before."""
+    """Build images with an agent that has never been packed or installed before."""
     agent = make_agent(folder.parent / "agent", version=secrets.token_hex(4))
     settings = (f"images.agent_source={agent}", f"images.agent_base={PYTHON}", "images.network=host")
     return build(folder, *settings, built=count, skipped=0)

@@ -1,4 +1,4 @@
-"""How benches measure: whole processes, rounds in which all contenders take their turn, ratios rather than seconds."""
+"""Measures benches: whole processes, in rounds with a turn for each contender, as ratios rather than seconds."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _LARGE = 100_000
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a program took, with all that it started."""
+    """The cost of one run of a program and all processes that it started."""
 
     wall: float
     cpu: float
     megabytes: float
-    """Peak of the whole tree: each page counted once (PSS) where the kernel says so."""
+    """Peak memory of the process tree. Shared pages count once (PSS) where the kernel reports it."""
     written: int
     """Bytes given to write calls."""
     output: bytes = field(repr=False)
     worker_megabytes: float = 0.0
-    """Peak of the largest process that multiprocessing started."""
+    """Peak memory of the largest process started by multiprocessing."""
     quietest: float = 0.0
     """The share of a core that the process itself took in its quietest seconds."""
 
 
 class Watch(threading.Thread):
-    """Samples the memory of a process and its descendants, and the time that it has worked."""
+    """Samples the memory of a process and its descendants, and its CPU time."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -79,7 +79,7 @@ class Watch(threading.Thread):
 def _tree(pid: int) -> list[int]:
     found = [pid]
     for each in found:
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # ended in the meantime
             for listing in Path(f"/proc/{each}/task").glob("*/children"):
                 found += map(int, listing.read_text().split())
     return found
@@ -108,7 +108,7 @@ def _memory(pid: int) -> int:
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Cost:
-    """Run a program to its end, which must be a good one."""
+    """Run a program to its end, and check that it succeeds."""
     environment = {**os.environ, **(env or {})}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -161,8 +161,8 @@ def infer(folder: Path, instances: int, seconds: float, megabytes: float, worker
 def in_folder(contender: Callable[[Path], Cost]) -> Callable[[], Cost]:
     """Give each run of a contender a folder of its own.
 
-    Its large files are emptied at once, and all is removed when the bench ends: where many files were just removed,
-    some file systems take ten times as long to make others.
+    Large files are emptied at once, and the folder is removed when the bench ends: after many removals, some file
+    systems take ten times as long to make new files.
     """
 
     def run_once() -> Cost:
@@ -178,7 +178,7 @@ def in_folder(contender: Callable[[Path], Cost]) -> Callable[[], Cost]:
 
 
 def in_turn(contenders: Mapping[str, Callable[[], Cost]], rounds: int = ROUNDS) -> dict[str, list[Cost]]:
-    """All contenders, one after the other, round by round, so that a noisy minute hits them all."""
+    """Run all contenders in turn, round by round, so that a noisy minute affects each of them."""
     costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, contend in contenders.items():
@@ -189,7 +189,7 @@ def in_turn(contenders: Mapping[str, Callable[[], Cost]], rounds: int = ROUNDS) 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of all rounds."""
+    """One measure in all rounds."""
 
     min: float
     median: float
@@ -201,7 +201,7 @@ class Figure:
 
 
 def ratios(costs: Sequence[Cost], floors: Sequence[Cost], attribute: str = "wall") -> Figure:
-    """Round by round, how many times the floor something took."""
+    """The ratio to the floor in each round."""
     return Figure.of(
         [getattr(cost, attribute) / getattr(floor, attribute) for cost, floor in zip(costs, floors, strict=True)]
     )
@@ -219,7 +219,7 @@ def describe(costs: Mapping[str, Sequence[Cost]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Target:
-    """What a bench is to show: the median stays within the limit."""
+    """The target of a bench: the median stays within the limit."""
 
     name: str
     figure: Figure
@@ -232,7 +232,7 @@ class Target:
 
 
 def report(bench: str, targets: Sequence[Target], **details: Any) -> int:
-    """Print the document of a bench; the exit status says whether its targets hold."""
+    """Print the document of a bench. Returns the exit status, which is 0 if all targets hold."""
     document = {
         "bench": bench,
         "date": datetime.now(UTC).date().isoformat(),

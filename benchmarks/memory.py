@@ -1,6 +1,6 @@
-"""What infer weighs: with trajectories of 0, 2 and 20 MB each, with ten times the instances, with 1,000 workers.
+"""The memory of infer: with trajectories of 0, 2 and 20 MB each, ten times the instances, and 1,000 workers.
 
-Peers run beside it where histories are large. BENCH_MEGABYTES_MOST=2 leaves the largest ones out.
+Peers are measured with large trajectories. BENCH_MEGABYTES_MOST=2 leaves the largest ones out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What infer costs beside the work itself: 300 instances of 0.5 s, 30 at once, start-up included.
+"""The overhead of infer: 300 instances of 0.5 s, 30 at once, start-up included.
 
-The same workload goes through what teams use today, as far as `make peers` has installed it.
+The same workload runs in the peers that `make peers` has installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes performance.md from what the benches printed: `report.py RESULTS DOCS`, as `make bench` calls it."""
+"""Writes performance.md from the documents of the benches: `report.py RESULTS DOCS`, called by `make bench`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _spread(figure: dict[str, float]) -> str:
 
 
 def draw(document: dict[str, Any], what: str) -> str:
-    """Bars of the medians, with the range as a line."""
+    """Draw bars for the medians, and lines for the ranges."""
     costs = {name: cost[what] for name, cost in document["costs"].items()}
     scale = _BAR / max(each["max"] for each in costs.values())
     parts = []

@@ -16,7 +16,7 @@ SHARE = 5
 
 
 def steadiness(run_directory: Path) -> float:
-    """The rate of the slowest fifth of the results over that of the quickest, first and last workers left out."""
+    """The rate of the slowest fifth of the results over that of the quickest, without the first and last workers."""
     moments = []
     with (run_directory / "results.jsonl").open() as rows:
         moments += [datetime.fromisoformat(json.loads(row)["finished_at"]).timestamp() for row in rows]
@@ -27,7 +27,7 @@ def steadiness(run_directory: Path) -> float:
 
 
 def lengthen(run_directory: Path) -> None:
-    """Make it the run of somebody who tried everything again, and again."""
+    """Repeat the rows of the run, as if everything had been tried again many times."""
     results = run_directory / "results.jsonl"
     once = results.read_bytes()
     with results.open("ab") as file:

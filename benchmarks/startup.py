@@ -1,4 +1,4 @@
-"""How long evalkit takes to start: beside Python with Typer imported, and beside its peers."""
+"""The start-up time of evalkit, compared with Python with Typer imported, and with its peers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="evalkit-bench-") as scratch:
         folder = Path(scratch)
         infer(folder, 10, 0, 0, 10)
-        run([*EVALKIT, "--version"])  # leaves compiled modules behind, as an installation does
+        run([*EVALKIT, "--version"])  # compiles the modules, as an installation does
         contenders = {
             "python": lambda: run([sys.executable, "-c", ""]),
             "python with typer": lambda: run([sys.executable, "-c", "import typer"]),
