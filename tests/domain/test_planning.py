@@ -25,7 +25,7 @@ def rows(draw: st.DrawFn) -> Row:
         instance_id=draw(st.sampled_from((*IDS, "stranger"))),
         attempt=draw(st.integers(1, 4)),
         outcome=outcome,  # type: ignore[arg-type]  # sampled from its values
-        verdict=verdict,  # type: ignore[arg-type]  # likewise
+        verdict=verdict,  # type: ignore[arg-type]  # sampled from its values
         failure=Failure(kind=kind) if outcome == "error" else None,
         usage=Usage(cost_usd=draw(st.sampled_from((None, 0.0, 0.5))), input_tokens=draw(st.integers(0, 9))),
         seconds=draw(st.floats(0, 10_000)),
