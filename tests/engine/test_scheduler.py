@@ -388,6 +388,12 @@ def test_what_is_tried_again(tmp_path: Path, kind: Kind, tries: int, factor: int
     assert outcomes(rows)["submitted", "resolved"] == 3
 
 
+def test_what_cannot_pass_is_not_tried_again(tmp_path: Path) -> None:
+    agent = FakeAgent(fail(Failed("setup", "because", may_pass=False)))
+    row = only(Rig(tmp_path, FakeBenchmark(1), agent).execute())
+    assert (row["failure"]["kind"], row["retries"]) == ("setup", 0)
+
+
 def limited(retry_after: float | None = None) -> Any:
     return fail(Failed("rate_limited", "429", retry_after=retry_after))
 

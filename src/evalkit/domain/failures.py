@@ -85,11 +85,13 @@ _KIND_OF_STAGE: dict[Stage, Kind] = {
 class Failed(Exception):
     """An attempt cannot go on, for a reason that has a kind."""
 
-    def __init__(self, kind: Kind, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, kind: Kind, message: str, *, retry_after: float | None = None, may_pass: bool = True) -> None:
+        """One that may not pass is the same each time, so it is not tried again, whatever its kind."""
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.retry_after = retry_after
+        self.may_pass = may_pass
 
 
 class WorkspaceEnded(Failed):

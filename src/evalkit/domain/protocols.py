@@ -359,7 +359,7 @@ class Benchmark(Protocol):
     async def prepare(self, job: Job, workspace: Workspace) -> None:
         """Make a new workspace what the agent should find, and take out what it must not find.
 
-        Time runs by `timeouts.open`. What cannot be prepared is Failed("setup"), which is tried again.
+        Time runs by `timeouts.open`. What cannot be prepared is Failed("setup"), which is tried again if it `may_pass`.
         """
         ...
 

@@ -104,6 +104,8 @@ class Instance(Model, frozen=True, kw_only=True):
     offline: bool = False
     """Its agent gets no network, whatever the run gives."""
     grades_in_place: bool = False
+    problem: str | None = None
+    """Why it cannot be run here, if it cannot: it ends in an error before a workspace opens, and is not tried again."""
     digest: str = ""
     source: str = ""
     """Where the data set was found, with its revision if it has one."""

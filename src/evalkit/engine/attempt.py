@@ -64,6 +64,8 @@ async def try_once(attempt: Attempt, run: Run) -> None:
     with attempt.catching():
         job = attempt.job_of(run)
         logs.route_to(job.log)
+        if job.instance.problem is not None:
+            raise Failed("setup", job.instance.problem, may_pass=False)
         try:
             if not attempt.solved:
                 await _solve(attempt, job, run)
@@ -205,6 +207,7 @@ class Attempt:
     failure: Failure | None = None
     note: str | None = None
     retry_after: float | None = None
+    may_pass: bool = True
     ended_workspaces: int = 0
     """Workspaces in a row that ended at the same stage while a command ran in them."""
     _ended_in: Stage = "open"
@@ -227,6 +230,7 @@ class Attempt:
         if not self.solved:
             self.answer, self.timed_out = None, False
         self.failure = self.retry_after = None
+        self.may_pass = True
 
     def recall(self, recorded: Recorded) -> None:
         """Take a recorded answer, so that no agent runs."""
@@ -247,7 +251,7 @@ class Attempt:
         )
 
     def plan_retry(self, retries: int) -> Retry | None:
-        if self.failure is None:
+        if self.failure is None or not self.may_pass:
             return None
         return plan_retry(
             self.failure.kind,
@@ -317,6 +321,7 @@ class Attempt:
             if self.failure is None:
                 self.failure = failure
                 self.retry_after = getattr(error, "retry_after", None)
+                self.may_pass = getattr(error, "may_pass", True)
 
     def _count_ended(self, error: BaseException) -> None:
         if self.failure is None:

@@ -16,17 +16,18 @@ def provide_images(
     config: Config, instances: Mapping[str, Instance], *, build: bool, quiet: bool
 ) -> dict[str, Instance]:
     """Give each instance the name of its image. With `build`, missing images are built."""
-    builds = config.images.agent_source is not None or any(each.build for each in instances.values())
-    if config.workspace_kind != "docker" or not builds:
+    runnable = {name: each for name, each in instances.items() if each.problem is None}
+    builds = config.images.agent_source is not None or any(each.build for each in runnable.values())
+    if config.workspace_kind != "docker" or not builds or not runnable:
         return dict(instances)
     from evalkit.runs.image_builds import provide  # asks registries and starts builders
 
-    return provide(config, instances, build=build, quiet=quiet)
+    return {**instances, **provide(config, runnable, build=build, quiet=quiet)}
 
 
 def require_images(workspaces: Workspaces, instances: Sequence[Instance], config: Config) -> None:
     """Report all missing images once, before the first instance, rather than 500 times during the run."""
-    missing = anyio.run(workspaces.missing_images, instances)
+    missing = anyio.run(workspaces.missing_images, [each for each in instances if each.problem is None])
     if missing:
         named = first_few([f"{image} ({reason})" for image, reason in missing.items()])
         problem = ImagesMissing(
