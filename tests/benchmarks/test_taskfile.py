@@ -43,11 +43,18 @@ storage_mb = 1024
 gpus = 0
 env = {C = "3", D = "${NOT_THERE:-4}"}
 network_mode = "public"
+[evalkit]
+grade = "fresh"
 """
 
 
-def read(folder: Path, toml: str, *, in_containers: bool = True) -> Instance:
-    return read_task(make_task(folder / "task", toml=toml), in_containers=in_containers)
+def read(folder: Path, toml: str, *, in_containers: bool = True, network: str = "none") -> Instance:
+    return read_task(make_task(folder / "task", toml=toml), in_containers=in_containers, network=network)
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def notes(folder: Path, toml: str, *, network: str = "none") -> list[str]:
@@ -59,7 +66,8 @@ def test_every_field_has_its_effect(tmp_path: Path) -> None:
     assert (instance.overrides.solve, instance.overrides.grade) == (11, 12.5)
     assert (instance.overrides.memory, instance.overrides.cpus) == (512 << 20, 1.5)
     assert instance.image == "some/image:1"
-    assert not instance.grades_in_place, "a separate verifier grades in a fresh workspace"
+    assert instance.problem is None
+    assert not instance.grades_in_place, "it is graded in a fresh workspace"
     assert instance.offline, "the agent's own policy wins over its environment's"
     assert instance.env == {"C": "3", "D": "4"}
     assert TaskDirectories(tmp_path, in_containers=True).grader_network(instance) == "bridge"
@@ -106,11 +114,16 @@ def test_unknown_fields_are_named_with_the_one_that_is_meant(tmp_path: Path) -> 
         ('[[environment.mcp_servers]]\nname = "x"\nurl = "http://x"', "environment.mcp_servers"),
         ('[environment.healthcheck]\ncommand = "true"', "environment.healthcheck"),
         ('[environment]\nworkdir = "/srv"', "environment.workdir"),
+        ('[environment]\nskills_dir = "/skills"', "environment.skills_dir"),
         ('[agent]\nuser = "somebody"', "agent.user"),
         ("[verifier]\nuser = 1000", "verifier.user"),
+        ('[verifier]\nenvironment_mode = "separate"', "verifier.environment_mode"),
         ('[verifier.environment]\ndocker_image = "x"', "verifier.environment"),
+        ("[verifier.environment]", "verifier.environment"),
         ('[[verifier.collect]]\ncommand = "x"', "verifier.collect"),
         ('[agent]\nnetwork_mode = "allowlist"\nallowed_hosts = ["x.org"]', "allowed_hosts"),
+        ('[environment]\nallowed_hosts = ["x.org"]', "allowed_hosts"),
+        ('[environment]\ndocker_image = "x"', "environment.docker_image"),
     ],
 )
 def test_what_cannot_be_given_refuses_this_task_and_no_other(
@@ -125,7 +138,99 @@ def test_what_cannot_be_given_refuses_this_task_and_no_other(
     failure = next(row["failure"] for row in evalkit.rows() if row["instance_id"] == "asks")
     assert failure["kind"] == "setup"
     assert name in failure["message"]
+    assert "--select" in failure["message"]
     assert f"task.toml of asks: task.toml asks for {name}" in done.stderr
+
+
+def test_what_is_refused_may_lack_files_and_costs_nothing(tmp_path: Path, evalkit: Evalkit) -> None:
+    """Tasks of steps have their statements elsewhere, and tests are in the image of a verifier of its own."""
+    write(tmp_path / "tasks" / "steps" / "task.toml", '[[steps]]\nname = "one"')
+    own = '[verifier]\nenvironment_mode = "separate"\nenvironment.docker_image = "x"'
+    write(tmp_path / "tasks" / "own" / "task.toml", own)
+    write(tmp_path / "tasks" / "own" / "instruction.md", "Do it.")
+    make_task(tmp_path / "tasks" / "plain", solution='echo x > "$EVALKIT_WORK/a"')
+    done = evalkit("infer", "tasks", *LOCAL, "--set", "run.retries=3")
+    assert done.document["ids"]["resolved"] == ["plain"], done.stderr
+    refused = [row for row in evalkit.rows() if row["outcome"] == "error"]
+    assert sorted(row["instance_id"] for row in refused) == ["own", "steps"]
+    for row in refused:
+        assert row["retries"] == 0
+        assert set(row["stages"]) == {"queued"}, "no workspace was opened"
+
+
+def test_other_containers_are_refused_by_the_name_of_their_file(tmp_path: Path) -> None:
+    task = make_task(tmp_path / "one", files={"docker-compose.yaml": "services: {}", "Dockerfile": "FROM x"})
+    problem = read_task(task, in_containers=True).problem
+    assert problem == (
+        "environment/docker-compose.yaml asks for services, which evalkit does not start; "
+        "leave the task out with --select"
+    )
+    task = make_task(tmp_path / "two", files={"docker-compose.yml": "of the task"})
+    assert read_task(task, in_containers=True).problem is None
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "docker-compose.yaml"])
+def test_an_environment_of_the_verifier_is_refused_where_it_would_be_used(tmp_path: Path, name: str) -> None:
+    toml = '[verifier]\nenvironment_mode = "{}"\n[evalkit]\ngrade = "fresh"'
+    task = make_task(tmp_path / "task", toml=toml.format("separate"))
+    assert read_task(task, in_containers=True).problem is None
+    write(task / "tests" / name)
+    assert f"tests/{name} asks for" in (read_task(task, in_containers=True).problem or "")
+    write(task / "task.toml", toml.format("shared"))
+    assert read_task(task, in_containers=True).problem is None
+
+
+IN_IMAGE = '[environment]\ndocker_image = "x"\n'
+OFFLINE, ONLINE = '[{}]\nnetwork_mode = "no-network"\n'.format, '[{}]\nnetwork_mode = "public"\n'.format
+
+
+@pytest.mark.parametrize(
+    ("toml", "network", "refused"),
+    [
+        (IN_IMAGE, "none", None),
+        (IN_IMAGE, "bridge", None),
+        (IN_IMAGE + OFFLINE("agent") + OFFLINE("verifier"), "bridge", None),
+        (IN_IMAGE + 'network_mode = "no-network"\n', "bridge", None),
+        (IN_IMAGE + 'network_mode = "public"\n', "none", None),
+        (IN_IMAGE + OFFLINE("verifier"), "none", None),
+        (IN_IMAGE + OFFLINE("verifier"), "model", None),
+        (IN_IMAGE + OFFLINE("verifier"), "bridge", "verifier.network_mode = no-network"),
+        (
+            IN_IMAGE + 'network_mode = "no-network"\n' + ONLINE("agent"),
+            "bridge",
+            "environment.network_mode = no-network",
+        ),
+        (IN_IMAGE + "allow_internet = false\n" + ONLINE("agent"), "bridge", "environment.allow_internet = false"),
+        (IN_IMAGE + ONLINE("verifier"), "bridge", None),
+        (IN_IMAGE + ONLINE("verifier"), "none", "verifier.network_mode = public"),
+        (IN_IMAGE + ONLINE("verifier"), "model", "verifier.network_mode = public"),
+        (IN_IMAGE + ONLINE("verifier") + OFFLINE("agent"), "bridge", "verifier.network_mode = public"),
+        (IN_IMAGE + 'network_mode = "public"\n' + OFFLINE("agent"), "bridge", "environment.network_mode = public"),
+        (IN_IMAGE + ONLINE("verifier") + OFFLINE("agent") + '[evalkit]\ngrade = "fresh"', "none", None),
+        (IN_IMAGE + OFFLINE("verifier") + '[evalkit]\ngrade = "fresh"', "bridge", None),
+    ],
+)
+def test_tests_that_run_where_the_agent_worked_have_its_network_or_are_refused(
+    tmp_path: Path, toml: str, network: str, refused: str | None
+) -> None:
+    problem = read(tmp_path, toml, network=network).problem
+    assert (problem is None) == (refused is None), problem
+    assert (refused or "") in (problem or "")
+
+
+@pytest.mark.parametrize(
+    ("toml", "network", "expected"),
+    [
+        ("", "none", "none"),
+        ("", "model", "none"),
+        ("", "bridge", "bridge"),
+        (OFFLINE("verifier"), "bridge", "none"),
+        (ONLINE("verifier"), "none", "bridge"),
+    ],
+)
+def test_a_fresh_grader_has_a_network_of_its_own(tmp_path: Path, toml: str, network: str, expected: str) -> None:
+    instance = read(tmp_path, toml, network=network)
+    assert TaskDirectories(tmp_path, in_containers=True, network=network).grader_network(instance) == expected
 
 
 def test_a_network_that_is_asked_for_and_not_given_is_said(tmp_path: Path) -> None:

@@ -95,3 +95,15 @@ def test_an_image_that_cannot_be_built_is_named_before_anything_starts(builds: B
     finished = builds.infer("--build-missing", retries=0)
     finished.refused(3, "image_missing", "the reason", "1 of 2")
     assert not builds.evalkit.runs.exists()
+
+
+def test_no_image_is_needed_or_built_for_a_task_that_is_refused(builds: Builds) -> None:
+    builds.task("ready")
+    built = builds.task("built", "RUN exit 3")
+    (built / "environment" / "docker-compose.yaml").write_text("services: {}\n")
+    pulled = '[environment]\ndocker_image = "127.0.0.1:1/not:there"\nhealthcheck = {command = "true"}'
+    make_task(builds.tasks / "pulled", toml=pulled)
+    finished = builds.infer("--build-missing", "--agent", "nop")
+    assert finished.document["ids"]["unresolved"] + finished.document["ids"]["resolved"] == ["ready"], finished.stderr
+    assert sorted(finished.document["ids"]["error"]) == ["built", "pulled"]
+    assert len(builds.tags()) == 1

@@ -18,7 +18,8 @@ from evalkit.domain.records import Instance, Overrides
 from evalkit.errors import DatasetError
 from evalkit.system import files
 
-CONTAINER_FILES = ("Dockerfile", ".dockerignore", "docker-compose.yaml", "docker-compose.yml")
+COMPOSE = "docker-compose.yaml"
+CONTAINER_FILES = ("Dockerfile", ".dockerignore", COMPOSE, "docker-compose.yml")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Variables = dict[str, str]
@@ -124,8 +125,19 @@ class TaskFile(_Table):
     def verifier_network(self) -> Network | None:
         return self.verifier.network_mode or self.environment.network
 
+    @property
+    def names_hosts(self) -> bool:
+        """Whether a phase has an allow-list, or a table lists hosts without asking for one."""
+        tables = (self.environment, self.agent, self.verifier)
+        is_unclear = any(table.allowed_hosts and table.network_mode != "allowlist" for table in tables)
+        return is_unclear or "allowlist" in (self.agent_network, self.verifier_network)
+
+    @property
+    def has_separate_verifier(self) -> bool:
+        return self.verifier.environment_mode == "separate"
+
     def refused(self) -> Iterator[str]:
-        """Features that the task needs and evalkit lacks: without them, its verdict would be wrong."""
+        """Fields that the task needs and evalkit lacks: without them, its verdict would be wrong."""
         environment, verifier = self.environment, self.verifier
         asked = {
             "steps": self.steps,
@@ -135,22 +147,21 @@ class TaskFile(_Table):
             "environment.mcp_servers": environment.mcp_servers,
             "environment.healthcheck": environment.healthcheck,
             "environment.workdir": environment.workdir,
+            "environment.skills_dir": environment.skills_dir,
             "agent.user": self.agent.user not in _ROOT,
             "verifier.user": verifier.user not in _ROOT,
-            "verifier.environment": verifier.environment,
+            # It gets the artifacts and nothing else, where a fresh workspace here gets the whole work folder.
+            "verifier.environment_mode": self.has_separate_verifier and self.evalkit.grade is None,
+            "verifier.environment": verifier.environment is not None,
             "verifier.collect": verifier.collect,
-            "allowed_hosts": "allowlist" in (self.agent_network, self.verifier_network),
+            "allowed_hosts": self.names_hosts,
         }
         yield from (name for name, is_asked in asked.items() if is_asked)
 
     def without_effect(self) -> Iterator[str]:
         """Fields that are known, and change nothing here."""
-        environment = self.environment
-        asked = {
-            "artifacts": self.artifacts,
-            "environment.skills_dir": environment.skills_dir,
-        }
-        yield from (name for name, is_asked in asked.items() if is_asked)
+        if self.artifacts:
+            yield "artifacts"
 
 
 _NO_FILE = TaskFile()
@@ -190,8 +201,6 @@ class Task(_Table):
 
     folder: Path
     file: TaskFile
-    problem: str | None = None
-    """The reason why it cannot run here as intended."""
 
     @property
     def environment(self) -> Path:
@@ -211,25 +220,31 @@ class Task(_Table):
         return path if path.is_file() else None
 
 
-def read_task(folder: Path, *, in_containers: bool) -> Instance:
-    """The instance of a task directory. In containers, a Dockerfile or an image takes the place of copied files."""
+def read_task(folder: Path, *, in_containers: bool, network: str = "none") -> Instance:
+    """The instance of a task directory, in a run whose agents get this network.
+
+    In containers, a Dockerfile or an image takes the place of copied files. A task that is refused has a problem, and
+    may lack files that other tasks need.
+    """
     try:
-        statement = (folder / INSTRUCTION).read_text(encoding="utf-8", errors="replace")
         file = _read_file(folder / TASK_FILE)
+        task = Task(folder=folder, file=file)
+        image = file.environment.docker_image if in_containers else None
+        build = task.environment if in_containers and image is None and task.dockerfile else None
+        in_place = _grades_in_place(file, in_image=bool(image or build))
+        refusals = [
+            *_refusals(task, in_containers=in_containers),
+            *_network_refusals(file, network, in_place=in_place),
+        ]
+        statement = _read_statement(task, is_needed=not refusals)
         variables, problem = _resolve(file)
-        task = Task(folder=folder, file=file, problem=problem)
-        if not (task.tests / "test.sh").is_file():
-            raise DatasetError(f"task {folder} has no tests/test.sh", hint="add the script that grades the task")
         digest = files.digest(folder)
     except FileNotFoundError as error:
         raise DatasetError(f"task {folder} has no {Path(error.filename).name}") from error
     except OSError as error:
         raise DatasetError(f"task {folder} cannot be read: {error}") from error
-    image = file.environment.docker_image if in_containers else None
-    build = task.environment if in_containers and image is None and task.dockerfile else None
-    grade = (
-        file.evalkit.grade or _GRADES.get(file.verifier.environment_mode) or ("in_place" if image or build else "fresh")
-    )
+    if refusals:
+        problem = f"{'; '.join(refusals)}; leave the task out with --select"
     return Instance(
         id=folder.name,
         statement=statement,
@@ -243,25 +258,85 @@ def read_task(folder: Path, *, in_containers: bool) -> Instance:
             cpus=file.environment.cpus,
             disk=file.environment.storage or file.environment.storage_mb,
         ),
-        grades_in_place=grade == "in_place",
+        grades_in_place=in_place,
         env=variables,
         offline=file.agent_network == "no-network",
+        problem=problem,
         digest=digest,
         data=task,
     )
 
 
+def leads_out(network: str) -> bool:
+    """Whether this network reaches more than the model."""
+    return network not in ("none", "model")
+
+
+def _grades_in_place(file: TaskFile, *, in_image: bool) -> bool:
+    asked = file.evalkit.grade or _GRADES.get(file.verifier.environment_mode)
+    return in_image if asked is None else asked == "in_place"
+
+
+def _refusals(task: Task, *, in_containers: bool) -> Iterator[str]:
+    """What the task needs and evalkit lacks, by field or file."""
+    if refused := list(task.file.refused()):
+        yield f"task.toml asks for {', '.join(refused)}, which evalkit cannot give"
+    if task.file.environment.docker_image and not in_containers:
+        yield "task.toml asks for environment.docker_image, which --workspace docker gives"
+    if (task.environment / COMPOSE).is_file():
+        yield f"environment/{COMPOSE} asks for services, which evalkit does not start"
+    if task.file.has_separate_verifier:
+        for name in ("Dockerfile", COMPOSE):
+            if (task.tests / name).is_file():
+                yield f"tests/{name} asks for an environment of the verifier's own, which evalkit cannot give"
+
+
+def _network_refusals(file: TaskFile, network: str, *, in_place: bool) -> Iterator[str]:
+    """Tests in the agent's own workspace have its network, so a task that gives them another one is refused."""
+    if not in_place:
+        return
+    asked = f"task.toml asks for {_describe_verifier_network(file)}"
+    is_offline = file.agent_network == "no-network"
+    has_network = leads_out(network) and not is_offline
+    if file.verifier_network == "public" and is_offline:
+        yield f"{asked}, and its tests run where the agent had no network"
+    elif file.verifier.network_mode == "public" and not has_network:
+        yield f"{asked}, which its tests have with workspace.network = bridge"
+    elif file.verifier_network == "no-network" and has_network:
+        yield f"{asked}, which its tests have with workspace.network = none"
+
+
+def _describe_verifier_network(file: TaskFile) -> str:
+    """The field that sets the network of the tests, with its value."""
+    if file.verifier.network_mode is not None:
+        return f"verifier.network_mode = {file.verifier.network_mode}"
+    if file.environment.network_mode is not None:
+        return f"environment.network_mode = {file.environment.network_mode}"
+    return f"environment.allow_internet = {str(file.environment.allow_internet).lower()}"
+
+
+def _read_statement(task: Task, *, is_needed: bool) -> str:
+    path = task.folder / INSTRUCTION
+    if not is_needed and not path.exists():
+        return ""
+    statement = path.read_text(encoding="utf-8", errors="replace")
+    if is_needed and not (task.tests / "test.sh").is_file():
+        raise DatasetError(f"task {task.folder} has no tests/test.sh", hint="add the script that grades the task")
+    return statement
+
+
 def _resolve(file: TaskFile) -> tuple[dict[str, str], str | None]:
-    """The variables of the environment, and the reason why the task cannot run, if there is one."""
-    if refused := list(file.refused()):
-        return {}, f"task.toml asks for {', '.join(refused)}, which evalkit cannot give"
-    variables: dict[str, str] = {}
+    """The variables of the environment, and the reason why the task cannot run, if one is not set."""
     try:
         variables = resolve(file.environment.env, os.environ)
         resolve(file.verifier.env, os.environ)
     except KeyError as missing:
-        return {}, f"task.toml asks for the environment variable {missing.args[0]}, which is not set"
+        return {}, describe_missing(missing)
     return variables, None
+
+
+def describe_missing(variable: KeyError) -> str:
+    return f"task.toml asks for the environment variable {variable.args[0]}, which is not set"
 
 
 def _read_file(path: Path) -> TaskFile:

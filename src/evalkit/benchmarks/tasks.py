@@ -14,7 +14,15 @@ from typing import Any
 from evalkit.benchmarks.grading import require_resources, require_workspace, set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
-from evalkit.benchmarks.taskfile import CONTAINER_FILES, Task, read_task, resolve, unknown_fields
+from evalkit.benchmarks.taskfile import (
+    CONTAINER_FILES,
+    Task,
+    describe_missing,
+    leads_out,
+    read_task,
+    resolve,
+    unknown_fields,
+)
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, REWARD, UNTOUCHED, TooLarge
@@ -56,7 +64,7 @@ class TaskDirectories:
 
     def _read(self) -> Iterator[Instance]:
         if is_task(self.root):
-            yield read_task(self.root.resolve(), in_containers=self.in_containers)
+            yield self._read_one(self.root.resolve())
             return
         try:
             folders = sorted(path for path in self.root.resolve().iterdir() if path.is_dir())
@@ -64,17 +72,22 @@ class TaskDirectories:
             raise DatasetError(f"{self.root} cannot be read: {error.strerror}") from error
         for folder in folders:
             if is_task(folder):
-                yield read_task(folder, in_containers=self.in_containers)
+                yield self._read_one(folder)
             elif not folder.name.startswith((".", "_")):
                 logger.warning("%s is no task: it has no instruction.md", folder)
 
+    def _read_one(self, folder: Path) -> Instance:
+        return read_task(folder, in_containers=self.in_containers, network=self.network)
+
     def grader_network(self, instance: Instance) -> str:
+        """Of a fresh workspace: the task's own policy, and without one that of the run."""
         assert isinstance(instance.data, Task)
-        return "bridge" if instance.data.file.verifier_network == "public" else "none"
+        asked = instance.data.file.verifier_network
+        if asked is None and leads_out(self.network):
+            return self.network
+        return "bridge" if asked == "public" else "none"
 
     async def prepare(self, job: Job, workspace: Workspace) -> None:
-        if problem := _task(job).problem:
-            raise Failed("setup", problem)
         if self._brings_files(job):
             await self._lay_out(job, job.scratch / "a")
             await workspace.write(job.scratch / "a", workspace.places.work)
@@ -84,7 +97,7 @@ class TaskDirectories:
     async def apply_solution(self, job: Job, workspace: Workspace) -> None:
         task = _task(job)
         if not (task.solution / "solve.sh").is_file():
-            raise Failed("setup", f"task {job.instance.id} has no solution/solve.sh")
+            raise Failed("setup", f"task {job.instance.id} has no solution/solve.sh", may_pass=False)
         await workspace.write(task.solution, workspace.places.solution)
         end = await workspace.exec(
             ("/bin/sh", "-c", _RUN_SOLUTION), env=_resolved(task.file.solution.env), stdout=job.log, stderr=job.log
@@ -181,8 +194,7 @@ def notes_on(instances: Iterable[Instance], network: str, build_seconds: float) 
 
 
 def _note(instance: Instance, said: dict[str, list[str]], network: str, build_seconds: float) -> None:
-    assert isinstance(instance.data, Task)
-    for note in _notes_on(instance.data, network, build_seconds):
+    for note in _notes_on(instance, network, build_seconds):
         said.setdefault(note, []).append(instance.id)
 
 
@@ -191,14 +203,16 @@ def _describe_notes(said: Mapping[str, list[str]]) -> Iterator[str]:
         yield f"task.toml of {first_few(names, _MOST_NAMED)}: {note}"
 
 
-def _notes_on(task: Task, network: str, build_seconds: float) -> Iterator[str]:
-    file = task.file
+def _notes_on(instance: Instance, network: str, build_seconds: float) -> Iterator[str]:
+    assert isinstance(instance.data, Task)
+    file = instance.data.file
     yield from (f"{name} is unknown, and has no effect" for name in unknown_fields(file))
     yield from (f"{name} has no effect" for name in file.without_effect())
-    if task.problem:
-        yield f"{task.problem}: it will fail"
-    if file.agent_network == "public" and network in ("none", "model"):
-        yield f"it asks for a network, and agents get what workspace.network says: {network}"
+    if instance.problem:
+        yield f"{instance.problem}: it will fail"
+    if file.agent_network == "public" and not leads_out(network):
+        whose = "agents, and tests that run where they worked, get" if instance.grades_in_place else "agents get"
+        yield f"it asks for a network, and {whose} what workspace.network says: {network}"
     if (file.environment.build_timeout_sec or 0) > build_seconds:
         yield "environment.build_timeout_sec is more than timeouts.build, which holds"
 
@@ -255,9 +269,7 @@ def _resolved(variables: Mapping[str, str]) -> dict[str, str]:
     try:
         return resolve(dict(variables), os.environ)
     except KeyError as missing:
-        raise Failed(
-            "setup", f"task.toml asks for the environment variable {missing.args[0]}, which is not set"
-        ) from None
+        raise Failed("setup", describe_missing(missing), may_pass=False) from None
 
 
 def _task(job: Job) -> Task:
