@@ -90,7 +90,7 @@ _evalkit_takes() {
         'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'doctor --benchmark' | 'config --benchmark')
             takes='benchmarks'
             ;;
-        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
+        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
             takes='files'
             ;;
         'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'config --select')
@@ -102,10 +102,10 @@ _evalkit_takes() {
         'infer --workspace' | 'resume --workspace' | 'grade --workspace' | 'doctor --workspace' | 'config --workspace')
             takes='workspaces'
             ;;
-        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'power --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'doctor --run-dir' | 'config --run-dir')
+        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'runs --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'power --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'doctor --run-dir' | 'config --run-dir')
             takes='directories'
             ;;
-        'infer --set' | 'resume --set' | 'grade --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'doctor --set' | 'config --set')
+        'infer --set' | 'resume --set' | 'grade --set' | 'runs --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'doctor --set' | 'config --set')
             takes='assignments'
             ;;
         'resume --retry')
@@ -139,7 +139,7 @@ _evalkit() {
     done
     case $command in
         '')
-            _evalkit_offer '' infer resume grade aggregate compare power trajectory predictions build-images doctor config
+            _evalkit_offer '' infer resume grade runs aggregate compare power trajectory predictions build-images doctor config
             [[ $current == -* ]] && _evalkit_offer '' -h --help --version
             return
             ;;
@@ -154,6 +154,10 @@ _evalkit() {
         grade)
             options='--predictions --logs --gold --repeat --report --run-id --force --dry-run --build-missing --quiet -q --benchmark --dataset --split --select --limit --shard --workspace --workers --run-dir --config --set --help -h'
             arguments=(runs)
+            ;;
+        runs)
+            options='--brief --quiet -q --run-dir --config --set --help -h'
+            arguments=()
             ;;
         aggregate)
             options='--by --merge --cluster --format --known-bad --report --run-dir --config --set --help -h'

@@ -22,7 +22,7 @@ function __evalkit_words
             set takes_next no
         else if not string match -q -- '-*' $word
             echo -- $word
-        else if not string match -q -- '*=*' $word; and not contains -- $word --build-missing --drop-after-push --dry-run --extend --force --gold --help --merge --model --push --quiet --schema --sweep -h -q
+        else if not string match -q -- '*=*' $word; and not contains -- $word --brief --build-missing --drop-after-push --dry-run --extend --force --gold --help --merge --model --push --quiet --schema --sweep -h -q
             set takes_next yes
         end
     end
@@ -118,6 +118,14 @@ complete -c evalkit -n '__evalkit_command grade' -l run-dir -d 'Directory that r
 complete -c evalkit -n '__evalkit_command grade' -l config -d 'Config file' -r -F
 complete -c evalkit -n '__evalkit_command grade' -l set -d 'Set any key of the config, like run.retries=3. `evalkit config` shows all of them' -r -f -a 'benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.disk= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= (__evalkit_options)'
 complete -c evalkit -n '__evalkit_command grade' -l help -s h -d 'Show this message and exit'
+
+complete -c evalkit -n __fish_use_subcommand -a runs -d 'List the runs that are there, and how far they are'
+complete -c evalkit -n '__evalkit_command runs' -l brief -d 'Read no results: who, what and when, without rates and costs'
+complete -c evalkit -n '__evalkit_command runs' -l quiet -s q -d 'No progress on standard error'
+complete -c evalkit -n '__evalkit_command runs' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
+complete -c evalkit -n '__evalkit_command runs' -l config -d 'Config file' -r -F
+complete -c evalkit -n '__evalkit_command runs' -l set -d 'Set any key of the config, like run.retries=3. `evalkit config` shows all of them' -r -f -a 'benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.disk= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= (__evalkit_options)'
+complete -c evalkit -n '__evalkit_command runs' -l help -s h -d 'Show this message and exit'
 
 complete -c evalkit -n __fish_use_subcommand -a aggregate -d 'Print the numbers of one or more runs, at any time'
 complete -c evalkit -n '__evalkit_command aggregate' -f -k -a '(__evalkit_ask runs)'

@@ -24,7 +24,7 @@ Summary = tuple[str, str, str]
 
 
 def print_screen(commands: Iterable[Summary]) -> None:
-    """Print the screen of `evalkit --help`, which fits 24 lines of 80 columns."""
+    """Print the screen of `evalkit --help`, which fits 40 lines of 80 columns."""
     from rich.console import Console  # slow to import, and needed here only
     from rich.table import Table
 

@@ -71,3 +71,13 @@ def show_summary(document: Mapping[str, Any]) -> None:
     from evalkit.console.tables import render  # not needed to say an error
 
     stderr.write(render(document, columns=stderr.columns(), styled=stderr.is_terminal()))
+
+
+def show_runs(document: Mapping[str, Any]) -> None:
+    """Draw the list of runs, or say how to make one."""
+    if not document["runs"]:
+        say(f"evalkit: there is no run in {document['output']}: make one with `evalkit infer`")
+        return
+    from evalkit.console.run_list import render_runs  # not needed to say an error
+
+    stderr.write(render_runs(document, columns=stderr.columns(), styled=stderr.is_terminal()))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 MANIFEST = "run.json"
+_RESULTS = "results.jsonl"
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,119}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -18,6 +21,21 @@ def list_runs(output: Path) -> list[Path]:
     found = output.glob(f"*/{MANIFEST}") if output.is_dir() else ()
     by_age = sorted((path.stat().st_mtime_ns, path.parent.name, path.parent) for path in found)
     return [path for _, _, path in by_age]
+
+
+def list_run_folders(output: Path) -> list[Path]:
+    """What a list of runs shows of a directory, the newest last: also folders whose manifest is lost."""
+    by_age = []
+    try:
+        folders = [Path(entry.path) for entry in os.scandir(output) if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    for folder in folders:
+        for name in (MANIFEST, _RESULTS):
+            with suppress(OSError):  # it may be removed at the same time
+                by_age.append(((folder / name).stat().st_mtime_ns, folder.name, folder))
+                break
+    return [path for _, _, path in sorted(by_age)]
 
 
 def name_folders(ids: Iterable[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from evalkit.domain.planning import Ledger, StandingRows, stand
 from evalkit.domain.results import Patch, Result, Row
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
-from evalkit.store.durable import exclusive
+from evalkit.store.durable import exclusive, is_held
 from evalkit.store.folders import list_runs, name_folders
 from evalkit.store.manifest import Manifest
 from evalkit.store.rows import RowFile, Unreadable, encode_row, read_batches, read_rows
@@ -88,6 +88,11 @@ class RunDirectory:
             finally:
                 self._results.close()
                 self._results = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process writes to it at the moment."""
+        return is_held(self.path / _LOCK)
 
     def append(self, results: Sequence[Result]) -> None:
         """Make results durable: all of them, or none."""
