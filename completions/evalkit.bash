@@ -84,13 +84,13 @@ _evalkit_words() {
 _evalkit_takes() {
     takes=
     case "$1 $2" in
-        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'compare --fail-if-worse' | 'power --difference' | 'power --rate' | 'power --instances' | 'power --repeats' | 'power --correlation' | 'power --power' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'doctor --workers' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --workers' | 'config --attempts' | 'config --timeout')
+        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'compare --fail-if-worse' | 'power --difference' | 'power --rate' | 'power --instances' | 'power --repeats' | 'power --correlation' | 'power --power' | 'show --attempt' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'doctor --workers' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --workers' | 'config --attempts' | 'config --timeout')
             takes='nothing'
             ;;
         'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'doctor --benchmark' | 'config --benchmark')
             takes='benchmarks'
             ;;
-        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
+        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'show --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
             takes='files'
             ;;
         'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'config --select')
@@ -102,10 +102,10 @@ _evalkit_takes() {
         'infer --workspace' | 'resume --workspace' | 'grade --workspace' | 'doctor --workspace' | 'config --workspace')
             takes='workspaces'
             ;;
-        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'runs --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'power --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'doctor --run-dir' | 'config --run-dir')
+        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'runs --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'power --run-dir' | 'show --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'doctor --run-dir' | 'config --run-dir')
             takes='directories'
             ;;
-        'infer --set' | 'resume --set' | 'grade --set' | 'runs --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'doctor --set' | 'config --set')
+        'infer --set' | 'resume --set' | 'grade --set' | 'runs --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'show --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'doctor --set' | 'config --set')
             takes='assignments'
             ;;
         'resume --retry')
@@ -139,7 +139,7 @@ _evalkit() {
     done
     case $command in
         '')
-            _evalkit_offer '' infer resume grade runs aggregate compare power trajectory predictions build-images doctor config
+            _evalkit_offer '' infer resume grade runs aggregate compare power show trajectory predictions build-images doctor config
             [[ $current == -* ]] && _evalkit_offer '' -h --help --version
             return
             ;;
@@ -170,6 +170,10 @@ _evalkit() {
         power)
             options='--difference --rate --instances --repeats --correlation --power --cluster --run-dir --config --set --help -h'
             arguments=(runs)
+            ;;
+        show)
+            options='--attempt --quiet -q --run-dir --config --set --help -h'
+            arguments=(runs instances)
             ;;
         trajectory)
             options='--attempt --format --run-dir --config --set --help -h'

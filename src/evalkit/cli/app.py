@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "aggregate": ("aggregate", _READ, "Print the numbers of one or more runs, at any time"),
     "compare": ("compare", _READ, "Compare two runs, and say what may be chance"),
     "power": ("power", _READ, "Say which differences a set of instances can show"),
+    "show": ("show", _READ, "Show all about one attempt on a screen"),
     "trajectory": ("trajectory", _READ, "Show what an agent did at an instance, or convert it"),
     "predictions": ("predictions", _READ, "Print the patches of a run as SWE-bench predictions"),
     "build-images": ("build_images", _SETUP, "Build the images of a benchmark, agent included"),

@@ -81,3 +81,10 @@ def show_runs(document: Mapping[str, Any]) -> None:
     from evalkit.console.run_list import render_runs  # not needed to say an error
 
     stderr.write(render_runs(document, columns=stderr.columns(), styled=stderr.is_terminal()))
+
+
+def show_attempt(document: Mapping[str, Any]) -> None:
+    """Draw all about one attempt on a screen."""
+    from evalkit.console.attempt_screen import render_attempt  # not needed to say an error
+
+    stderr.write(render_attempt(document, columns=stderr.columns(), styled=stderr.is_terminal()))

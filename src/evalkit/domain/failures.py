@@ -47,27 +47,62 @@ class Policy:
     final: bool = False
     """`resume --retry error` leaves it out: it is made again only where the kind itself is named."""
     delay: float = 2.0
+    hint: str = ""
+    """What whoever meets it can do."""
 
 
 POLICIES: dict[Kind, Policy] = {
-    "oom": Policy("environment", retry=True, escalate=True, delay=0.0),
-    "image_missing": Policy("user"),
-    "image_pull": Policy("environment", retry=True, delay=10.0),
-    "rate_limited": Policy("environment", retry=True, delay=30.0),
-    "engine": Policy("environment", retry=True, trips_breaker=True),
-    "disk_full": Policy("environment", trips_breaker=True),
-    "disk_quota": Policy("agent", counts_against_agent=True, final=True),
-    "workspace": Policy("environment", retry=True),
-    "setup": Policy("environment", retry=True),
-    "agent": Policy("agent", counts_against_agent=True),
-    "model_auth": Policy("user", trips_breaker=True),
-    "model_limit": Policy("model", retry=True, delay=30.0),
-    "model_request": Policy("model", counts_against_agent=True),
-    "model_unavailable": Policy("model", retry=True, delay=10.0),
-    "context_overflow": Policy("agent", counts_against_agent=True),
-    "budget": Policy("user"),
-    "grader": Policy("grader", retry=True),
-    "internal": Policy("evalkit"),
+    "oom": Policy(
+        "environment",
+        retry=True,
+        escalate=True,
+        delay=0.0,
+        hint="give more with workspace.memory, or look at what the agent started",
+    ),
+    "image_missing": Policy("user", hint="build it with `evalkit build-images`, or `infer --build-missing`"),
+    "image_pull": Policy(
+        "environment", retry=True, delay=10.0, hint="look whether the registry answers: `evalkit doctor`"
+    ),
+    "rate_limited": Policy("environment", retry=True, delay=30.0, hint="log in to the registry, or pull images ahead"),
+    "engine": Policy(
+        "environment", retry=True, trips_breaker=True, hint="look whether the engine answers: `evalkit doctor`"
+    ),
+    "disk_full": Policy("environment", trips_breaker=True, hint="make room, then `evalkit resume`"),
+    "disk_quota": Policy(
+        "agent",
+        counts_against_agent=True,
+        final=True,
+        hint="the instance wrote more than workspace.disk or its task allows",
+    ),
+    "workspace": Policy("environment", retry=True, hint="run.log says what happened; `evalkit resume` tries again"),
+    "setup": Policy("environment", retry=True, hint="run.log says which step of the preparation failed"),
+    "agent": Policy("agent", counts_against_agent=True, hint="agent.log has what it printed"),
+    "model_auth": Policy(
+        "user",
+        trips_breaker=True,
+        hint="check the key in the variable that model.api_key_env names, with `evalkit doctor --model`",
+    ),
+    "model_limit": Policy(
+        "model", retry=True, delay=30.0, hint="use fewer workers, or set model.max_in_flight or model.tokens_per_minute"
+    ),
+    "model_request": Policy(
+        "model",
+        counts_against_agent=True,
+        hint="the endpoint refused the request: check model.name, model.api and model.options",
+    ),
+    "model_unavailable": Policy(
+        "model", retry=True, delay=10.0, hint="look whether the endpoint answers: `evalkit doctor --model`"
+    ),
+    "context_overflow": Policy(
+        "agent",
+        counts_against_agent=True,
+        hint="the conversation grew too long for the model: a smaller agent.max_steps ends it before",
+    ),
+    "budget": Policy("user", hint="raise the limit of cost or tokens, for a run with `evalkit resume --raise-budget`"),
+    "grader": Policy(
+        "grader", retry=True, hint="test_output.txt and run.log say how the grader failed; `evalkit grade` tries again"
+    ),
+    "internal": Policy("evalkit", hint="a bug of evalkit: run.log has the traceback"),
 }
 assert set(POLICIES) == set(get_args(Kind))
 
@@ -114,6 +149,11 @@ class BrokenRepository(Failed):
 
 class StageTimedOut(Exception):
     """A stage other than solve did not end in its time."""
+
+
+def policy_of(kind: str | None) -> Policy | None:
+    """What follows from a failure; nothing is known of a kind of a newer evalkit."""
+    return POLICIES.get(kind)  # type: ignore[call-overload,no-any-return]  # rows may carry any text
 
 
 def is_final(kind: str | None) -> bool:

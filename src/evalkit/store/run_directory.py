@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from evalkit.domain.json_values import mapping_of, parse_leniently
 from evalkit.domain.planning import Ledger, StandingRows, stand
 from evalkit.domain.results import Patch, Result, Row
 from evalkit.errors import EvalkitError, StoreError, UsageError
@@ -16,7 +18,7 @@ from evalkit.store import manifest as manifests
 from evalkit.store.durable import exclusive, is_held
 from evalkit.store.folders import list_runs, name_folders
 from evalkit.store.manifest import Manifest
-from evalkit.store.rows import RowFile, Unreadable, encode_row, read_batches, read_rows
+from evalkit.store.rows import RowFile, Unreadable, encode_row, parse_row, read_batches, read_rows
 
 RESULTS = "results.jsonl"
 LOG = "run.log"
@@ -106,6 +108,15 @@ class RunDirectory:
 
     def rows(self) -> Iterator[Row | Unreadable]:
         return read_rows(self.path / RESULTS)
+
+    def whole_rows(self, instance_id: str) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """The rows of one instance, each with all that stands in its line."""
+        with suppress(FileNotFoundError), (self.path / RESULTS).open("rb") as file:
+            for line in file:
+                with suppress(ValueError):  # a damaged line, of which `rows` tells
+                    row = parse_row(line)
+                    if row.instance_id == instance_id:
+                        yield row, mapping_of(parse_leniently(line))
 
     def batches(self) -> Iterator[Sequence[Row | Unreadable]]:
         return read_batches(self.path / RESULTS)

@@ -1,0 +1,105 @@
+"""evalkit show"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalkit import console, stdout
+from evalkit.cli.options import FLAGS, Quiet, RunArgument, configured, explain
+from evalkit.errors import UsageError
+from evalkit.runs.attempt_facts import TRAJECTORY, describe_attempt
+from evalkit.settings import Settings
+from evalkit.store.run_directory import RunDirectory, find_run
+from evalkit.trajectories.events import read_events
+
+_MOST_NEAR = 3
+
+
+@configured("run-dir")
+def show(
+    settings: Settings,
+    run: RunArgument = None,
+    instance: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="Instance of the run; alone, one of the newest run", show_default=False),
+    ] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help=explain("Of this attempt.", default="the last one"), show_default=False),
+    ] = None,
+    quiet: Quiet = False,
+) -> int:
+    """Show all about one attempt: verdict, failure, failing tests, patch, cost, times, files, and how to make it again.
+
+    The document goes to standard output, and the screen for people to standard error.
+
+    Examples:
+      evalkit show django__django-11099              # of the newest run
+      evalkit show runs/a django__django-11099
+      evalkit show runs/a django__django-11099 --attempt 2 --quiet | jq .failing
+    """
+    directory, name = _find(run, instance, settings.config.output.dir)
+    flags = {flag.key: f"--{flag.name}" for flag in FLAGS.values() if flag.metavar}
+    document = describe_attempt(directory, name, attempt, flags)
+    document["trajectory"] = _describe_trajectory(Path(document["folder"]) / TRAJECTORY)
+    stdout.emit(document)
+    if not quiet:
+        console.show_attempt(document)
+    return 0
+
+
+def _find(first: str | None, second: str | None, output: Path) -> tuple[RunDirectory, str]:
+    """The run and the instance. One word is an instance of the newest run, or else a run with one instance."""
+    if first is not None and second is None:
+        newest = RunDirectory.open(find_run(None, output)) if _has_runs(output) else None
+        if newest is not None and first in newest.manifest.instance_ids:
+            return newest, first
+        try:
+            directory = RunDirectory.open(find_run(first, output))
+        except UsageError:
+            if newest is None:
+                raise
+            return newest, _choose(newest, first)
+        return directory, _choose(directory, None)
+    directory = RunDirectory.open(find_run(first, output))
+    return directory, _choose(directory, second)
+
+
+def _has_runs(output: Path) -> bool:
+    try:
+        find_run(None, output)
+    except UsageError:
+        return False
+    return True
+
+
+def _choose(directory: RunDirectory, wanted: str | None) -> str:
+    ids = directory.manifest.instance_ids
+    if wanted is None:
+        if len(ids) == 1:
+            return ids[0]
+        raise UsageError(f"{directory.path} has {len(ids)} instances: name one", hint="evalkit show RUN ID")
+    if wanted in ids:
+        return wanted
+    near = [each for each in ids if wanted in each] or difflib.get_close_matches(wanted, ids, n=_MOST_NEAR)
+    raise UsageError(
+        f"{directory.path} has no instance {wanted}",
+        hint=f"did you mean {' or '.join(near[:_MOST_NEAR])}?" if near else "`evalkit aggregate` has the ids of a run",
+    )
+
+
+def _describe_trajectory(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    steps, end = 0, None
+    try:
+        for event in read_events(path):
+            steps = event["step"] if event["type"] == "reply" else steps
+            end = event["reason"] if event["type"] == "end" else end
+    except (UsageError, OSError):
+        return {"path": str(path), "steps": None, "end": None}
+    return {"path": str(path), "steps": steps, "end": end}

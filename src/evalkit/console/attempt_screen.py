@@ -1,0 +1,142 @@
+"""Draws all about one attempt for people."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evalkit.console.formatting import amount, duration, money, printable, size
+from evalkit.console.render import STYLES
+
+_WIDEST = 120
+_MOST_NAMED = 12
+_MOST_FILES = 20
+_LONGEST_LINE = 500
+Document = Mapping[str, Any]
+_STATES = {"running": "under way", "not_finished": "begun, and not finished", "not_run": "not run yet"}
+
+
+def render_attempt(document: Document, *, columns: int, styled: bool) -> str:
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=min(columns, _WIDEST),
+        force_terminal=styled,
+        no_color=None if styled else True,
+        highlight=False,
+    )
+    console.print(Group(*_sections(document)))
+    # A command is one line however wide the screen is, so that it can be copied.
+    command = Text(f"{'again':12}  ", "bold").append(printable(document["again"]), "not bold")
+    console.print(command, soft_wrap=True)
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def _sections(document: Document) -> Iterator[RenderableType]:
+    yield _title(document)
+    yield _facts(_judgement(document))
+    for group, names in document["failing"].items():
+        yield Text(f"failed, {printable(group)}: {len(names)}", "bold")
+        yield from (Text(f"  {printable(name)}", overflow="fold") for name in names[:_MOST_NAMED])
+        if len(names) > _MOST_NAMED:
+            yield Text(f"  and {len(names) - _MOST_NAMED} more", "dim")
+    if output := document["output"]:
+        yield Text(f"the end of {printable(output['path'].rpartition('/')[2])}", "bold")
+        yield from (Text(f"  {printable(line[:_LONGEST_LINE])}", "dim", overflow="fold") for line in output["lines"])
+    yield _facts(_work(document))
+
+
+def _title(document: Document) -> Text:
+    word = document["verdict"] if document["verdict"] not in (None, "ungraded") else document["outcome"]
+    shown = word or _STATES[document["state"]]
+    if document["verdict"] == "ungraded" and word == "submitted":
+        shown = word = "ungraded"
+    score = "" if document["score"] is None else f", score {document['score']:g}"
+    count = max([document["attempt"], *(each["attempt"] for each in document["attempts"])])
+    title = Text(printable(document["instance_id"]), "bold")
+    title.append(f"  attempt {document['attempt']} of {count}  ", "not bold")
+    return title.append(shown + score, f"bold {STYLES.get(str(word), '')}".strip())
+
+
+def _judgement(document: Document) -> Iterator[tuple[str, str]]:
+    if document["outcome"] == "timeout" and document["verdict"] != "ungraded":
+        yield "outcome", "timeout: graded is what was there when time ran out"
+    if failure := document["failure"]:
+        where = f" in {failure['stage']}" if failure["stage"] else ""
+        yield "failure", f"{failure['kind']}{where}: {failure['message']}"
+        if failure["hint"]:
+            yield "", failure["hint"]
+    if document["refused"]:
+        yield "refused", document["refused"]
+    for reason in document["suspicious"]:
+        yield "suspicious", reason
+    if document["note"]:
+        yield "note", document["note"]
+    others = [f"{each['attempt']}: {_word(each)}" for each in document["attempts"]]
+    if len(others) > 1:
+        yield "attempts", "  ".join(others)
+    if document["metrics"]:
+        yield "metrics", "  ".join(f"{name} {value:.3g}" for name, value in document["metrics"].items())
+
+
+def _word(attempt: Document) -> str:
+    return str(attempt["outcome"] if attempt["verdict"] == "ungraded" else attempt["verdict"])
+
+
+def _work(document: Document) -> Iterator[tuple[str, str]]:
+    if patch := document["patch"]:
+        yield "patch", _patch(patch)
+    if (usage := document["usage"]) and (usage["llm_calls"] or usage["cost_usd"] or usage["input_tokens"]):
+        cost = "cost unknown" if usage["cost_usd"] is None else money(usage["cost_usd"])
+        yield (
+            "usage",
+            f"{cost}, {amount(usage['llm_calls'])} calls, {amount(usage['input_tokens'])} tokens in, "
+            f"{amount(usage['output_tokens'])} out",
+        )
+    if document["seconds"] is not None:
+        stages = "  ".join(f"{name} {_seconds(value)}" for name, value in document["stages"].items())
+        yield "time", f"{_seconds(document['seconds'])}: {stages}" if stages else _seconds(document["seconds"])
+    if document["started_at"]:
+        tries = f", {document['retries']} tries before" if document["retries"] else ""
+        more = f", {document['resource_factor']} × the memory" if document["resource_factor"] > 1 else ""
+        yield "started", f"{document['started_at']}{tries}{more}"
+    if trajectory := document["trajectory"]:
+        run, name = shlex.quote(document["run"]), shlex.quote(document["instance_id"])
+        steps = "not readable" if trajectory["steps"] is None else f"{trajectory['steps']} steps"
+        yield "trajectory", f"{steps}; evalkit trajectory {run} {name} --attempt {document['attempt']}"
+    yield "folder", document["folder"]
+    if files := document["files"]:
+        named = [f"{each['name']} {size(each['bytes'])}" for each in files[:_MOST_FILES]]
+        more = f"  and {len(files) - _MOST_FILES} more" if len(files) > _MOST_FILES else ""
+        yield "files", "  ".join(named) + more
+
+
+def _patch(patch: Document) -> str:
+    if not patch["bytes"]:
+        return "empty"
+    if patch["files"] is None:
+        return f"{size(patch['bytes'])}, not there any more or too large to count"
+    files = patch["files"]
+    more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
+    what = "1 file" if len(files) == 1 else f"{len(files)} files"
+    names = f": {', '.join(files[:_MOST_NAMED])}{more}" if files else ""
+    return f"{what}, +{patch['added']} -{patch['removed']}{names}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < 60 else duration(seconds)
+
+
+def _facts(facts: Iterator[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=12)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(Text(name, "bold"), Text(printable(value)))
+    return table

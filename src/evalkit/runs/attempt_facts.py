@@ -1,0 +1,229 @@
+"""All that a run has on disk about one attempt, as one document."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from msgspec import to_builtins
+
+from evalkit.agents.builtin import RECORDED
+from evalkit.config import Config
+from evalkit.domain.failing_tests import find_failing, find_failing_in_ctrf, find_refusal
+from evalkit.domain.failures import policy_of
+from evalkit.domain.json_values import count_of, mapping_of, number_or_none, parse_leniently, text_or_none
+from evalkit.domain.patch_counts import count_patch
+from evalkit.domain.planning import replaces
+from evalkit.domain.results import SCHEMA, Failure, Row
+from evalkit.errors import UsageError
+from evalkit.store.manifest import look_up
+from evalkit.store.run_directory import RunDirectory
+
+TRAJECTORY, OUTPUT, AGENT_LOG = "trajectory.jsonl", "test_output.txt", "agent.log"
+_REPORTS = ("report.json", "verifier/ctrf.json")
+_LARGEST_REPORT = 64 << 20
+_LARGEST_PATCH = 64 << 20
+_LOG_RECORD = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ (WARNING|ERROR) ")
+_TAIL_BYTES = 1 << 16
+_TAIL_LINES = 20
+# What chooses instances or places, or was only of use then, says nothing of how to make one attempt again.
+_NOT_REPEATED = ("benchmark.select", "benchmark.limit", "benchmark.seed", "benchmark.shard", "run.workers")
+
+Rows = Mapping[int, tuple[Row, Mapping[str, Any]]]
+
+
+def describe_attempt(
+    run: RunDirectory, instance_id: str, wanted: int | None, flags: Mapping[str, str]
+) -> dict[str, Any]:
+    """One attempt, by default the last that began. `flags` are the options that stand for keys of the config."""
+    rows = _standing(run, instance_id)
+    number = _choose(run, instance_id, rows, wanted)
+    folder = run.attempt_folder(instance_id, number)
+    row, line = rows.get(number, (None, {}))
+    return {
+        "schema": SCHEMA,
+        "run": str(run.path),
+        "instance_id": instance_id,
+        "attempt": number,
+        "attempts": [
+            {"attempt": each, "outcome": rows[each][0].outcome, "verdict": rows[each][0].verdict}
+            for each in sorted(rows)
+        ],
+        "state": _state(run, row, folder),
+        **_describe_row(row, line),
+        **_describe_tests(folder, instance_id, row),
+        "patch": _describe_patch(run, row),
+        "folder": str(folder),
+        "files": list(_list_files(folder)),
+        "again": again(run.manifest.config, str(run.path), instance_id, flags),
+    }
+
+
+def _standing(run: RunDirectory, instance_id: str) -> Rows:
+    rows: dict[int, tuple[Row, Mapping[str, Any]]] = {}
+    for row, line in run.whole_rows(instance_id):
+        if replaces(row, rows[row.attempt][0] if row.attempt in rows else None):
+            rows[row.attempt] = row, line
+    return rows
+
+
+def _choose(run: RunDirectory, instance_id: str, rows: Rows, wanted: int | None) -> int:
+    latest = max(rows, default=1)
+    while run.attempt_folder(instance_id, latest + 1).is_dir():
+        latest += 1
+    if wanted is None:
+        return latest
+    if wanted not in rows and not run.attempt_folder(instance_id, wanted).is_dir():
+        raise UsageError(
+            f"{run.path} has no attempt {wanted} at {instance_id}", hint=f"the last one that began is {latest}"
+        )
+    return wanted
+
+
+def _state(run: RunDirectory, row: Row | None, folder: Path) -> str:
+    if row is not None:
+        return "finished"
+    if not folder.is_dir():
+        return "not_run"
+    return "running" if run.is_running else "not_finished"
+
+
+def _describe_row(row: Row | None, line: Mapping[str, Any]) -> dict[str, Any]:
+    stages = {name: number_or_none(value) for name, value in mapping_of(line.get("stages")).items()}
+    return {
+        "outcome": row and row.outcome,
+        "verdict": row and row.verdict,
+        "score": row and row.score,
+        "failure": _describe_failure(row.failure) if row and row.failure else None,
+        "suspicious": list(row.suspicious) if row else [],
+        "note": text_or_none(line.get("note")),
+        "metrics": dict(row.metrics) if row else {},
+        "usage": to_builtins(row.usage) if row else None,
+        "seconds": row and row.seconds,
+        "stages": {name: value for name, value in stages.items() if value is not None},
+        "started_at": text_or_none(line.get("started_at")),
+        "finished_at": text_or_none(line.get("finished_at")),
+        "retries": count_of(line.get("retries")),
+        "resource_factor": count_of(line.get("resource_factor")) or 1,
+    }
+
+
+def _describe_failure(failure: Failure) -> dict[str, Any]:
+    policy = policy_of(failure.kind)
+    return {
+        "kind": failure.kind,
+        "message": failure.message,
+        "stage": failure.stage,
+        "fault": policy and policy.fault,
+        "counts_against_agent": policy and policy.counts_against_agent,
+        "hint": policy.hint if policy else "",
+    }
+
+
+def _describe_tests(folder: Path, instance_id: str, row: Row | None) -> dict[str, Any]:
+    """What failed, by name where a report names it, else the last lines that were printed."""
+    report, ctrf = (_read_report(folder / name) for name in _REPORTS)
+    failing = find_failing(report, instance_id)
+    if named := find_failing_in_ctrf(ctrf):
+        failing["tests"] = named
+    is_resolved = row is not None and row.verdict == "resolved"
+    return {
+        "failing": failing,
+        "refused": find_refusal(report, instance_id),
+        "rewards": mapping_of(mapping_of(report).get("rewards")),
+        "output": None if failing or is_resolved else _last_output(folder),
+    }
+
+
+def _read_report(path: Path) -> Any:
+    with suppress(OSError, ValueError):
+        if path.is_file() and path.stat().st_size <= _LARGEST_REPORT:
+            return parse_leniently(path.read_bytes())
+    return None
+
+
+def _last_output(folder: Path) -> dict[str, Any] | None:
+    for name in (OUTPUT, AGENT_LOG):
+        with suppress(OSError), (folder / name).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = list(takewhile(_is_printed, file.read().decode("utf-8", "replace").splitlines()))
+            if lines:
+                return {"path": str(folder / name), "lines": lines[-_TAIL_LINES:]}
+    return None
+
+
+def _is_printed(line: str) -> bool:
+    """By agent or tests. What evalkit itself has to say of them stands below."""
+    return _LOG_RECORD.match(line) is None
+
+
+def _describe_patch(run: RunDirectory, row: Row | None) -> dict[str, Any] | None:
+    if row is None or row.patch is None:
+        return None
+    path = run.find_patch(row.patch)
+    document: dict[str, Any] = {"path": str(path), "bytes": row.patch.bytes, "sha256": row.patch.sha256}
+    counts = None
+    with suppress(OSError):
+        if path.stat().st_size <= _LARGEST_PATCH:
+            with path.open("rb") as file:
+                counts = count_patch(file)
+    return document | {
+        "files": counts and counts.files,
+        "added": counts and counts.added,
+        "removed": counts and counts.removed,
+    }
+
+
+def _list_files(folder: Path) -> Iterator[dict[str, Any]]:
+    """What is there; a folder counts with all that is in it."""
+    with suppress(OSError):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    sizes = [path.lstat().st_size for path in Path(entry.path).rglob("*") if path.is_file()]
+                    yield {"name": f"{entry.name}/", "bytes": sum(sizes), "files": len(sizes)}
+                else:
+                    yield {"name": entry.name, "bytes": entry.stat(follow_symlinks=False).st_size, "files": 1}
+
+
+def again(config: Mapping[str, Mapping[str, Any]], run: str, instance_id: str, flags: Mapping[str, str]) -> str:
+    """The command that makes, in a run of its own, what this run made of one instance."""
+    if look_up(config, "agent.name") == RECORDED:
+        return shlex.join(["evalkit", "grade", run, "--select", instance_id, "--force"])
+    words = ["evalkit", "infer", "--select", instance_id]
+    defaults = Config().model_dump(mode="json")
+    for section, entries in config.items():
+        for name, value in entries.items():
+            key = f"{section}.{name}"
+            is_known = name in defaults.get(section, {})
+            if is_known and key not in _NOT_REPEATED and value != defaults[section][name]:
+                words += [flags[key], _text(value)] if key in flags else ["--set", f"{key}={_text(value)}"]
+    return shlex.join(words)
+
+
+def _text(value: Any) -> str:
+    """A value as the command line takes it: a TOML value where it is more than one."""
+    match value:
+        case str():
+            return value
+        case list() | dict():
+            return _toml(value)
+        case None:
+            return "none"
+    return json.dumps(value)
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{json.dumps(name)} = {_toml(each)}" for name, each in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
