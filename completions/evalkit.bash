@@ -1,9 +1,10 @@
 # Completion of evalkit for bash. Written by `make completions`.
-# To use it, source this file in ~/.bashrc, or keep it as ~/.local/share/bash-completion/completions/evalkit.
+# To use it, put `eval "$(evalkit completion bash)"` into ~/.bashrc, or keep this file as
+# ~/.local/share/bash-completion/completions/evalkit.
 
-# The program itself knows about runs, instances, and what is installed.
+# The program itself knows about runs, instances, and what is installed. It is told what is typed, and what else is given.
 _evalkit_ask() {
-    _EVALKIT_COMPLETE=$1 "${words[0]/#\~\//$HOME/}" "${words[@]:1:${#words[@]}-2}" 2>/dev/null </dev/null
+    _EVALKIT_COMPLETE=$1 "${words[0]/#\~\//$HOME/}" "${words[@]:1:${#words[@]}-2}" "${@:2}" 2>/dev/null </dev/null
 }
 
 # Bash has split the line also at = and :, which are parts of our words.
@@ -63,6 +64,7 @@ _evalkit_offer_value() {
             # Only the agent knows its options, so it is asked when they are meant.
             [[ $takes == assignments && $value == agent.o* ]] &&
                 mapfile -t -O ${#found[@]} found < <(_evalkit_ask options)
+            [[ $takes == assignments && $value == *=* ]] && mapfile -t found < <(_evalkit_ask values "${value#[\'\"]}")
             _evalkit_offer "$front" "${found[@]}"
             [[ $takes == runs && ! ${COMPREPLY[*]} ]] && _evalkit_offer_value directories "$front"
             ;;
@@ -72,7 +74,7 @@ _evalkit_offer_value() {
 
 _evalkit_words() {
     case $1 in
-        agents | benchmarks | workspaces | critics | options | runs | instances | fields) _evalkit_ask "$1" ;;
+        agents | benchmarks | workspaces | critics | options | values | runs | instances | fields) _evalkit_ask "$1" ;;
         keys) printf '%s\n' benchmark.name benchmark.dataset benchmark.split benchmark.select benchmark.limit benchmark.seed benchmark.shard benchmark.reference benchmark.exclude agent.name agent.command agent.preset agent.prompt agent.options agent.max_steps agent.max_tokens agent.max_cost_usd agent.command_timeout agent.env model.name model.base_url model.api_key_env model.api model.temperature model.options model.stream model.timeout model.retries model.max_in_flight model.tokens_per_minute model.prices model.virtual_keys workspace.kind workspace.image workspace.network workspace.memory workspace.cpus workspace.disk workspace.grace workspace.reconnect workspace.expose workspace.unsandboxed images.agent_source images.strategy images.agent_base images.agent_extra images.constraints images.install_env images.pip_conf images.ca_bundle images.repository images.push images.drop_after_push images.workers images.pulls images.retries images.stall images.disk_floor images.build_args images.network images.platform images.build_dir run.workers run.attempts run.stop_on run.critic run.retries run.max_cost_usd run.max_instance_cost_usd run.memory_share timeouts.open timeouts.solve timeouts.collect timeouts.grade timeouts.build output.dir ;;
         assignments) printf '%s\n' benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.memory= workspace.cpus= workspace.disk= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= ;;
         kinds) printf '%s\n' empty timeout error oom image_missing image_pull rate_limited engine disk_full disk_quota workspace setup agent model_auth model_limit model_request model_unavailable context_overflow budget grader internal ;;
@@ -139,21 +141,21 @@ _evalkit() {
     done
     case $command in
         '')
-            _evalkit_offer '' infer resume grade runs aggregate compare power show trajectory predictions build-images doctor config
+            _evalkit_offer '' infer resume grade runs aggregate compare power show trajectory predictions build-images doctor config completion
             [[ $current == -* ]] && _evalkit_offer '' -h --help --version
             return
             ;;
         infer)
             options='--run-id --build-missing --dry-run --quiet -q --benchmark --dataset --split --select --limit --shard --agent --model --workspace --workers --attempts --timeout --run-dir --config --set --help -h'
-            arguments=(directories)
+            arguments=('directories')
             ;;
         resume)
             options='--retry --accept-change --extend --raise-budget --build-missing --dry-run --quiet -q --dataset --select --limit --shard --agent --model --workspace --workers --attempts --timeout --run-dir --config --set --help -h'
-            arguments=(runs)
+            arguments=('runs')
             ;;
         grade)
             options='--predictions --logs --gold --repeat --report --run-id --force --dry-run --build-missing --quiet -q --benchmark --dataset --split --select --limit --shard --workspace --workers --run-dir --config --set --help -h'
-            arguments=(runs)
+            arguments=('runs')
             ;;
         runs)
             options='--brief --quiet -q --run-dir --config --set --help -h'
@@ -161,31 +163,31 @@ _evalkit() {
             ;;
         aggregate)
             options='--by --merge --cluster --format --known-bad --report --run-dir --config --set --help -h'
-            arguments=(runs)
+            arguments=('runs')
             ;;
         compare)
             options='--cluster --fail-if-worse --run-dir --config --set --help -h'
-            arguments=(runs runs runs)
+            arguments=('runs' 'runs' 'runs')
             ;;
         power)
             options='--difference --rate --instances --repeats --correlation --power --cluster --run-dir --config --set --help -h'
-            arguments=(runs)
+            arguments=('runs')
             ;;
         show)
             options='--attempt --quiet -q --run-dir --config --set --help -h'
-            arguments=(runs instances)
+            arguments=('runs' 'instances')
             ;;
         trajectory)
             options='--attempt --format --run-dir --config --set --help -h'
-            arguments=(runs instances)
+            arguments=('runs' 'instances')
             ;;
         predictions)
             options='--name --attempt --run-dir --config --set --help -h'
-            arguments=(runs)
+            arguments=('runs')
             ;;
         build-images)
             options='--force --dry-run --quiet -q --benchmark --dataset --split --select --limit --shard --workers --push --drop-after-push --config --set --help -h'
-            arguments=(directories)
+            arguments=('directories')
             ;;
         doctor)
             options='--sweep --model --benchmark --dataset --agent --workspace --workers --run-dir --push --config --set --help -h'
@@ -194,6 +196,10 @@ _evalkit() {
         config)
             options='--schema --benchmark --dataset --split --select --limit --shard --agent --model --workspace --workers --attempts --timeout --run-dir --push --drop-after-push --config --set --help -h'
             arguments=()
+            ;;
+        completion)
+            options='--help -h'
+            arguments=('bash zsh fish')
             ;;
         *) return ;;
     esac

@@ -2,7 +2,7 @@
 
 What the shells do stands in templates/. What is filled in here are the commands and their options, as they are. An
 option's metavar tells what it takes: words that are known now are written into the files, and for others the files ask
-evalkit at the time (see evalkit/completion.py).
+evalkit at the time (see evalkit/cli/completion.py).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def write_bash(commands: Sequence[Command]) -> dict[str, Iterable[str]]:
         "options": [
             f"        {command.name})\n"
             f"            options='{' '.join(name for option in command.options for name in option.names)}'\n"
-            f"            arguments=({' '.join(argument.takes for argument in command.arguments)})\n"
+            f"            arguments=({' '.join(_quote(argument.takes) for argument in command.arguments)})\n"
             "            ;;"
             for command in commands
         ],
@@ -181,7 +181,7 @@ def _fish_value(takes: str) -> str:
     if takes in SEVERAL:
         words = f"(__evalkit_several {words})"
     if takes == "assignments":
-        words += " (__evalkit_options)"
+        words += " (__evalkit_options) (__evalkit_values)"
     return f"-f {'-k ' if takes == 'runs' else ''}-a {_quote(words)}"
 
 

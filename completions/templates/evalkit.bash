@@ -1,9 +1,10 @@
 # Completion of evalkit for bash. Written by `make completions`.
-# To use it, source this file in ~/.bashrc, or keep it as ~/.local/share/bash-completion/completions/evalkit.
+# To use it, put `eval "$(evalkit completion bash)"` into ~/.bashrc, or keep this file as
+# ~/.local/share/bash-completion/completions/evalkit.
 
-# The program itself knows about runs, instances, and what is installed.
+# The program itself knows about runs, instances, and what is installed. It is told what is typed, and what else is given.
 _evalkit_ask() {
-    _EVALKIT_COMPLETE=$1 "${words[0]/#\~\//$HOME/}" "${words[@]:1:${#words[@]}-2}" 2>/dev/null </dev/null
+    _EVALKIT_COMPLETE=$1 "${words[0]/#\~\//$HOME/}" "${words[@]:1:${#words[@]}-2}" "${@:2}" 2>/dev/null </dev/null
 }
 
 # Bash has split the line also at = and :, which are parts of our words.
@@ -63,6 +64,7 @@ _evalkit_offer_value() {
             # Only the agent knows its options, so it is asked when they are meant.
             [[ $takes == assignments && $value == agent.o* ]] &&
                 mapfile -t -O ${#found[@]} found < <(_evalkit_ask options)
+            [[ $takes == assignments && $value == *=* ]] && mapfile -t found < <(_evalkit_ask values "${value#[\'\"]}")
             _evalkit_offer "$front" "${found[@]}"
             [[ $takes == runs && ! ${COMPREPLY[*]} ]] && _evalkit_offer_value directories "$front"
             ;;

@@ -1,10 +1,11 @@
 # Completion of evalkit for fish. Written by `make completions`.
-# To use it, keep this file in ~/.config/fish/completions.
+# To use it, put `evalkit completion fish | source` into ~/.config/fish/config.fish, or keep this file in
+# ~/.config/fish/completions.
 
 # The program itself knows about runs, instances, and what is installed.
 function __evalkit_ask
     set -l line (commandline -opc)
-    env _EVALKIT_COMPLETE=$argv[1] $line 2>/dev/null </dev/null
+    env _EVALKIT_COMPLETE=$argv[1] $line $argv[2..] 2>/dev/null </dev/null
 end
 
 # Words of which a value may have several, with commas between them.
@@ -31,6 +32,12 @@ end
 function __evalkit_command
     set -l words (__evalkit_words)
     test "$words[1]" = "$argv[1]"
+end
+
+# What the key that is typed can be, once it is typed.
+function __evalkit_values
+    set -l typed (string replace -r -- '^--set=' '' (commandline -ct))
+    string match -q -- '*=*' $typed; and __evalkit_ask values $typed
 end
 
 # Only the agent knows its options, so it is asked when they are meant.

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -171,7 +171,9 @@ class WorkspaceConfig(Section):
     kind: str | None = Field(None, description="Where instances run: docker; local for the bundled tasks")
     image: str = Field("python:3.12-slim", description="Image for instances that name none and have no Dockerfile")
     network: str = Field(
-        "none", description="Network of the agent: none, model (its endpoint only), bridge, or a network's name"
+        "none",
+        description="Network of the agent: none, model (its endpoint only), bridge, or a network's name",
+        examples=["none", "model", "bridge"],
     )
     memory: Size = Field(4 << 30, description="Memory of one instance")
     cpus: float = Field(1.0, gt=0, description="CPUs of one instance")
@@ -202,7 +204,9 @@ class ImagesConfig(Section):
     stall: Duration = Field(900.0, description="Give up a try of a build that prints nothing for this long")
     disk_floor: Floor = Field(10 << 30, description="Start no build with less free disk than this; 0 is no floor")
     build_args: dict[str, str] = Field(default_factory=dict, description="Values for ARG in Dockerfiles")
-    network: str = Field("default", description="Network of builds: default, host or none")
+    network: str = Field(
+        "default", description="Network of builds: default, host or none", examples=["default", "host", "none"]
+    )
     platform: str | None = Field(None, description="Platform of the images, like linux/amd64; the engine's own")
     build_dir: Location = Field(Path("builds"), description="Directory of build manifests and logs")
 
@@ -280,6 +284,17 @@ def sections() -> dict[str, type[Section]]:
 def keys() -> list[str]:
     """All keys of the config, as `section.key`."""
     return [f"{name}.{key}" for name, section in sections().items() for key in section.model_fields]
+
+
+def choices(key: str) -> tuple[str, ...]:
+    """The values that a key of the config can have, or commonly has, where they are a few words."""
+    section, _, name = key.partition(".")
+    field = sections()[section].model_fields[name]
+    if field.annotation is bool:
+        return ("true", "false")
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    return tuple(field.examples or ())
 
 
 def variable_of(key: str) -> str:

@@ -40,7 +40,7 @@ def emit(document: Any) -> None:
 
 
 def emit_text(pieces: Iterable[str]) -> None:
-    """Write JSON that is rendered piece by piece, because it may be too large to hold."""
+    """Write JSON that is rendered piece by piece, because it may be too large to hold, or a text for a shell."""
     for piece in pieces:
         _write(piece.encode())
 

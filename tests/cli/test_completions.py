@@ -84,6 +84,14 @@ def test_all_that_the_files_ask_is_answered() -> None:
         ("evalkit aggregate --by ", ["repo", "difficulty"]),
         ("evalkit aggregate --format ", ["json", "table"]),
         ("evalkit infer --set run.re", ["run.retries="]),
+        ("evalkit infer --set run.stop_on=n", ["run.stop_on=never"]),
+        ("evalkit infer --set images.push=t", ["images.push=true"]),
+        ("evalkit infer --set agent.name=no", ["agent.name=nop"]),
+        ("evalkit infer --set agent.preset=cl", ["agent.preset=claude-code"]),
+        ("evalkit infer --set run.critic=gr", ["run.critic=graded"]),
+        ("evalkit infer --set no.key=", []),
+        ("evalkit show runs/older ", ["an-old-one"]),
+        ("evalkit completion ", ["bash", "zsh", "fish"]),
         ("evalkit resume --accept-change agent.n", ["agent.name"]),
         ("evalkit resume --retry timeout,oo", ["timeout,oom"]),
         ("evalkit infer tas", ["tasks"]),
@@ -106,6 +114,14 @@ def test_offers_options_where_nothing_else_can_stand(offers: Offers) -> None:
 def test_a_value_after_an_equals_sign(offers: Offers) -> None:
     assert offers("evalkit infer --agent=no") in (["nop"], ["--agent=nop"])
     assert offers("evalkit infer tasks --select=plain-o") in (["plain-one"], ["--select=plain-one"])
+    assert offers("evalkit infer --set=run.stop_on=cr") in (
+        *(["critic"], ["run.stop_on=critic"], ["--set=run.stop_on=critic"]),
+    )
+
+
+def test_all_values_of_a_key_that_has_few(folder: Path) -> None:
+    assert ask("values", "infer", "--set", "run.stop_on=", cwd=folder) == ["run.stop_on=critic", "run.stop_on=never"]
+    assert ask("values", "infer", "--set", "run.workers=", cwd=folder) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -27,7 +27,11 @@ COMMIT0 = {"tests": {"a": "passed", "b": "xpassed", "c": "xfailed", "d": "missin
         (SWTBENCH, {"with the reference repair": ["b"]}),
         (COMMIT0, {"tests": ["c", "d"]}),
         ({"reward": 0.0, "rewards": {"reward": 0.0}}, {}),
-        *((odd, {}) for odd in (None, [], "text", {"tests": 3}, {"tests_status": {"FAIL_TO_PASS": "all"}})),
+        (None, {}),
+        ([], {}),
+        ("text", {}),
+        ({"tests": 3}, {}),
+        ({"tests_status": {"FAIL_TO_PASS": "all"}}, {}),
     ],
 )
 def test_tests_that_failed_are_named_in_their_groups(report: Any, expected: dict[str, list[str]]) -> None:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "build-images": ("build_images", _SETUP, "Build the images of a benchmark, agent included"),
     "doctor": ("doctor", _SETUP, "Say what this machine can do, and sweep leftovers"),
     "config": ("config", _SETUP, "Print the config in effect, and where it came from"),
+    "completion": ("completion", _SETUP, "Print what makes a shell complete commands of evalkit"),
 }
 
 
@@ -185,7 +186,9 @@ def _translate(error: BaseException, signals: _Signals) -> EvalkitError:
         return signals.caught(_SIGNALLED[signals.caught])
     match error:
         case typer.TyperException():
-            return UsageError(error.format_message(), hint="see `evalkit --help`, or --help of the command")
+            return UsageError(
+                " ".join(error.format_message().split()), hint="see `evalkit --help`, or --help of the command"
+            )
         case KeyboardInterrupt() | typer.Abort():
             return Interrupted(_SIGNALLED[Interrupted])
     console.say(traceback.format_exc().rstrip())

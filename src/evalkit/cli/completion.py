@@ -54,6 +54,10 @@ class CommandLine:
                 yield path
 
     @property
+    def last(self) -> str:
+        return self._typed[-1] if self._typed else ""
+
+    @property
     def output(self) -> Path:
         return Path(self.setting("output.dir", "--run-dir") or "runs")
 
@@ -141,6 +145,36 @@ def _options(line: CommandLine) -> Iterator[str]:
         yield from (f"{settings.OPEN_TABLE}.{option}=" for option in model.model_fields) if model else ()
 
 
+_NAMED: Mapping[str, Group] = {
+    "agent.name": "agents",
+    "benchmark.name": "benchmarks",
+    "model.api": "models",
+    "workspace.kind": "workspaces",
+    "run.critic": "critics",
+}
+
+
+def _values(line: CommandLine) -> Iterator[str]:
+    """Of the key that the last word begins with, as in `run.stop_on=cr`."""
+    key, equals, _ = line.last.partition("=")
+    if equals:
+        yield from (f"{key}={value}" for value in _values_of(key))
+
+
+def _values_of(key: str) -> Iterable[str]:
+    if key in _NAMED:
+        from evalkit import plugins  # most questions do without
+
+        return plugins.names(_NAMED[key])
+    if key == "agent.preset":
+        from evalkit.agents.presets import read_presets  # most questions do without
+
+        return read_presets()
+    from evalkit.config import choices, keys  # heavy, and only for this
+
+    return choices(key) if key in keys() else ()
+
+
 @contextmanager
 def _printing_nothing() -> Iterator[None]:
     """Discard the output of a plugin's import, which is not part of the answer."""
@@ -170,6 +204,7 @@ WORDS: Mapping[str, Callable[[CommandLine], Iterable[str]]] = {
     "workspaces": _registered("workspaces"),
     "critics": _registered("critics"),
     "options": _options,
+    "values": _values,
     "runs": _runs,
     "instances": _instances,
     "fields": _fields,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -43,13 +44,17 @@ def _sections(document: Document) -> Iterator[RenderableType]:
     yield _facts(_judgement(document))
     for group, names in document["failing"].items():
         yield Text(f"failed, {printable(group)}: {len(names)}", "bold")
-        yield from (Text(f"  {printable(name)}", overflow="fold") for name in names[:_MOST_NAMED])
+        yield from map(_indent, names[:_MOST_NAMED])
         if len(names) > _MOST_NAMED:
             yield Text(f"  and {len(names) - _MOST_NAMED} more", "dim")
     if output := document["output"]:
         yield Text(f"the end of {printable(output['path'].rpartition('/')[2])}", "bold")
-        yield from (Text(f"  {printable(line[:_LONGEST_LINE])}", "dim", overflow="fold") for line in output["lines"])
+        yield from (_indent(line[:_LONGEST_LINE], "dim") for line in output["lines"])
     yield _facts(_work(document))
+
+
+def _indent(text: str, style: str = "") -> Padding:
+    return Padding(Text(printable(text), style, overflow="fold"), (0, 0, 0, 2))
 
 
 def _title(document: Document) -> Text:
