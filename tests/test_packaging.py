@@ -54,6 +54,19 @@ def test_the_wheel_has_the_licence_the_completions_and_nothing_beside_the_packag
     assert all(name.startswith("evalkit/") or ".dist-info/" in name for name in names)
 
 
+def test_completion_is_printed_where_the_wheel_is_installed(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    done = subprocess.run(
+        [sys.executable, "-m", "evalkit", "completion", "fish"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == (ROOT / "completions" / "evalkit.fish").read_bytes()
+
+
 def test_the_pages_of_the_source_distribution_link_to_what_is_in_it(sdist: Path) -> None:
     pages = [*sdist.glob("*.md"), *sdist.glob("docs/*.md"), *sdist.glob("examples/*/README.md")]
     assert {"README.md", "CHANGELOG.md"} <= {page.name for page in pages}

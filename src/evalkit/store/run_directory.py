@@ -191,7 +191,7 @@ def _find(named: str, output: Path) -> Path:
             return candidate
     if os.path.isdir(named):  # noqa: PTH112  # Path.is_dir raises where a name is too long
         return _newest(Path(named), f"{named} is no run: it has no {manifests.FILE}")
-    raise UsageError(f"there is no run {named}", hint=f"runs are kept in {output}; see `ls {output}`")
+    raise UsageError(f"there is no run {named}", hint=f"runs are kept in {output}; `evalkit runs` lists them")
 
 
 def _newest(output: Path, otherwise: str) -> Path:
