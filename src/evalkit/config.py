@@ -287,7 +287,7 @@ def keys() -> list[str]:
 
 
 def choices(key: str) -> tuple[str, ...]:
-    """The values that a key of the config can have, or commonly has, where they are a few words."""
+    """The possible or common values of a key, if they are few."""
     section, _, name = key.partition(".")
     field = sections()[section].model_fields[name]
     if field.annotation is bool:

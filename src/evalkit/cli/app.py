@@ -25,17 +25,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "infer": ("infer", _RUN, "Run an agent over a benchmark, and grade what it did"),
     "resume": ("resume", _RUN, "Finish a run: everything that has no final result"),
     "grade": ("grade", _RUN, "Grade a run again, predictions, or recorded logs"),
-    "runs": ("runs", _READ, "List the runs that are there, and how far they are"),
+    "runs": ("runs", _READ, "List runs with their progress, rate and cost"),
     "aggregate": ("aggregate", _READ, "Print the numbers of one or more runs, at any time"),
     "compare": ("compare", _READ, "Compare two runs, and say what may be chance"),
     "power": ("power", _READ, "Say which differences a set of instances can show"),
-    "show": ("show", _READ, "Show all about one attempt on a screen"),
+    "show": ("show", _READ, "Show one attempt: verdict, failing tests, patch"),
     "trajectory": ("trajectory", _READ, "Show what an agent did at an instance, or convert it"),
     "predictions": ("predictions", _READ, "Print the patches of a run as SWE-bench predictions"),
     "build-images": ("build_images", _SETUP, "Build the images of a benchmark, agent included"),
     "doctor": ("doctor", _SETUP, "Say what this machine can do, and sweep leftovers"),
     "config": ("config", _SETUP, "Print the config in effect, and where it came from"),
-    "completion": ("completion", _SETUP, "Print what makes a shell complete commands of evalkit"),
+    "completion": ("completion", _SETUP, "Print the completion script of a shell"),
 }
 
 

@@ -155,7 +155,7 @@ _NAMED: Mapping[str, Group] = {
 
 
 def _values(line: CommandLine) -> Iterator[str]:
-    """Of the key that the last word begins with, as in `run.stop_on=cr`."""
+    """Values for the key in the last word, as in `run.stop_on=cr`."""
     key, equals, _ = line.last.partition("=")
     if equals:
         yield from (f"{key}={value}" for value in _values_of(key))

@@ -18,9 +18,9 @@ _FILES: dict[Shell, str] = {"bash": "evalkit.bash", "zsh": "_evalkit", "fish": "
 def completion(
     shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish", show_default=False)],
 ) -> int:
-    """Print what makes a shell complete commands of evalkit, their options, runs, instances, and values of keys.
+    """Print the script with which a shell completes commands, options, runs, instances and values of `--set`.
 
-    This is the one command whose standard output is no JSON: it is for the shell to read.
+    Its standard output is the script rather than JSON.
 
     Examples:
       eval "$(evalkit completion bash)"    # in ~/.bashrc
@@ -32,11 +32,11 @@ def completion(
 
 
 def find_script(shell: Shell) -> Path:
-    """In the package where it was installed from a wheel, else in the checkout that it is imported from."""
+    """The script is in the package when installed from a wheel, and in the checkout when the install is editable."""
     package = Path(evalkit.__file__).parent
     for folder in (package / "completions", package.parents[1] / "completions"):
         if (folder / _FILES[shell]).is_file():
             return folder / _FILES[shell]
     raise EvalkitError(
-        f"this installation has no completion for {shell}", hint="install evalkit again, from a wheel or a checkout"
+        f"this installation has no completion for {shell}", hint="reinstall evalkit from a wheel or a checkout"
     )

@@ -15,15 +15,13 @@ from evalkit.settings import Settings
 @configured("run-dir")
 def runs(
     settings: Settings,
-    brief: Annotated[
-        bool, typer.Option("--brief", help="Read no results: who, what and when, without rates and costs")
-    ] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="Read manifests only: no progress, rates or costs")] = False,
     quiet: Quiet = False,
 ) -> int:
-    """List the runs of the run directory, the newest last, also while they run.
+    """List the runs in the run directory, newest last, even during a run.
 
-    `done` is what has a result, of all that was selected. The rate is that of what has a verdict, as in `aggregate`. A
-    damaged run is listed with what is wrong with it.
+    `done` counts the instances with a result. The rate covers the instances with a verdict, as in `aggregate`. Damaged
+    runs are listed with the reason.
 
     Examples:
       evalkit runs

@@ -25,7 +25,7 @@ def show(
     run: RunArgument = None,
     instance: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="Instance of the run; alone, one of the newest run", show_default=False),
+        typer.Argument(metavar="ID", help="Instance of the run; given alone, of the newest run", show_default=False),
     ] = None,
     attempt: Annotated[
         int | None,
@@ -33,9 +33,9 @@ def show(
     ] = None,
     quiet: Quiet = False,
 ) -> int:
-    """Show all about one attempt: verdict, failure, failing tests, patch, cost, times, files, and how to make it again.
+    """Show one attempt: verdict, failure, failing tests, patch, cost, times, files, and the command that repeats it.
 
-    The document goes to standard output, and the screen for people to standard error.
+    JSON goes to standard output, the text for people to standard error.
 
     Examples:
       evalkit show django__django-11099              # of the newest run
@@ -53,7 +53,7 @@ def show(
 
 
 def _find(first: str | None, second: str | None, output: Path) -> tuple[RunDirectory, str]:
-    """The run and the instance. One word is an instance of the newest run, or else a run with one instance."""
+    """The run and the instance. A single word is an instance of the newest run, or else a run with one instance."""
     if first is not None and second is None:
         newest = RunDirectory.open(find_run(None, output)) if _has_runs(output) else None
         if newest is not None and first in newest.manifest.instance_ids:

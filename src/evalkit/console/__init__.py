@@ -74,9 +74,9 @@ def show_summary(document: Mapping[str, Any]) -> None:
 
 
 def show_runs(document: Mapping[str, Any]) -> None:
-    """Draw the list of runs, or say how to make one."""
+    """Draw the list of runs, or say how to start one."""
     if not document["runs"]:
-        say(f"evalkit: there is no run in {document['output']}: make one with `evalkit infer`")
+        say(f"evalkit: no runs in {document['output']}: start one with `evalkit infer`")
         return
     from evalkit.console.run_list import render_runs  # not needed to say an error
 
@@ -84,7 +84,7 @@ def show_runs(document: Mapping[str, Any]) -> None:
 
 
 def show_attempt(document: Mapping[str, Any]) -> None:
-    """Draw all about one attempt on a screen."""
+    """Draw one attempt."""
     from evalkit.console.attempt_screen import render_attempt  # not needed to say an error
 
     stderr.write(render_attempt(document, columns=stderr.columns(), styled=stderr.is_terminal()))

@@ -1,4 +1,4 @@
-"""Draws all about one attempt for people."""
+"""Draws one attempt for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_NAMED = 12
 _MOST_FILES = 20
 _LONGEST_LINE = 500
 Document = Mapping[str, Any]
-_STATES = {"running": "under way", "not_finished": "begun, and not finished", "not_run": "not run yet"}
+_STATES = {"running": "running", "not_finished": "not finished", "not_run": "not run yet"}
 
 
 def render_attempt(document: Document, *, columns: int, styled: bool) -> str:
@@ -33,7 +33,7 @@ def render_attempt(document: Document, *, columns: int, styled: bool) -> str:
         highlight=False,
     )
     console.print(Group(*_sections(document)))
-    # A command is one line however wide the screen is, so that it can be copied.
+    # The command stays on one line at any width, so that it can be copied.
     command = Text(f"{'again':12}  ", "bold").append(printable(document["again"]), "not bold")
     console.print(command, soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
@@ -71,7 +71,7 @@ def _title(document: Document) -> Text:
 
 def _judgement(document: Document) -> Iterator[tuple[str, str]]:
     if document["outcome"] == "timeout" and document["verdict"] != "ungraded":
-        yield "outcome", "timeout: graded is what was there when time ran out"
+        yield "outcome", "timeout: the work done by then was graded"
     if failure := document["failure"]:
         where = f" in {failure['stage']}" if failure["stage"] else ""
         yield "failure", f"{failure['kind']}{where}: {failure['message']}"
@@ -126,7 +126,7 @@ def _patch(patch: Document) -> str:
     if not patch["bytes"]:
         return "empty"
     if patch["files"] is None:
-        return f"{size(patch['bytes'])}, not there any more or too large to count"
+        return f"{size(patch['bytes'])}, missing or too large to count"
     files = patch["files"]
     more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
     what = "1 file" if len(files) == 1 else f"{len(files)} files"

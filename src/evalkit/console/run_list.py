@@ -15,7 +15,7 @@ from evalkit.console.tables import percent
 
 _WIDEST = 140
 _WIDE = 110
-_ID_LENGTH = 32  # of a name like 20261128-134159-tasks-nop-9dff, at the least
+_ID_LENGTH = 32  # fits generated names such as 20261128-134159-tasks-nop-9dff
 Document = Mapping[str, Any]
 
 
@@ -64,7 +64,7 @@ def _troubles(run: Document) -> Iterator[str]:
     if run["problem"]:
         yield run["problem"]
     if run["unreadable"]:
-        yield f"lines that are no results, and not counted: {run['unreadable']}"
+        yield f"lines that are not results and not counted: {run['unreadable']}"
 
 
 def _numbers(run: Document, *, wide: bool) -> Iterator[Text]:

@@ -1,4 +1,4 @@
-"""Which tests an answer failed, from the reports that graders leave behind."""
+"""Finds the failing tests in the reports of graders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PASSED = ("passed", "xpassed")
 
 
 def find_failing(report: Any, instance_id: str) -> dict[str, list[str]]:
-    """The names of tests that failed, in the groups of the report. Empty where it names none."""
+    """The names of failed tests, grouped as in the report; empty if it names none."""
     found = mapping_of(report)
     own = mapping_of(found.get(instance_id)) or found
     return {group: names for group, names in _groups(own) if names}
@@ -30,13 +30,13 @@ def _groups(report: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
 
 def find_failing_in_ctrf(report: Any) -> list[str]:
-    """The same from a report in the common test report format: https://ctrf.io."""
+    """The failed tests of a report in the Common Test Report Format: https://ctrf.io."""
     tests = mappings_of(mapping_of(mapping_of(report).get("results")).get("tests"))
     return [text_of(test.get("name")) for test in tests if text_of(test.get("status")).lower() == "failed"]
 
 
 def find_refusal(report: Any, instance_id: str) -> str | None:
-    """Why the patch could not be applied, if it could not."""
+    """Why the patch did not apply, if it did not."""
     found = mapping_of(report)
     own = mapping_of(found.get(instance_id)) or found
     if refused := own.get("patch_refused"):

@@ -48,7 +48,7 @@ class Policy:
     """`resume --retry error` leaves it out: it is made again only where the kind itself is named."""
     delay: float = 2.0
     hint: str = ""
-    """What whoever meets it can do."""
+    """What the user can do about it."""
 
 
 POLICIES: dict[Kind, Policy] = {
@@ -152,7 +152,7 @@ class StageTimedOut(Exception):
 
 
 def policy_of(kind: str | None) -> Policy | None:
-    """What follows from a failure; nothing is known of a kind of a newer evalkit."""
+    """The policy of a kind, or None for a kind from a newer evalkit."""
     return POLICIES.get(kind)  # type: ignore[call-overload,no-any-return]  # rows may carry any text
 
 

@@ -1,4 +1,4 @@
-"""How much a patch changes: its files, and the lines that it adds and removes."""
+"""Counts the files of a patch, and its added and removed lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PatchCounts:
 
 
 def count_patch(lines: Iterable[bytes]) -> PatchCounts:
-    """Of a unified diff, as git writes it. A hunk tells its length, so that no line in one is taken for a header."""
+    """Count a unified diff from git. Hunk lengths are respected, so no line of a hunk is mistaken for a header."""
     counts = PatchCounts()
     old = new = 0
     before = b""

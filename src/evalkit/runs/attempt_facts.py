@@ -1,4 +1,4 @@
-"""All that a run has on disk about one attempt, as one document."""
+"""Gathers everything on disk about one attempt into one document."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LARGEST_PATCH = 64 << 20
 _LOG_RECORD = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ (WARNING|ERROR) ")
 _TAIL_BYTES = 1 << 16
 _TAIL_LINES = 20
-# What chooses instances or places, or was only of use then, says nothing of how to make one attempt again.
+# These choose instances or set the load, so they do not matter for repeating a single attempt.
 _NOT_REPEATED = ("benchmark.select", "benchmark.limit", "benchmark.seed", "benchmark.shard", "run.workers")
 
 Rows = Mapping[int, tuple[Row, Mapping[str, Any]]]
@@ -42,7 +42,7 @@ Rows = Mapping[int, tuple[Row, Mapping[str, Any]]]
 def describe_attempt(
     run: RunDirectory, instance_id: str, wanted: int | None, flags: Mapping[str, str]
 ) -> dict[str, Any]:
-    """One attempt, by default the last that began. `flags` are the options that stand for keys of the config."""
+    """Describe one attempt, by default the last one started. `flags` maps config keys to their command-line options."""
     rows = _standing(run, instance_id)
     number = _choose(run, instance_id, rows, wanted)
     folder = run.attempt_folder(instance_id, number)
@@ -81,9 +81,7 @@ def _choose(run: RunDirectory, instance_id: str, rows: Rows, wanted: int | None)
     if wanted is None:
         return latest
     if wanted not in rows and not run.attempt_folder(instance_id, wanted).is_dir():
-        raise UsageError(
-            f"{run.path} has no attempt {wanted} at {instance_id}", hint=f"the last one that began is {latest}"
-        )
+        raise UsageError(f"{run.path} has no attempt {wanted} at {instance_id}", hint=f"the last one is {latest}")
     return wanted
 
 
@@ -128,7 +126,7 @@ def _describe_failure(failure: Failure) -> dict[str, Any]:
 
 
 def _describe_tests(folder: Path, instance_id: str, row: Row | None) -> dict[str, Any]:
-    """What failed, by name where a report names it, else the last lines that were printed."""
+    """The failing tests where a report names them, else the last lines of output."""
     report, ctrf = (_read_report(folder / name) for name in _REPORTS)
     failing = find_failing(report, instance_id)
     if named := find_failing_in_ctrf(ctrf):
@@ -160,7 +158,7 @@ def _last_output(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_printed(line: str) -> bool:
-    """By agent or tests. What evalkit itself has to say of them stands below."""
+    """False for evalkit's own log records, which follow the output of the agent."""
     return _LOG_RECORD.match(line) is None
 
 
@@ -182,7 +180,7 @@ def _describe_patch(run: RunDirectory, row: Row | None) -> dict[str, Any] | None
 
 
 def _list_files(folder: Path) -> Iterator[dict[str, Any]]:
-    """What is there; a folder counts with all that is in it."""
+    """The entries of a folder; a subfolder has the total size of its files."""
     with suppress(OSError):
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             with suppress(OSError):
@@ -194,7 +192,7 @@ def _list_files(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def again(config: Mapping[str, Mapping[str, Any]], run: str, instance_id: str, flags: Mapping[str, str]) -> str:
-    """The command that makes, in a run of its own, what this run made of one instance."""
+    """The command that repeats one instance with the same config in a new run."""
     if look_up(config, "agent.name") == RECORDED:
         return shlex.join(["evalkit", "grade", run, "--select", instance_id, "--force"])
     words = ["evalkit", "infer", "--select", instance_id]
@@ -209,7 +207,7 @@ def again(config: Mapping[str, Mapping[str, Any]], run: str, instance_id: str, f
 
 
 def _text(value: Any) -> str:
-    """A value as the command line takes it: a TOML value where it is more than one."""
+    """A value in the form `--set` takes: lists and tables as TOML."""
     match value:
         case str():
             return value

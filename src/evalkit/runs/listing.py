@@ -1,4 +1,4 @@
-"""The list of the runs that are in a directory, each on a line, whatever state it is in."""
+"""Lists the runs of a directory, damaged ones included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evalkit.store.run_directory import RunDirectory
 
 
 def list_runs_of(output: Path, *, brief: bool = False) -> dict[str, Any]:
-    """All runs of a directory, the newest last. A brief list reads no results."""
+    """All runs of a directory, newest last. A brief list reads manifests only."""
     try:
         folders = list_run_folders(output)
     except OSError as error:
@@ -71,7 +71,7 @@ def _age(created_at: str) -> float | None:
 
 
 def _describe_results(run: RunDirectory) -> dict[str, Any]:
-    """What its rows say, in one pass."""
+    """Progress, rate and cost, from one pass over the rows."""
     counted, unreadable = Tally([facts_of(run)]), 0
     for batch in run.batches():
         rows = [row for row in batch if not isinstance(row, Unreadable)]

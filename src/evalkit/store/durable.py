@@ -109,7 +109,7 @@ def exclusive(path: Path, *, hint: str) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds this lock at the moment."""
+    """Whether a process holds this lock now."""
     try:
         fd = os.open(path, os.O_RDONLY)
     except OSError:
@@ -134,6 +134,6 @@ def _lock(fd: int) -> bool:
 
 
 def _lock_after_glance(fd: int) -> bool:
-    """Who asks whether a lock is held has it for a moment, which is not to stop anybody."""
+    """Try again: `is_held` of another process takes the lock for a moment."""
     time.sleep(_GLANCE_SECONDS)
     return _lock(fd)

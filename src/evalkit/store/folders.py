@@ -24,7 +24,7 @@ def list_runs(output: Path) -> list[Path]:
 
 
 def list_run_folders(output: Path) -> list[Path]:
-    """What a list of runs shows of a directory, the newest last: also folders whose manifest is lost."""
+    """Folders with a manifest or with results, newest last: damaged runs are included."""
     by_age = []
     try:
         folders = [Path(entry.path) for entry in os.scandir(output) if entry.is_dir()]

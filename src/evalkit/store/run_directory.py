@@ -93,7 +93,7 @@ class RunDirectory:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process writes to it at the moment."""
+        """Whether a process is writing to the run now."""
         return is_held(self.path / _LOCK)
 
     def append(self, results: Sequence[Result]) -> None:
@@ -110,10 +110,10 @@ class RunDirectory:
         return read_rows(self.path / RESULTS)
 
     def whole_rows(self, instance_id: str) -> Iterator[tuple[Row, Mapping[str, Any]]]:
-        """The rows of one instance, each with all that stands in its line."""
+        """The rows of one instance, each with all fields of its line."""
         with suppress(FileNotFoundError), (self.path / RESULTS).open("rb") as file:
             for line in file:
-                with suppress(ValueError):  # a damaged line, of which `rows` tells
+                with suppress(ValueError):  # a damaged line, which `rows` reports
                     row = parse_row(line)
                     if row.instance_id == instance_id:
                         yield row, mapping_of(parse_leniently(line))
