@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -21,37 +22,68 @@ _SECONDS = 10.0
 
 
 @dataclass
+class _Countdown:
+    """Acts at the n-th checkpoint: each time that what is counted gives way to the event loop."""
+
+    left: int
+    act: Callable[[], None]
+
+    def count(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.act()
+
+
+@dataclass
 class _Stepped:
-    """Runs an operation, and acts at its n-th checkpoint, where it yields to the event loop."""
+    """Runs an operation, and counts its checkpoints."""
 
     operation: Awaitable[Any]
-    number: int
-    act: Callable[[], None]
+    countdown: _Countdown
 
     def __await__(self) -> Generator[Any, Any, Any]:
         steps = self.operation.__await__()
         resume: Callable[[], Any] = partial(next, steps)
-        for reached in count(1):
+        while True:
             try:
                 waited_for = resume()
             except StopIteration as end:
                 return end.value
-            if reached == self.number:
-                self.act()
+            self.countdown.count()
             try:
                 value = yield waited_for
             except BaseException as error:  # noqa: BLE001  # the operation must see the cancellation too
                 resume = partial(steps.throw, error)
             else:
                 resume = partial(steps.send, value)
-        raise AssertionError("unreachable")
 
 
-async def cancel_at_each_checkpoint(operation: Operation, after: After) -> int:
-    """Cancel at each checkpoint in turn. Returns the number of checkpoints."""
+@contextmanager
+def _counting_tasks(countdown: _Countdown) -> Iterator[None]:
+    """Checkpoints of the tasks that are started meanwhile count too."""
+
+    def make_task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        async def run() -> Any:
+            return await _Stepped(coroutine, countdown)
+
+        return asyncio.Task(run(), loop=loop, **options)
+
+    loop = asyncio.get_running_loop()
+    earlier = loop.get_task_factory()
+    loop.set_task_factory(make_task)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(earlier)
+
+
+async def cancel_at_each_checkpoint(operation: Operation, after: After, *, of_tasks: bool = False) -> int:
+    """Cancel at each checkpoint in turn, also those `of_tasks` that it starts. Returns the number of checkpoints."""
     for number in count(1):
         with anyio.CancelScope() as scope:
-            await _Stepped(operation(), number, scope.cancel)
+            countdown = _Countdown(number, scope.cancel)
+            with _counting_tasks(countdown) if of_tasks else nullcontext():
+                await _Stepped(operation(), countdown)
         await after(f"checkpoint {number}")
         if not scope.cancel_called:
             return number - 1

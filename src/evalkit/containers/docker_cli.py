@@ -6,17 +6,18 @@ import errno
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import anyio
 
 from evalkit.containers import reference
 from evalkit.containers.reference import Pinned
 from evalkit.errors import EngineUnavailable
+from evalkit.system import processes
 
 _ANSWER_SECONDS = 20.0
 _NAMES_AT_ONCE = 200
@@ -40,15 +41,11 @@ class Said:
 async def run(
     argv: Sequence[str], *, environment: Mapping[str, str] | None = None, seconds: float = _ANSWER_SECONDS
 ) -> Said:
-    with anyio.move_on_after(seconds):
-        ended = await anyio.run_process(
-            argv,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
-        )
-        said = Said(ended.returncode, _text(ended.stdout), _text(ended.stderr))
+    """Its plugins end with it when it is cancelled, or has not answered in time."""
+    with anyio.move_on_after(seconds), TemporaryFile() as output, TemporaryFile() as error:
+        given = {**os.environ, **(environment or {})}
+        code = await processes.run(argv, env=given, cwd=Path(), stdout=output, stderr=error)
+        said = Said(code, _text(output), _text(error))
         if said.code and (number := errno_of_crash(said.error)):
             raise OSError(number, f"{argv[0]} cannot start a thread")
         return said
@@ -63,8 +60,9 @@ def errno_of_crash(text: str) -> int | None:
     return errno.EAGAIN if _NO_THREAD.search(text) else None
 
 
-def _text(output: bytes | None) -> str:
-    return (output or b"").decode("utf-8", "replace")
+def _text(output: IO[bytes]) -> str:
+    output.seek(0)
+    return output.read().decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
