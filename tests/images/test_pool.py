@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import builtins
+import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -136,6 +138,21 @@ def test_a_killed_worker_costs_its_own_build_and_no_other(token: Path) -> None:
         again, survived = anyio.run(run, workers)
     assert again.problem is None
     assert survived.problem is None
+
+
+def test_a_worker_that_dies_while_it_reports_is_a_worker_that_died(token: Path) -> None:
+    async def run(workers: Pool) -> bool:
+        async with workers.worker() as worker:
+            worker.connection.close()
+            worker.connection, theirs = multiprocessing.Pipe()
+            os.write(theirs.fileno(), struct.pack("!i", 100) + b"the begin")
+            theirs.close()
+            with pytest.raises(WorkerDied):
+                await worker.carry_out(order(token, "true"))
+            return worker.is_alive
+
+    with pool.opened(1, token) as workers:
+        assert not anyio.run(run, workers)
 
 
 def test_workers_are_replaced_after_some_builds(token: Path) -> None:

@@ -48,7 +48,7 @@ class Worker:
         except BaseException as error:
             self.end()
             end_processes(f"{worker.JOB_VARIABLE}={order.job}")
-            if isinstance(error, EOFError | ConnectionError):
+            if is_end_of_worker(error):
                 raise WorkerDied("the process that built it is gone") from error
             raise
         self.orders += 1
@@ -103,6 +103,14 @@ def opened(size: int, token: Path, *, orders_per_worker: int = _ORDERS_PER_WORKE
         yield pool
     finally:
         pool.close()
+
+
+def is_end_of_worker(error: BaseException) -> bool:
+    """Whether the other end of the connection is closed. Within a message, that is an OSError without a number:
+
+    https://github.com/python/cpython/blob/main/Lib/multiprocessing/connection.py (Connection._recv)
+    """
+    return isinstance(error, EOFError | ConnectionError) or (isinstance(error, OSError) and error.errno is None)
 
 
 def start_worker(token: str) -> Worker:
