@@ -7,6 +7,8 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.requirements import require_program
+
 Act = str
 """Lines of shell that a call comes to, instead of what it is for."""
 
@@ -98,13 +100,15 @@ def wait_for(path: Path, then: Act = ":") -> Act:
 
 @dataclass
 class FakeDocker:
-    """The command is `folder/bin/docker`: a test puts that folder first on PATH."""
+    """A test puts `programs` in the place of PATH: with the command is all that it needs, and no other `docker`."""
 
     folder: Path
     acts: list[tuple[str, Act, int | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.programs.mkdir(parents=True)
+        for name in ("cat", "grep", "mkdir", "mv", "sleep"):
+            (self.programs / name).symlink_to(require_program(name))
         (self.folder / "info").write_text(json.dumps({"Architecture": "x86_64", "ServerVersion": "28.0.0"}))
         self.reset()
 

@@ -19,9 +19,21 @@ from evalkit.containers.reference import Pinned
 from evalkit.errors import EngineUnavailable
 from evalkit.system import processes
 
-_ANSWER_SECONDS = 20.0
 _NAMES_AT_ONCE = 200
 _NO_THREAD = re.compile(r"^runtime: failed to create new OS thread|^runtime/cgo: pthread_create failed", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long calls of Docker's command may take, in seconds."""
+
+    answer: float = 20.0
+    probe: float = 60.0
+    usage: float = 120.0
+    cleanup: float = 600.0
+
+
+_LIMITS = TimeLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +51,9 @@ class Said:
 
 
 async def run(
-    argv: Sequence[str], *, environment: Mapping[str, str] | None = None, seconds: float = _ANSWER_SECONDS
+    argv: Sequence[str], *, environment: Mapping[str, str] | None = None, seconds: float = _LIMITS.answer
 ) -> Said:
-    """Its plugins end with it when it is cancelled, or has not answered in time."""
+    """Run a command. When it is cancelled or runs out of time, its plugins end with it."""
     with anyio.move_on_after(seconds), TemporaryFile() as output, TemporaryFile() as error:
         given = {**os.environ, **(environment or {})}
         code = await processes.run(argv, env=given, cwd=Path(), stdout=output, stderr=error)
@@ -109,6 +121,7 @@ class Docker:
 
     programs: Sequence[str]
     info: Mapping[str, Any] = field(repr=False)
+    limits: TimeLimits = _LIMITS
 
     @property
     def program(self) -> str:
@@ -127,24 +140,31 @@ class Docker:
         host = os.environ.get("DOCKER_HOST", "unix://")
         return root if host.startswith("unix://") and root.is_dir() else None
 
+    async def ask(self, *words: str) -> Said:
+        """Run a command that an engine answers at once, or not at all."""
+        return await run([self.program, *words], seconds=self.limits.answer)
+
     async def answers(self) -> bool:
-        return (await run([self.program, "version", "--format", "{{.Server.Version}}"])).code == 0
+        return (await self.ask("version", "--format", "{{.Server.Version}}")).code == 0
 
     async def images(self, label: str | None = None) -> LocalImages:
         chosen = ("--filter", f"label={label}") if label else ()
-        said = await run([self.program, "image", "ls", "--no-trunc", "--digests", "--format", "{{json .}}", *chosen])
+        said = await self.ask("image", "ls", "--no-trunc", "--digests", "--format", "{{json .}}", *chosen)
         if said.code != 0:
             raise EngineUnavailable(f"the engine does not list its images: {said.last_line}")
-        return LocalImages.of(map(json.loads, said.output.splitlines()))
+        try:
+            return LocalImages.of(map(json.loads, said.output.splitlines()))
+        except ValueError:
+            raise EngineUnavailable(f"the engine lists its images in no JSON: {said.last_line}") from None
 
     async def architectures(self, names: Sequence[str]) -> dict[str, str]:
-        """The architecture of each image. The engine must have all of them."""
+        """The architecture of each image that states one. The engine must have all of them."""
         found: dict[str, str] = {}
         for some in (names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)):
-            said = await run([self.program, "image", "inspect", "--format", "{{.Architecture}}", *some])
+            said = await self.ask("image", "inspect", "--format", "{{.Architecture}}", *some)
             if said.code == 0:
-                found.update(zip(some, said.output.split(), strict=True))
-        return found
+                found.update(zip(some, said.output.splitlines(), strict=True))
+        return {name: architecture for name, architecture in found.items() if architecture}
 
     async def pull(self, name: str, platform: str | None, seconds: float) -> Said:
         chosen = ("--platform", platform) if platform else ()
@@ -153,36 +173,46 @@ class Docker:
     async def remove(self, names: Sequence[str]) -> None:
         """Remove unused images. Where an image has other tags, only this one goes."""
         if names:
-            await run([self.program, "image", "rm", *names], seconds=600.0)
+            await run([self.program, "image", "rm", *names], seconds=self.limits.cleanup)
 
     async def build_cache(self) -> list[Mapping[str, str]]:
-        said = await run([self.program, "system", "df", "--verbose", "--format", "{{json .BuildCache}}"], seconds=120.0)
-        return json.loads(said.output) or [] if said.code == 0 else []
+        argv = [self.program, "system", "df", "--verbose", "--format", "{{json .BuildCache}}"]
+        said = await run(argv, seconds=self.limits.usage)
+        return _parse(said) or []
 
     async def prune_cache(self, ids: Sequence[str]) -> None:
         if ids:
             pattern = f"id=^({'|'.join(ids)})$"
-            await run([self.program, "builder", "prune", "--force", "--filter", pattern], seconds=600.0)
+            await run([self.program, "builder", "prune", "--force", "--filter", pattern], seconds=self.limits.cleanup)
 
     async def prune_untagged(self, label: str) -> None:
         """Remove images with this label whose tag has moved to a newer one."""
-        await run([self.program, "image", "prune", "--force", "--filter", f"label={label}"], seconds=600.0)
+        argv = [self.program, "image", "prune", "--force", "--filter", f"label={label}"]
+        await run(argv, seconds=self.limits.cleanup)
 
 
-async def find() -> Docker:
+async def find(limits: TimeLimits = _LIMITS) -> Docker:
     """The engine that Docker's command on this machine talks to. Several may be installed, and not all may work."""
     programs, reasons = _programs(), []
     for program in programs:
-        said = await run([program, "info", "--format", "{{json .}}"])
-        info = json.loads(said.output) if said.code == 0 else {}
+        said = await run([program, "info", "--format", "{{json .}}"], seconds=limits.answer)
+        info = _parse(said) or {}
         if info and not info.get("ServerErrors"):
-            return Docker([program, *(other for other in programs if other != program)], info)
+            return Docker([program, *(other for other in programs if other != program)], info, limits)
         reasons.append(info["ServerErrors"][0] if info else said.last_line)
     if not programs:
         raise EngineUnavailable("there is no `docker` command", hint="install Docker's, or Podman's podman-docker")
     raise EngineUnavailable(
         f"no engine answers: {reasons[0]}", hint="start it, or set DOCKER_HOST; see `evalkit doctor`"
     )
+
+
+def _parse(said: Said) -> Any:
+    """The JSON that a command printed; None if it failed or printed anything else."""
+    try:
+        return json.loads(said.output) if said.code == 0 else None
+    except ValueError:
+        return None
 
 
 def _programs() -> list[str]:
