@@ -112,6 +112,12 @@ def test_a_pull_is_tried_again_unless_a_registry_says_that_there_is_no_image() -
     assert missing == GivenUp("there is no image base:1")
 
 
+def test_without_an_engine_nothing_is_pulled_again() -> None:
+    step = after_failed_pull("base:1", "refused", is_missing=False, tries=1, retries=5, engine_answers=False)
+    assert isinstance(step, Stop)
+    assert step.error.kind == "engine"
+
+
 @given(st.lists(st.lists(st.sampled_from("abcd"), unique=True), max_size=12), st.randoms(use_true_random=False))
 def test_a_base_goes_with_the_last_image_that_needs_it(needs: list[list[str]], order: random.Random) -> None:
     images = [ImageSpec(f"tag:{number}", "", "", tuple(bases)) for number, bases in enumerate(needs)]

@@ -111,23 +111,26 @@ class Batch:
         except BaseExceptionGroup as group:
             fatal, _ = group.split(EvalkitError)
             raise unwrap(fatal or group) from group
-        if self.executor.stopped is not None:
-            raise self.executor.stopped
+        self.executor.require_going_on()
         if any(row["status"] == "built" for row in self.results.rows):
             await self.parts.docker.prune_untagged(LABEL)
 
     async def _build(self, image: ImageSpec) -> None:
-        making = Making(image.tag, image.base, image.instances, log=self.log_of(image.tag))
         try:
-            await self._provide(image, making)
-        except ImageFailed as error:
-            making.status, making.error = "failed", str(error)
+            await self._make(image)
         except Exception as error:
             problem = error if isinstance(error, EvalkitError) else shortage_behind(error)
             if problem is None:
                 raise
             self.executor.stopped = self.executor.stopped or problem
-            return
+
+    async def _make(self, image: ImageSpec) -> None:
+        """Look for the image, build and push it if it is missing, and drop it if it is only to be pushed."""
+        making = Making(image.tag, image.base, image.instances, log=self.log_of(image.tag))
+        try:
+            await self._provide(image, making)
+        except ImageFailed as error:
+            making.status, making.error = "failed", str(error)
         self._finish(making)
         unneeded = self._needs.finish(image)
         images = self.config.images

@@ -76,14 +76,21 @@ def after_build(
     if shortage := find_shortage(report.errno or errno_of_crash(report.tail)):
         return Stop(shortage)
     if not engine_answers:
-        hint = "start it, and run the same command again"
-        return Stop(EngineUnavailable("the engine does not answer any more", hint=hint))
+        return Stop(engine_gone())
     problem = describe(report)
     return GivenUp(problem) if report.final or tries > retries else Again(problem)
 
 
-def after_failed_pull(name: str, said: str, *, is_missing: bool, tries: int, retries: int) -> Again | GivenUp:
+def engine_gone() -> EngineUnavailable:
+    return EngineUnavailable("the engine does not answer any more", hint="start it, and run the same command again")
+
+
+def after_failed_pull(
+    name: str, said: str, *, is_missing: bool, tries: int, retries: int, engine_answers: bool = True
+) -> Again | GivenUp | Stop:
     """Decide after a failed pull of a base. Only a registry can say that an image is missing."""
+    if not engine_answers:
+        return Stop(engine_gone())
     if is_missing:
         return GivenUp(f"there is no image {name}")
     problem = f"{name} cannot be pulled: {said}"

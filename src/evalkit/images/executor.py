@@ -99,6 +99,10 @@ class Executor:
     stopped: EvalkitError | None = None
     """The error after which no image is started. Builds under way are finished."""
 
+    def require_going_on(self) -> None:
+        if self.stopped is not None:
+            raise self.stopped
+
     async def carry_out(self, order: Order, making: Making) -> None:
         """Raises ImageFailed where this image cannot be made, and EvalkitError where no image can."""
         while True:
@@ -119,8 +123,7 @@ class Executor:
 
     async def _try(self, order: Order, making: Making) -> BuildReport:
         async with self.pool.worker() as worker:
-            if self.stopped is not None:
-                raise self.stopped
+            self.require_going_on()
             await self.disk.require_room()
             making.tries += 1
             self.observer.entered(str(making.tag), "build")

@@ -16,7 +16,7 @@ from evalkit.containers.docker_cli import Docker, LocalImages
 from evalkit.containers.existence import Existence, backoff
 from evalkit.containers.registry import Missing
 from evalkit.errors import EvalkitError
-from evalkit.images.decisions import GivenUp, after_failed_pull
+from evalkit.images.decisions import GivenUp, Stop, after_failed_pull
 from evalkit.images.executor import Executor, ImageFailed, Making
 from evalkit.images.orders import Orders
 from evalkit.images.plan import AgentPackage
@@ -109,19 +109,29 @@ class ImageParts:
         tries = 0
         while True:
             async with self._pulls:
+                self.executor.require_going_on()
                 self.executor.observer.entered(name, "pull")
                 said = await self.docker.pull(name, self.config.images.platform, self.config.timeouts.build)
                 self.executor.observer.left(name)
+                engine_answers = said.code == 0 or await self.docker.answers()
             if said.code == 0:
                 break
             tries += 1
             # The docker command explains a failed pull in words only; a registry answers with a status code:
             # https://distribution.github.io/distribution/spec/api/
-            answer = await self.existence.ask(reference.parse(name))
-            is_missing, retries = isinstance(answer, Missing), self.config.images.retries
-            step = after_failed_pull(name, said.last_line, is_missing=is_missing, tries=tries, retries=retries)
-            if isinstance(step, GivenUp):
-                raise ImageFailed(step.problem)
+            is_missing = engine_answers and isinstance(await self.existence.ask(reference.parse(name)), Missing)
+            match after_failed_pull(
+                name,
+                said.last_line,
+                is_missing=is_missing,
+                engine_answers=engine_answers,
+                tries=tries,
+                retries=self.config.images.retries,
+            ):
+                case GivenUp(problem):
+                    raise ImageFailed(problem)
+                case Stop(error):
+                    raise error
             await anyio.sleep(backoff(tries))
         self.pulled.add(name)
         await self._check_architecture(name)
