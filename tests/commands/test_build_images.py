@@ -329,7 +329,7 @@ def test_without_an_engine_it_says_so(builds: Builds) -> None:
     builds.build().refused(3, "engine", "/nowhere/docker.sock")
 
 
-@pytest.mark.parametrize("files", [24, 40])
+@pytest.mark.parametrize("files", [24, 32])
 def test_without_descriptors_it_says_so_and_the_next_call_builds_the_rest(builds: Builds, files: int) -> None:
     for name in range(8):
         builds.task(f"task-{name}", f"RUN echo {builds.repository}-{name} >/name")

@@ -7,6 +7,7 @@ import builtins
 import multiprocessing
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -145,10 +146,11 @@ def test_a_worker_that_dies_while_it_reports_is_a_worker_that_died(token: Path) 
         async with workers.worker() as worker:
             worker.connection.close()
             worker.connection, theirs = multiprocessing.Pipe()
-            os.write(theirs.fileno(), struct.pack("!i", 100) + b"the begin")
-            theirs.close()
-            with pytest.raises(WorkerDied):
-                await worker.carry_out(order(token, "true"))
+            with theirs, socket.socket(fileno=os.dup(theirs.fileno())) as end:
+                end.send(struct.pack("!i", 100) + b"the begin")
+                end.shutdown(socket.SHUT_WR)
+                with pytest.raises(WorkerDied):
+                    await worker.carry_out(order(token, "true"))
             return worker.is_alive
 
     with pool.opened(1, token) as workers:
