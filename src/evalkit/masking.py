@@ -6,11 +6,9 @@ are left alone: they would match everywhere.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -75,6 +73,8 @@ def stream() -> MaskedStream | None:
 
 def mask_file(path: Path) -> int:
     """Mask a file, or the files of a folder. Returns the number of replacements."""
+    import tempfile  # only a process with secrets needs it
+
     if _forms() is None or path.is_symlink():
         return 0
     if path.is_dir():
@@ -180,6 +180,8 @@ def _written(secret: str) -> Iterator[bytes]:
 
 def _in_base64(content: bytes) -> Iterator[bytes]:
     """Base64 of the secret alone, with a newline, and the part that is the same at any offset in a longer text."""
+    import base64  # only a process with secrets needs it
+
     for whole in (content, content + b"\n"):
         encoded = base64.b64encode(whole).rstrip(b"=")
         yield encoded
