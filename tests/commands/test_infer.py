@@ -104,5 +104,5 @@ def test_a_thousand_local_workers(evalkit: Evalkit) -> None:
     assert {(row["outcome"], row["verdict"], row["retries"]) for row in rows} == {("submitted", "resolved", 0)}
     for row in rows:
         assert row["instance_id"] in (evalkit.run_directory() / row["patch"]["path"]).read_text()
-    assert opened < 6 * THOUSAND, opened
+    assert opened < 7 * THOUSAND, opened  # the pipe of its output has two ends
     evalkit.assert_nothing_left()
