@@ -34,6 +34,11 @@ settings.register_profile(
 settings.load_profile("evalkit")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor: most tests wait for other processes, rather than compute."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Reports go from process to process, which lone surrogates, as in odd file names, cannot."""

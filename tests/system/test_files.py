@@ -83,6 +83,7 @@ def test_folders_deeper_than_paths_are_long_are_too_large(tmp_path: Path, depth:
     scratch.remove(tmp_path / "deep")
 
 
+@pytest.mark.slow
 def test_a_copy_ends_at_the_first_file_too_many(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

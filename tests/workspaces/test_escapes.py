@@ -181,6 +181,7 @@ kept = []
 for number in range(15):
     kept.append(bytearray(b"x" * (20 << 20)))
     time.sleep(0.1)
+time.sleep(1)
 open("answer", "w").write("done")
 """
     row, _ = machine.infer(["python3", "-c", script], "--set", "workspace.memory=250m")

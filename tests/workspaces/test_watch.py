@@ -54,6 +54,7 @@ def run_watched(folder: Path, argv: tuple[str, ...], watch: ResourceWatch) -> Ex
     return anyio.run(run)
 
 
+@pytest.mark.slow
 def test_too_many_processes(tmp_path: Path) -> None:
     end = run_watched(tmp_path, ("python3", "-c", FORKS), ResourceWatch())
     assert end.code == 137
