@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -102,13 +101,16 @@ def _copy_masked(source: IO[bytes], target: IO[bytes]) -> int:
     return masked.count
 
 
-@dataclass(slots=True)
+# Each command loads this module: these are no dataclasses, whose methods are compiled at every start.
 class MaskedStream:
     """Masks bytes as they pass. It keeps back no more than what may be the beginning of a secret."""
 
-    _forms: _Forms
-    count: int = 0
-    _rest: bytes = field(default=b"")
+    __slots__ = ("_forms", "_rest", "count")
+
+    def __init__(self, forms: _Forms) -> None:
+        self._forms = forms
+        self._rest = b""
+        self.count = 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
         content = self._rest + data
@@ -137,14 +139,15 @@ class MaskedStream:
         return rest
 
 
-@dataclass(frozen=True, slots=True)
 class _Forms:
     """The written forms of all secrets, the longest first."""
 
-    written: tuple[bytes, ...]
-    first: frozenset[int]
-    """The first byte of each form."""
-    pattern: re.Pattern[bytes]
+    __slots__ = ("first", "pattern", "written")
+
+    def __init__(self, written: Iterable[bytes]) -> None:
+        self.written = tuple(sorted(written, key=lambda form: (-len(form), form)))
+        self.first = frozenset(form[0] for form in self.written)
+        self.pattern = re.compile(b"|".join(map(re.escape, self.written)))
 
     def beginning_in(self, content: bytes, start: int) -> int:
         """Where a possible secret begins that the end of the content cuts off; else the content's length."""
@@ -162,9 +165,7 @@ def _forms() -> _Forms | None:
 
 @lru_cache(maxsize=4)
 def _compiled(secrets: frozenset[str]) -> _Forms:
-    written = {form for secret in secrets for form in _written(secret)}
-    ordered = tuple(sorted(written, key=lambda form: (-len(form), form)))
-    return _Forms(ordered, frozenset(form[0] for form in ordered), re.compile(b"|".join(map(re.escape, ordered))))
+    return _Forms({form for secret in secrets for form in _written(secret)})
 
 
 def _written(secret: str) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -134,11 +133,11 @@ class _Terminated(BaseException):
     """SIGTERM outside of a run, where nothing needs to be cleaned up first."""
 
 
-@dataclass(slots=True)
 class _Signals:
     """The first signal received, recorded since foreign code may wrap or swallow the handler's exception."""
 
-    caught: type[Interrupted | Terminated] | None = None
+    def __init__(self) -> None:
+        self.caught: type[Interrupted | Terminated] | None = None
 
     def listen(self) -> None:
         signal.signal(signal.SIGTERM, self._terminate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_MARKUP = re.compile(r"(\[[a-z#/@])")
+_MARKUP = r"(\[[a-z#/@])"
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -18,7 +18,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def unmarked(text: str) -> str:
     """Text escaped for places where rich reads markup."""
-    return _MARKUP.sub(r"\\\1", text)
+    return re.sub(_MARKUP, r"\\\1", text)
 
 
 def duration(seconds: float) -> str:
