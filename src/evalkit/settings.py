@@ -217,7 +217,10 @@ def _parse_text(text: str, place: str, key: str) -> Any:
 def _parse_toml(text: str) -> dict[str, Any]:
     import tomllib  # many commands find no file
 
-    return tomllib.loads(text)
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def _validate(values: Values, places: Mapping[str, str]) -> Config:

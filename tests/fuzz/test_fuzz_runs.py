@@ -11,11 +11,19 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import example, given
+from hypothesis import strategies as st
 from rich.console import Console
 
+from evalkit.benchmarks.datasets import DatasetRow
+from evalkit.benchmarks.swebench.harness import SweBench
+from evalkit.benchmarks.swebench.instances import END_OF_TESTS, EXIT_CODE, START_OF_TESTS, to_instance
+from evalkit.commands.aggregate import read_bad
+from evalkit.domain.failures import Failed
 from evalkit.domain.results import Row
 from evalkit.errors import EvalkitError
+from evalkit.runs.attempt_facts import describe_attempt
 from evalkit.runs.summarize import summarize
+from evalkit.store.builds import BuildDirectory
 from evalkit.store.foreign import open_foreign
 from evalkit.store.manifest import Manifest
 from evalkit.store.prediction_file import read_predictions
@@ -25,7 +33,7 @@ from evalkit.trajectories.atif import to_atif
 from evalkit.trajectories.events import read_events
 from evalkit.trajectories.mini import to_mini
 from evalkit.trajectories.transcript import show
-from tests.support.fuzz import as_json, damaged, lines, reads_or_refuses
+from tests.support.fuzz import as_json, damaged, lines, reads_or_refuses, with_bytes_replaced
 from tests.support.runs import make_manifest
 
 USAGE = {"llm_calls": 1, "input_tokens": 10, "cached_tokens": 4, "output_tokens": 2, "cost_usd": 0.5}
@@ -190,6 +198,112 @@ def test_results(tmp_path: Path, content: bytes) -> None:
     rows = list(read_rows(path))
     assert all(each.file == str(path) and each.reason for each in rows if isinstance(each, Unreadable))
     reads_or_refuses(lambda: summarize([RunDirectory.open(tmp_path)]), tmp_path)
+
+
+BAD = {"failing": ["a"], "flaky": ["b"], "repeat": 3}
+
+
+@given(content=damaged(BAD).map(as_json) | with_bytes_replaced(as_json(BAD)))
+@example(content=b'{"failing": "abc", "flaky": {}}')
+@example(content=b'{"failing": [["a"]], "flaky": [{}]}')
+@example(content=b"[" * 5000)
+def test_lists_of_bad_instances(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "known-bad.json"
+    path.write_bytes(content)
+    reads_or_refuses(lambda: all(isinstance(name, str) for name in read_bad(path)), path)
+
+
+IMAGE = {"tag": "evalkit/a:1", "base": "b", "status": "built", "attempts": 1, "seconds": 1.5, "log": "l", "error": None}
+
+
+@given(content=lines([IMAGE]))
+@example(content=as_json(IMAGE) + b"\n" + b"[" * 5000)
+@example(content=b"\xff")
+def test_lists_of_images(tmp_path: Path, content: bytes) -> None:
+    """A build goes on with any list that an earlier one left, and its own line is whole."""
+    directory = BuildDirectory(tmp_path)
+    (tmp_path / "manifest.jsonl").write_bytes(content)
+    with directory.writing():
+        directory.append(IMAGE)
+    assert json.loads((tmp_path / "manifest.jsonl").read_bytes().splitlines()[-1]) == IMAGE
+
+
+GRADED = {
+    "a": {
+        "resolved": False,
+        "patch_successfully_applied": True,
+        "tests_status": {"FAIL_TO_PASS": {"success": [], "failure": ["t"]}, "PASS_TO_PASS": {}},
+    }
+}
+REWARDED = {"reward": 0.5, "rewards": {"reward": 0.5}, "exit_code": 1, "tests": {"t": "failed"}, "patch_refused": None}
+CTRF = {"results": {"tests": [{"name": "t", "status": "failed"}], "summary": {"tests": 1}}}
+
+
+@given(
+    report=damaged(GRADED).map(as_json) | damaged(REWARDED).map(as_json) | with_bytes_replaced(as_json(GRADED)),
+    ctrf=damaged(CTRF).map(as_json) | with_bytes_replaced(as_json(CTRF)),
+    output=st.binary(max_size=60),
+)
+@example(report=b'{"rewards": {"a": NaN, "b": 1e999}}', ctrf=b'{"results": {"tests": [3]}}', output=b"\x00\xff")
+@example(report=b'{"tests": {"pred": {"after": [1]}}}', ctrf=b'{"results": {"tests": {"name": 1}}}', output=b"")
+@example(report=b'{"patch_refused": [1e999]}', ctrf=b'{"results": {"tests": [{"status": 3}]}}', output=b"")
+@example(report=b"[" * 5000, ctrf=b"\xff", output=b"")
+def test_reports_of_an_attempt(tmp_path: Path, report: bytes, ctrf: bytes, output: bytes) -> None:
+    """What tests wrote is shown as far as it can be read."""
+    folder = tmp_path / "instances" / "a" / "attempt-1"
+    (folder / "verifier").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "run.json").write_bytes(as_json(MANIFEST))
+    (tmp_path / "results.jsonl").write_bytes(as_json({**ROW, "verdict": "unresolved"}) + b"\n")
+    (folder / "report.json").write_bytes(report)
+    (folder / "verifier" / "ctrf.json").write_bytes(ctrf)
+    (folder / "test_output.txt").write_bytes(output)
+    reads_or_refuses(lambda: describe_attempt(RunDirectory.open(tmp_path), "a", None, {}), tmp_path)
+
+
+SCRIPT = f"""\
+: '{START_OF_TESTS}'
+pytest -rA
+: '{END_OF_TESTS}'
+"""
+HARNESS_LOG = f"""\
++ : '{START_OF_TESTS}'
+PASSED tests/test_a.py::test_one
+FAILED tests/test_a.py::test_two - AssertionError
+========= 1 failed, 1 passed in 0.01s =========
++ : '{END_OF_TESTS}'
++ echo '{EXIT_CODE}: 1'
+{EXIT_CODE}: 1
+""".encode()
+PARSERS = ["parse_log_pytest", "parse_log_django", "parse_log_sympy", "parse_log_go", "parse_log_cargo"]
+
+
+@given(content=with_bytes_replaced(HARNESS_LOG), parser=st.sampled_from(PARSERS))
+@example(content=b"", parser="parse_log_pytest")
+@example(content=HARNESS_LOG.replace(b"1 failed", b"9" * 5000), parser="parse_log_pytest")
+@example(content=HARNESS_LOG.replace(b": 1\n", b": " + b"9" * 5000 + b"\n"), parser="parse_log_pytest")
+def test_logs_of_the_harness(tmp_path: Path, content: bytes, parser: str) -> None:
+    pytest.importorskip("swebench", reason="swebench is not installed")
+    (tmp_path / "test_output.txt").write_bytes(content)
+    row = {
+        "instance_id": "a",
+        "repo": "o/r",
+        "base_commit": "0" * 40,
+        "problem_statement": "s",
+        "eval_script": SCRIPT,
+        "FAIL_TO_PASS": ["tests/test_a.py::test_two"],
+        "PASS_TO_PASS": ["tests/test_a.py::test_one"],
+        "log_parser": parser,
+        "version": "1",
+    }
+    instance = to_instance(DatasetRow(row, "row 1", "rows"))
+
+    def judge() -> str:
+        try:
+            return SweBench("rows", "test").judge_log(instance, tmp_path).verdict
+        except Failed as failure:
+            return failure.kind
+
+    assert judge() in ("resolved", "unresolved", "grader", "oom")
 
 
 def test_a_trajectory_without_any_event_is_refused_by_line(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,19 @@ def install(context: Path, sdist: Path, index: PackageIndex, *wheels: Path) -> s
     options = [f"--evalkit={wheel.name}" for wheel in wheels]
     command = [sys.executable, str(context / "install_agent.py"), str(context.parent / "prefix"), sdist.name, *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 5000, "project = 3", "[project]\ndependencies = 3", "[project]\noptional-dependencies = {a = 3}"],
+)
+def test_a_project_that_is_no_project_is_left_to_its_own_build(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "agent-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("agent-1.0/pyproject.toml")
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text.encode()))
+    assert own_wheels.requirements_of(path) == []
 
 
 @pytest.mark.parametrize("requirement", ["Agent_EvalKit", "evalkit[hub]>=0.1"])

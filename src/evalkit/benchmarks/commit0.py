@@ -24,6 +24,7 @@ from evalkit.benchmarks.repository import Repository
 from evalkit.benchmarks.suspicions import find_suspicions
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.json_values import text_of, texts_of
 from evalkit.domain.outputs import OUTCOMES
 from evalkit.domain.protocols import Exit, Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
@@ -203,12 +204,12 @@ class Commit0:
             raise DatasetError(f"{row.where}: test has no test_cmd")
         repo = row.text("repo").rpartition("/")[2]
         row.text("base_commit")
-        tests = tuple(values["test_ids"]) if values.get("test_ids") else self._reference_tests(repo, row)
+        tests = tuple(texts_of(values.get("test_ids"))) or self._reference_tests(repo, row)
         source, place = values.get("src_dir") or ".", test.get("test_dir") or "tests"
         return Instance(
             id=str(name),
             statement=_ASK.format(source=source, tests=place),
-            image=values.get("image") or f"wentingzhao/{repo.lower()}:v0",
+            image=text_of(values.get("image")) or f"wentingzhao/{repo.lower()}:v0",
             fields={"repo": row.text("repo")},
             digest=replace(row, values={**values, "reference tests": tests}).digest,
             source=row.source,

@@ -132,7 +132,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # parquet does not check that text is UTF-8
         raise DatasetError(f"{path}, after row {number}: not readable as parquet: {error}") from error
 
 

@@ -347,5 +347,7 @@ def _read_file(path: Path) -> TaskFile:
     except ValidationError as error:
         problem = error.errors()[0]
         raise DatasetError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    except RecursionError as error:
+        raise DatasetError(f"{path}: it is nested too deep") from error
     except ValueError as error:
         raise DatasetError(f"{path}: {error}") from error

@@ -84,7 +84,7 @@ class CommandLine:
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         text = path.expanduser().read_text(encoding="utf-8")
         import tomllib  # most folders have no config
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 import typer
 
 from evalkit import console, stdout
 from evalkit.cli.options import configured, explain
+from evalkit.domain.json_values import parse
 from evalkit.domain.summary import list_side_by_side
 from evalkit.errors import UsageError
 from evalkit.runs.summarize import AnyRun, exit_code, group_repeats, open_run, require_fields, summarize
@@ -94,16 +95,20 @@ def aggregate(
     return max(map(exit_code, documents))
 
 
+class _BadInstances(msgspec.Struct):
+    failing: list[str]
+    flaky: list[str]
+
+
 def read_bad(path: Path) -> frozenset[str]:
     """The ids in a list of known bad instances."""
     try:
-        document = json.loads(path.read_bytes())
-        names = [*document["failing"], *document["flaky"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        bad = msgspec.convert(parse(path.read_bytes()), _BadInstances)
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} is no list of bad instances: {error!r}", hint="make one with `evalkit grade --gold`"
+            f"{path} is no list of bad instances: {error}", hint="make one with `evalkit grade --gold`"
         ) from error
-    return frozenset(map(str, names))
+    return frozenset((*bad.failing, *bad.flaky))
 
 
 def _write_official(runs: Sequence[AnyRun], target: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.containers.reference import DOCKER_HUB
+from evalkit.domain.json_values import mapping_of, parse, text_of
 from evalkit.errors import ConfigError
 
 _HUB_SERVER = "https://index.docker.io/v1/"
@@ -42,19 +43,18 @@ def find(host: str) -> Credentials | None:
     """The credentials that Docker would use for this registry."""
     config = _read(config_file())
     server = _HUB_SERVER if host == DOCKER_HUB else host
-    helper = (config.get("credHelpers") or {}).get(server) or config.get("credsStore")
+    helper = text_of(mapping_of(config.get("credHelpers")).get(server) or config.get("credsStore"))
     found = _ask_helper(helper, server) if helper else None
-    return found or _find_stored(config.get("auths") or {}, server)
+    return found or _find_stored(mapping_of(config.get("auths")), server)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        return mapping_of(parse(path.read_bytes()))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="repair it, or set DOCKER_CONFIG") from error
-    return config if isinstance(config, dict) else {}
 
 
 def _ask_helper(name: str, server: str) -> Credentials | None:
@@ -68,21 +68,22 @@ def _ask_helper(name: str, server: str) -> Credentials | None:
         )
         answer = json.loads(asked.stdout) if asked.returncode == 0 else {}
         return Credentials(answer["Username"], answer["Secret"]) if answer else None
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"docker-credential-{name} does not work: {error}", hint=f"it is named in {config_file()}"
+            f"{config_file()}: docker-credential-{name} does not work: {error}",
+            hint="repair it, or remove it from credsStore and credHelpers",
         ) from error
 
 
 def _find_stored(stored: Mapping[str, Any], server: str) -> Credentials | None:
     for name in (server, f"https://{server}", f"http://{server}", f"https://{server}/v1/", f"https://{server}/v2/"):
-        entry = stored.get(name) or {}
-        if token := entry.get("identitytoken"):
+        entry = mapping_of(stored.get(name))
+        if token := text_of(entry.get("identitytoken")):
             return Credentials(_TOKEN_USER, token)
-        if auth := entry.get("auth"):
+        if auth := text_of(entry.get("auth")):
             try:
                 user, _, secret = base64.b64decode(auth, validate=True).decode().partition(":")
-            except ValueError as error:
+            except ValueError as error:  # also where it is no ASCII
                 raise ConfigError(f"{config_file()}: the auth of {name} is not base64") from error
             return Credentials(user, secret.rstrip("\0"))
     return None

@@ -12,9 +12,9 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
 import evalkit
+from evalkit.domain.json_values import mapping_of, texts_of
 from evalkit.errors import UsageError
 from evalkit.system.installation import DISTRIBUTION
 
@@ -51,11 +51,11 @@ def _read_metadata(text: str) -> list[str]:
 
 def _read_pyproject(text: str) -> list[str]:
     try:
-        project: Mapping[str, Any] = tomllib.loads(text).get("project", {})
-    except tomllib.TOMLDecodeError:
+        project = mapping_of(tomllib.loads(text).get("project"))
+    except (tomllib.TOMLDecodeError, RecursionError):
         return []  # its own build reports the error
-    optional = project.get("optional-dependencies", {}).values()
-    return [*project.get("dependencies", ()), *(each for extra in optional for each in extra)]
+    optional = mapping_of(project.get("optional-dependencies")).values()
+    return [*texts_of(project.get("dependencies")), *(each for extra in optional for each in texts_of(extra))]
 
 
 _READERS: dict[str, Callable[[str], list[str]]] = {

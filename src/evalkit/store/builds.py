@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evalkit.domain.json_values import parse
 from evalkit.errors import StoreError
 from evalkit.store import manifest as manifests
 from evalkit.store.durable import LineFile, exclusive
@@ -38,7 +39,7 @@ class BuildDirectory:
             raise StoreError(f"cannot make the build folder {self.logs}: {error.strerror}") from error
         with exclusive(self.path / _LOCK, hint="wait for it to end, or stop it"):
             try:
-                self._rows = LineFile(self.path / MANIFEST, json.loads)
+                self._rows = LineFile(self.path / MANIFEST, parse)
             except OSError as error:
                 raise StoreError(f"cannot open {self.path / MANIFEST}: {error.strerror}") from error
             manifests.sync_folder(self.path)

@@ -29,11 +29,9 @@ class Prompt:
 
     def render(self, variables: Mapping[str, Any]) -> tuple[str, str]:
         """The system message, which may be empty, and the first user message."""
-        from jinja2 import TemplateError  # slow to import, and needed for prompts only
-
         try:
             text = _environment(self.path).get_template(self.path.name).render(variables, divider=_DIVIDER)
-        except (TemplateError, OSError, UnicodeDecodeError) as error:
+        except Exception as error:  # a template can compute, and so fail in any way
             raise _explain(self.path, error) from error
         system, divider, task = text.partition(_DIVIDER)
         return (system.strip(), task.strip()) if divider else ("", text.strip())
@@ -61,7 +59,7 @@ def _hash(path: Path) -> str:
             source, _, _ = environment.loader.get_source(environment, name)
             digest.update(source.encode())
             waiting += sorted(filter(None, meta.find_referenced_templates(environment.parse(source, name))))
-    except (TemplateError, OSError, UnicodeDecodeError) as error:
+    except (TemplateError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise _explain(path, error) from error
     return digest.hexdigest()
 

@@ -18,6 +18,7 @@ from evalkit.benchmarks.swebench import harness
 from evalkit.benchmarks.swebench.instances import to_instance
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.json_values import list_of, mappings_of, parse
 from evalkit.domain.protocols import IMAGES, Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job
 from evalkit.errors import DatasetError
@@ -108,8 +109,8 @@ def files_of_tests(values: Mapping[str, Any]) -> list[tuple[PurePosixPath, str]]
     """Binary files that the patches of tests and solution leave out, as paths and URLs."""
     assets = read_assets(values)
     files = []
-    for entry in (*(assets.get("test_patch") or ()), *(assets.get("patch") or ())):
-        if isinstance(entry, dict) and entry.get("path"):
+    for entry in (*mappings_of(assets.get("test_patch")), *mappings_of(assets.get("patch"))):
+        if entry.get("path"):
             path = PurePosixPath(str(entry["path"]))
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"{path} is outside of the repository")
@@ -120,7 +121,7 @@ def files_of_tests(values: Mapping[str, Any]) -> list[tuple[PurePosixPath, str]]
 def read_assets(values: Mapping[str, Any]) -> dict[str, Any]:
     assets = values.get("image_assets") or {}
     if isinstance(assets, str):
-        assets = json.loads(assets)
+        assets = parse(assets)
     if not isinstance(assets, dict):
         raise ValueError(f"an object is needed, this is {type(assets).__name__}")
     return assets
@@ -129,8 +130,8 @@ def read_assets(values: Mapping[str, Any]) -> dict[str, Any]:
 def referenced_images(values: Mapping[str, Any]) -> list[str]:
     """The images of the statement that it refers to, in its order. Images of patches are never among them."""
     assets = read_assets(values)
-    given = assets.get("problem_statement") or []
-    urls = [entry["url"] if isinstance(entry, dict) else entry for entry in given]
+    given = list_of(assets.get("problem_statement"))
+    urls = [entry.get("url") if isinstance(entry, dict) else entry for entry in given]
     if not all(isinstance(url, str) for url in urls):
         raise ValueError("problem_statement is not a list of addresses")
     statement = str(values["problem_statement"])

@@ -198,7 +198,7 @@ class _Grading:
         """Like `run`, but reuse the results kept by an earlier grading of the same row and files."""
         key = hashlib.sha256(json.dumps([name, self.job.instance.digest, files]).encode()).hexdigest()
         kept = self.job.run_folder / "cache" / f"{key}.json"
-        with suppress(OSError, ValueError, TypeError):
+        with suppress(OSError, ValueError, TypeError, RecursionError):
             return _from_json(json.loads(kept.read_bytes()))
         runs = await self.run(name, tests, files)
         if runs is not None:
