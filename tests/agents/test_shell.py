@@ -135,6 +135,7 @@ def test_a_command_longer_than_an_argument_may_be(cli: ModelCli, serve: Any, tas
     [
         (ToolCall("python", {}), "There is no tool 'python'"),
         (ToolCall("shell", '{"command": '), "The arguments are no JSON"),
+        (ToolCall("shell", "[" * 5000), "The arguments are no JSON"),
         (ToolCall("shell", {"cmd": "ls"}), "The arguments of shell are"),
         (ToolCall("shell", {"command": "echo \0"}), "NUL"),
     ],

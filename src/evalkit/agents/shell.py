@@ -257,7 +257,7 @@ def read_arguments(use: ToolUse) -> dict[str, str] | str:
         return f"There is no tool {use.name!r}; there are: shell, finish."
     try:
         arguments = json.loads(use.arguments)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"The arguments are no JSON: {error}."
     (name,) = tool.parameters["required"]
     if not isinstance(arguments, dict) or not isinstance(arguments.get(name), str):

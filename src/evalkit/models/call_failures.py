@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +14,7 @@ from evalkit import masking
 from evalkit.domain.failures import Failed, Kind
 
 _LONGEST = 300
+_STATUS = re.compile(r"[0-9]{3}")
 _OVERFLOW_CODES = ("context_length_exceeded", "string_above_max_length", "ContextWindowExceededError")
 # vLLM, OpenRouter and LiteLLM have no error code for a conversation that is too long, only a message.
 _OVERFLOW_PHRASES = ("maximum context length", "context window", "contextwindowexceeded", "too many input tokens")
@@ -75,9 +78,8 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     milliseconds = headers.get("retry-after-ms")
     text = headers.get("retry-after")
     try:
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        return max(0.0, float(text)) if text is not None else None
+        seconds = float(milliseconds) / 1000 if milliseconds is not None else float(text or "")
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
@@ -106,14 +108,14 @@ class _Problem:
 
     @property
     def status(self) -> int | None:
-        return next((int(name) for name in self._names if name.isdecimal()), None)
+        return next((int(name) for name in self._names if _STATUS.fullmatch(name)), None)
 
 
 def _read_problem(body: bytes) -> _Problem:
     text = body.decode("utf-8", "replace").strip()
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _Problem(" ".join(text.split()) or "nothing more")
     error = document.get("error", document) if isinstance(document, Mapping) else document
     return _Problem.of(error)
