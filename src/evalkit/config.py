@@ -47,6 +47,14 @@ def parse_none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
+def parse_seccomp(value: Any) -> Any:
+    """Read `default` as null, and refuse what turns the profile off."""
+    word = value.strip().lower() if isinstance(value, str) else None
+    if word in ("unconfined", "none", ""):
+        raise ValueError("containers always have a seccomp profile: default for the engine's own, or a JSON file")
+    return None if word == "default" else value
+
+
 def refuse_credentials(url: str | None) -> str | None:
     if url is not None:
         parts = urlsplit(url)
@@ -179,6 +187,14 @@ class WorkspaceConfig(Section):
     cpus: float = Field(1.0, gt=0, description="CPUs of one instance")
     disk: Annotated[Size | None, BeforeValidator(parse_none)] = Field(
         None, description="What one instance may write to disk, like 10g; none ends only who leaves the disk no room"
+    )
+    runtime: Annotated[str | None, BeforeValidator(parse_none)] = Field(
+        None,
+        description="OCI runtime of containers, as the engine calls it, like runsc; none is the engine's own",
+        examples=["none", "runsc"],
+    )
+    seccomp: Annotated[Location | None, BeforeValidator(parse_seccomp)] = Field(
+        None, description="Seccomp profile of containers, a JSON file; default is the engine's", examples=["default"]
     )
     grace: Duration = Field(30.0, description="A container whose evalkit is gone ends within this time, at the latest")
     reconnect: Duration = Field(30.0, description="How long to wait for an engine that went away during a run")

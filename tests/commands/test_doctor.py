@@ -25,7 +25,17 @@ def test_without_an_engine_local_runs_are_fine(evalkit: Evalkit) -> None:
     checks = checks_of(finished)
     if not Path("/var/run/docker.sock").exists():
         assert checks["engine"]["status"] == "warning"
-    assert set(checks) == {"engine", "buildkit", "layer", "registry", "disk", "memory", "temp", "bubblewrap"}
+    assert set(checks) == {
+        "engine",
+        "isolation",
+        "buildkit",
+        "layer",
+        "registry",
+        "disk",
+        "memory",
+        "temp",
+        "bubblewrap",
+    }
     assert finished.code == 0
     assert finished.document["ok"] is True
     for name in checks:
@@ -56,6 +66,24 @@ def test_an_engine_is_described(evalkit: Evalkit, engine: Engine) -> None:
     assert checks["buildkit"]["facts"]["kind"] in ("buildx", "buildkit", "classic")
     assert checks["memory"]["status"] == "warning"
     assert checks["memory"]["facts"]["instances_at_once"] < 1000
+
+
+@pytest.mark.engine
+def test_what_isolates_containers_is_tried_in_one(evalkit: Evalkit, engine: Engine) -> None:
+    given = ("--workspace", "docker", "--set", f"workspace.image={engine.busybox}")
+    check = checks_of(evalkit("doctor", *given))["isolation"]
+    assert check["status"] == "ok", check
+    assert check["facts"]["runtime"] in check["facts"]["runtimes"]
+    assert check["facts"]["shares_kernel"]
+    assert check["facts"]["filters_calls"]
+    assert "the seccomp profile default" in check["message"]
+    refused = evalkit("doctor", *given, "--set", "workspace.runtime=no-such-runtime")
+    assert refused.code == 3
+    assert checks_of(refused)["isolation"]["status"] == "failed"
+    assert "no-such-runtime" in refused.stderr
+    absent = evalkit("doctor", "--workspace", "docker", "--set", "workspace.image=no-such-image")
+    assert checks_of(absent)["isolation"]["status"] == "warning"
+    assert absent.code == 0
 
 
 @pytest.mark.engine

@@ -98,6 +98,8 @@ def test_what_never_started_or_was_torn_is_done(run: Evalkit) -> None:
         ("model.temperature", "0.7"),
         ("agent.prompt", "prompt.j2"),
         ("workspace.network", "host"),
+        ("workspace.runtime", "runsc"),
+        ("workspace.seccomp", "profile.json"),
     ],
 )
 def test_what_is_measured_does_not_change_unasked(run: Evalkit, key: str, value: str) -> None:

@@ -16,6 +16,7 @@ import typer
 from evalkit import console, stdout
 from evalkit.cli.options import configured
 from evalkit.config import Config
+from evalkit.domain.failures import Failed
 from evalkit.errors import EngineUnavailable, EvalkitError
 from evalkit.settings import Settings
 from evalkit.system import memory, scratch
@@ -97,6 +98,7 @@ def _describe(check: Check) -> str:
 def _checks(config: Config, folder: Path, *, model: bool) -> Iterator[Check]:
     engine, info = _check_engine(config, folder)
     yield engine
+    yield _check_isolation(config, info, folder)
     yield _check_builder() if info else Check("buildkit", "skipped", "no engine, no images")
     yield _check_layer(config, info)
     yield _check_registry(config)
@@ -132,6 +134,48 @@ def _check_engine(config: Config, folder: Path) -> tuple[Check, Mapping[str, Any
         hint = "enable its cgroup controllers, or one instance may take what others need"
         return Check("engine", "warning", f"{said}; it cannot limit {', '.join(absent)}", hint, facts), info
     return Check("engine", "ok", said, facts=facts), info
+
+
+def _check_isolation(config: Config, info: Mapping[str, Any], folder: Path) -> Check:
+    """Start a container as a run would, and say what isolates it."""
+    from evalkit.containers import inspection  # brings the Docker SDK
+    from evalkit.workspaces.docker import trial  # for this check only
+
+    if config.workspace_kind != "docker" or not info:
+        return Check("isolation", "skipped", "workspaces are no containers" if info else "no engine, no containers")
+    facts: dict[str, Any] = {
+        "runtime": config.workspace.runtime or info.get("DefaultRuntime", ""),
+        "runtimes": inspection.runtimes(info),
+        "seccomp": str(config.workspace.seccomp or inspection.security(info).get("seccomp", "")),
+    }
+    try:
+        found = trial.start_container(config, folder)
+    except EvalkitError as error:
+        return Check("isolation", "failed", error.message, error.hint, facts)
+    except Failed as failure:
+        return Check("isolation", "failed", f"no container can be started: {failure.message}", facts=facts)
+    if found is None:
+        image = config.workspace.image
+        said = f"no container was started, since the engine does not have {image}"
+        return Check("isolation", "warning", said, f"docker pull {image}", facts)
+    facts |= {
+        "kernel": found.kernel,
+        "shares_kernel": found.kernel == info.get("KernelVersion"),
+        "user_namespaces": found.maps_users,
+        "filters_calls": found.filters_calls,
+    }
+    return _describe_isolation(facts)
+
+
+def _describe_isolation(facts: Mapping[str, Any]) -> Check:
+    kernel = "the engine's kernel" if facts["shares_kernel"] else f"a kernel of their own ({facts['kernel']})"
+    users = "in user namespaces" if facts["user_namespaces"] else "without user namespaces"
+    profile = f"the seccomp profile {facts['seccomp']}" if facts["filters_calls"] else "no seccomp profile"
+    said = f"containers run under {facts['runtime']} on {kernel}, {users}, with {profile}"
+    if facts["shares_kernel"] and not (facts["user_namespaces"] or facts["filters_calls"]):
+        hint = "turn on the engine's seccomp profile or userns-remap, or use another runtime: see docs/isolation.md"
+        return Check("isolation", "warning", said, hint, facts)
+    return Check("isolation", "ok", said, facts=facts)
 
 
 def _check_builder() -> Check:

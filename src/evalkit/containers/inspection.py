@@ -44,6 +44,20 @@ def memory_budget(info: Mapping[str, Any]) -> int | None:
     return max(total - max(_SMALLEST_RESERVE, int(total * _RESERVED_SHARE)), total // 2) or None
 
 
+def runtimes(info: Mapping[str, Any]) -> list[str]:
+    """The OCI runtimes that the engine knows by name."""
+    return sorted(info.get("Runtimes") or ())
+
+
+def security(info: Mapping[str, Any]) -> Mapping[str, str]:
+    """The engine's security options by name, such as seccomp and userns, with the profile of each.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/#tag/System/operation/SystemInfo
+    """
+    options = [dict(part.partition("=")[::2] for part in each.split(",")) for each in info.get("SecurityOptions") or ()]
+    return {each["name"]: each.get("profile", "") for each in options if "name" in each}
+
+
 def may_have_quota(info: Mapping[str, Any]) -> bool:
     """Whether its storage driver may limit a container's size: overlay2 can on XFS with project quotas.
 

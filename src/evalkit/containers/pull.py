@@ -58,13 +58,14 @@ class Images:
         """The image of this name, pulled if the engine lacks it. Looked up once for all callers."""
         async with self._locks[name]:
             if name not in self._found:
-                self._found[name] = await self._find(name) or await self._pull(name)
+                self._found[name] = await self.find(name) or await self._pull(name)
             return self._found[name]
 
     def forget(self, name: str) -> None:
         self._found.pop(name, None)
 
-    async def _find(self, name: str) -> Image | None:
+    async def find(self, name: str) -> Image | None:
+        """The image of this name, if the engine has it."""
         try:
             facts = await self.client.call(self.client.api.inspect_image, name)
         except Refused as error:
@@ -78,7 +79,7 @@ class Images:
     async def _pull(self, name: str) -> Image:
         async with self._pulling:
             problem = await self._try_to_pull(name)
-            image = await self._find(name) if problem is None else None
+            image = await self.find(name) if problem is None else None
         if image is None:
             raise await self._ask_why(name, problem or "the engine does not have it after a pull")
         return image
@@ -142,7 +143,7 @@ class Images:
         return dict(sorted(reasons.items()))
 
     async def _why_missing(self, name: str) -> str | None:
-        if await self._find(name) is not None:
+        if await self.find(name) is not None:
             return None
         if self.unpublished is not None and name.startswith(f"{self.unpublished}:"):
             return "not built"

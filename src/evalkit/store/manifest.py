@@ -41,6 +41,8 @@ MEASURED = (
     "model.options",
     "workspace.image",
     "workspace.network",
+    "workspace.runtime",
+    "workspace.seccomp",
     "images.agent_source",
 )
 _SHARDED = ("benchmark.select", "benchmark.limit", "benchmark.seed")

@@ -292,6 +292,7 @@ def _require_room(root: Path, *sinks: Sink) -> None:
 
 
 def create(config: Config, scope: RunScope) -> LocalWorkspaces:
+    _refuse_settings_of_containers(config)
     shown = _exposed(config)
     bubblewrap = find_bubblewrap()
     sandbox, groups = None, None
@@ -308,6 +309,15 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         logger.warning("%s", lack)
     passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
     return LocalWorkspaces(scope.scratch, sandbox, passed_on, groups, disks=DiskWatch.over(scope.scratch))
+
+
+def _refuse_settings_of_containers(config: Config) -> None:
+    for key in ("runtime", "seccomp"):
+        if getattr(config.workspace, key) is not None:
+            raise ConfigError(
+                f"workspace.{key} is for containers, and the workspaces of this run are local",
+                hint=f"use --workspace docker, or leave workspace.{key} out",
+            )
 
 
 def _exposed(config: Config) -> tuple[Path, ...]:

@@ -139,6 +139,10 @@ class FakeEngine:
     def add_network(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         self._host.networks[name] = labels or {}
 
+    def add_runtime(self, name: str) -> None:
+        """Add a name for the runtime of containers; all of them are started alike."""
+        self._host.runtimes.append(name)
+
     def add_volume(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         self._host.volumes[name] = Volume(labels or {})
 

@@ -32,6 +32,7 @@ class Host:
     networks: dict[str, Mapping[str, str]] = field(default_factory=lambda: {"bridge": {}, "host": {}, "none": {}})
     """The labels of each."""
     volumes: dict[str, Volume] = field(default_factory=dict)
+    runtimes: list[str] = field(default_factory=lambda: ["runc"])
     events: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 

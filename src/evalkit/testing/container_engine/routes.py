@@ -64,6 +64,9 @@ def info(host: Host, exchange: ServedExchange) -> None:
         "Driver": "fake",
         "NCPU": os.cpu_count() or 1,
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "Runtimes": {name: {"path": name} for name in host.runtimes},
+        "DefaultRuntime": host.runtimes[0],
+        "SecurityOptions": ["name=seccomp,profile=default"],
         "DockerRootDir": str(host.folder),
         "Containers": len(host.containers),
         "Images": len(host.images.local),
@@ -78,6 +81,9 @@ def create_container(host: Host, exchange: ServedExchange) -> None:
     image = host.images.find(config.get("Image", ""))
     if image is None:
         raise EngineRefusal(404, f"No such image: {config.get('Image')}")
+    runtime = host_config.get("Runtime") or host.runtimes[0]
+    if runtime not in host.runtimes:
+        raise EngineRefusal(400, f"unknown or invalid runtime name: {runtime}")
     name = exchange.query.get("name") or f"fake_{secrets.token_hex(4)}"
     network = host_config.get("NetworkMode") or "bridge"
     confinement = Confinement(host.folder / secrets.token_hex(8), network != "none", image.programs)

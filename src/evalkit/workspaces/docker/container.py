@@ -20,6 +20,7 @@ from evalkit.domain.records import Job
 from evalkit.logs import logger
 from evalkit.workspaces.disk_watch import occupied
 from evalkit.workspaces.docker import supervisor
+from evalkit.workspaces.docker.isolation import Isolation
 from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone
 
 # Package managers and test suites that run as root inside need these: to own, read and hand over files of other users,
@@ -41,16 +42,18 @@ _GRACE_OF_ENGINE = 1
 _PARTS_OF_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
 
 
-def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus: int) -> dict[str, Any]:
+def describe(
+    spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus: int, isolation: Isolation
+) -> dict[str, Any]:
     """The body of the request to create a container.
 
     https://docs.docker.com/reference/api/engine/version/v1.41/
     """
-    isolation = {
+    host = {
+        **isolation.host_config(),
         "Init": True,
         "CapDrop": ["ALL"],
         "CapAdd": list(CAPABILITIES),
-        "SecurityOpt": ["no-new-privileges"],
         "PidsLimit": _PROCESSES,
         "Memory": spec.memory,
         "MemorySwap": spec.memory,
@@ -76,7 +79,7 @@ def describe(spec: WorkspaceSpec, image: Image, labels: Mapping[str, str], cpus:
         "AttachStdout": True,
         "StopTimeout": _GRACE_OF_ENGINE,
         "Labels": dict(labels),
-        "HostConfig": isolation,
+        "HostConfig": host,
     }
 
 
@@ -103,6 +106,8 @@ class Container:
     client: Client
     places: Places
     lifetime: float
+    ends_commands: bool = True
+    """Whether the engine sees commands end with it; with some runtimes, it does not."""
     name: str = ""
     _supervisor: Supervisor | None = None
     starts: int = 0
@@ -178,6 +183,22 @@ class Container:
                 raise
             return False
         return True
+
+    async def wait_for_end(self) -> bool:
+        """Wait until it does not run. False if the engine goes away meanwhile."""
+        answer = b""
+        try:
+            waiting = await self.client.follow(f"/containers/{self.name}/wait?condition=not-running", {})
+        except Refused as error:
+            return error.status == _NOT_FOUND
+        except Unreachable:
+            return False
+        try:
+            while block := await waiting.receive():
+                answer += block
+        finally:
+            await waiting.aclose()
+        return bool(answer)
 
     async def look(self) -> Condition:
         """Its condition: what it has lacked since the last call, and whether it is alive."""

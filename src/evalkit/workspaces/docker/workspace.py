@@ -125,13 +125,17 @@ class DockerWorkspace:
     ) -> tuple[int, int]:
         """Run a command. Returns its status, and the number of the container's start that it belongs to."""
         exec_id, start, conversation = await self._start_exec(command, variables, with_input=stdin is not None)
+        watch = _EndWatch(self.container, conversation)
         try:
             try:
-                if stdin is None:
+                if stdin is None and self.container.ends_commands:
                     await _drain(conversation, output)
                 else:
                     async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(_feed, conversation, stdin)
+                        if stdin is not None:
+                            tasks.start_soon(_feed, conversation, stdin)
+                        if not self.container.ends_commands:
+                            tasks.start_soon(watch.run)
                         await _drain(conversation, output)
                         tasks.cancel_scope.cancel()
             except BaseException:
@@ -139,7 +143,7 @@ class DockerWorkspace:
                 raise
         finally:
             await conversation.aclose()
-        return await self._status(exec_id), start
+        return _KILLED if watch.has_ended else await self._status(exec_id), start
 
     async def _start_exec(
         self, command: list[str], variables: Mapping[str, str], *, with_input: bool
@@ -258,6 +262,25 @@ class DockerWorkspace:
             if isinstance(error, Failed):
                 raise
             raise await self.client.explain(error) from error
+
+
+@dataclass(slots=True)
+class _EndWatch:
+    """Ends the conversation with a command a moment after its container has ended.
+
+    containerd forgets commands that are under way when the sandbox of a runtime like gVisor ends, and the engine waits
+    for them without end.
+    """
+
+    container: Container
+    conversation: Exchange
+    has_ended: bool = False
+
+    async def run(self) -> None:
+        if await self.container.wait_for_end():
+            await anyio.sleep(_LAST_WORDS_SECONDS)
+            self.has_ended = True
+            await self.conversation.aclose()
 
 
 async def _drain(conversation: Exchange, output: Output) -> None:

@@ -26,7 +26,9 @@ from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.system import processes
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded
+from evalkit.workspaces.docker import isolation
 from evalkit.workspaces.docker.container import Container, describe
+from evalkit.workspaces.docker.isolation import Isolation
 from evalkit.workspaces.docker.workspace import DockerWorkspace
 
 _COPIES_AT_ONCE = 8
@@ -51,6 +53,7 @@ class DockerWorkspaces:
     default_image: str
     grace: float
     watch: DiskWatch
+    isolation: Isolation = field(default_factory=Isolation)
     quota: bool = False
     """Whether the engine may be able to limit the size of a container."""
     passed_on: Mapping[str, str] = field(default_factory=dict)
@@ -58,6 +61,8 @@ class DockerWorkspaces:
     """Before each further try to start a container, in seconds."""
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
     _users: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _shares_files: bool = False
+    """Whether the runtime is known to share the files of containers with the engine."""
 
     def lasting(self) -> AbstractAsyncContextManager[None]:
         return self.watch.lasting()
@@ -80,6 +85,9 @@ class DockerWorkspaces:
             )
             if not image.runs_as_root:
                 await self._hand_over(workspace, image)
+            if not (self.isolation.has_ordinary_runtime or self._shares_files):
+                await isolation.require_shared_files(workspace, spec.job.scratch)
+                self._shares_files = True
             with self.watch.guarding(guarded):
                 yield workspace
         finally:
@@ -119,8 +127,9 @@ class DockerWorkspaces:
         raise AssertionError("the last try has no pause after it")
 
     async def _start_once(self, spec: WorkspaceSpec, image: Image) -> Container:
-        container = Container(self.client, _places(image), self._lifetime(spec))
-        body = describe(spec, image, labels.labels_for(spec.job, self.owner), self.cpus)
+        ordinary = self.isolation.has_ordinary_runtime
+        container = Container(self.client, _places(image), self._lifetime(spec), ends_commands=ordinary)
+        body = describe(spec, image, labels.labels_for(spec.job, self.owner), self.cpus, self.isolation)
         try:
             await self._create(container, spec, body)
             await container.start()
@@ -177,27 +186,39 @@ def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     """Connect to the engine, and sweep the leftovers of evalkit processes that have ended."""
     if lack := processes.allow_open_files(config.run.workers * _FILES_PER_WORKER):
         logger.warning("%s", lack)
-    endpoint = find_endpoint(os.environ, scope.scratch)
-    owner = Owner.this_process()
+    workspaces = connect_workspaces(config, scope.scratch)
+    try:
+        with inspection.needed():
+            for name in labels.sweep(workspaces.client.api, workspaces.owner, workspaces.client.endpoint.host):
+                logger.warning("removed %s, left by an evalkit process that is no more", name)
+    except BaseException:
+        workspaces.client.close()
+        raise
+    return workspaces
+
+
+def connect_workspaces(config: Config, scratch: Path) -> DockerWorkspaces:
+    """Connect to the engine, and check that it has what the config asks of it."""
+    endpoint = find_endpoint(os.environ, scratch)
     with inspection.needed():
         api = connect(endpoint)
         with typed_errors(endpoint.host):
             info = api.info()
+        chosen = isolation.choose(config.workspace, info)
         _require_network(api, endpoint, config.workspace.network)
-        for name in labels.sweep(api, owner, endpoint.host):
-            logger.warning("removed %s, left by an evalkit process that is no more", name)
         api.close()
         root = Path(info["DockerRootDir"]) if endpoint.is_local and info.get("DockerRootDir") else None
         client = make_client(endpoint, config.run.workers + _SPARE_CALLS, config.workspace.reconnect, root)
     return DockerWorkspaces(
         client=client,
         images=Images(client, Registry(credentials.find, plain_hosts(info)), _unpublished(config)),
-        owner=owner,
+        owner=Owner.this_process(),
         memory_budget=inspection.memory_budget(info),
         cpus=int(info["NCPU"]),
         default_image=config.workspace.image,
         grace=config.workspace.grace,
         watch=DiskWatch.over(root),
+        isolation=chosen,
         quota=inspection.may_have_quota(info),
         passed_on={name: os.environ[name] for name in config.agent.env if name in os.environ},
     )
