@@ -95,7 +95,11 @@ def builds(evalkit: Evalkit) -> Iterator[Builds]:
 
 
 @pytest.fixture(
-    params=["fake", "fake engine", "sandboxed", "unsandboxed", pytest.param("docker", marks=pytest.mark.engine)]
+    params=[
+        *("fake", "fake engine", "sandboxed", "unsandboxed"),
+        pytest.param("docker", marks=pytest.mark.engine),
+        pytest.param("runsc", marks=[pytest.mark.engine, pytest.mark.slow]),
+    ]
 )
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Every kind of workspace, one after the other."""
@@ -111,6 +115,6 @@ def docker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def _open(kind: str, request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     for name, value in SECRET.items():
         monkeypatch.setenv(name, value)
-    engine = request.getfixturevalue("engine") if kind == "docker" else None
+    engine = request.getfixturevalue("engine") if kind in ("docker", "runsc") else None
     with open_place(kind, folder, engine) as place:
         yield place

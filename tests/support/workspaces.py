@@ -72,11 +72,14 @@ def open_place(kind: str, folder: Path, engine: Engine | None) -> Iterator[Place
         elif kind == "fake engine":
             with open_fake_engine() as fake, workspaces_on(fake, temporary, passed_on=tuple(SECRET)) as opened:
                 yield Place(kind, opened, folder, IMAGE)
-        elif kind == "docker":
+        elif kind in ("docker", "runsc"):
             assert engine is not None
             from evalkit.workspaces.docker.workspaces import create
 
-            config = Config.model_validate({"workspace": {"image": engine.busybox}, "agent": {"env": list(SECRET)}})
+            chosen = {"image": engine.busybox, "runtime": None if kind == "docker" else kind}
+            if kind == "runsc":
+                require("runsc", kind in engine.api.info()["Runtimes"], "the engine has no runtime runsc")
+            config = Config.model_validate({"workspace": chosen, "agent": {"env": list(SECRET)}})
             workspaces = create(config, RunScope("run", temporary))
             yield Place(kind, workspaces, folder, engine.busybox)
             workspaces.client.close()
