@@ -16,10 +16,10 @@ from evalkit.agents.prompts import find_prompt
 from evalkit.benchmarks.commit0 import Commit0, read_test_ids
 from evalkit.benchmarks.datasets import read_rows
 from evalkit.benchmarks.gaia import to_instance as to_question
+from evalkit.benchmarks.rewards import read_rewards
 from evalkit.benchmarks.swebench.instances import to_instance
 from evalkit.benchmarks.swebench.multimodal import illustrate
-from evalkit.benchmarks.taskfile import read_task
-from evalkit.benchmarks.tasks import read_rewards
+from evalkit.benchmarks.task_directory import read_task
 from evalkit.config import Config
 from evalkit.containers import credentials
 from evalkit.domain.failures import Failed

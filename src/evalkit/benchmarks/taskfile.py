@@ -1,33 +1,56 @@
-"""Reads one task directory, in the layout that Harbor and Terminal-Bench use."""
+"""task.toml, in all versions from 1.0 to 1.4: its fields, and what their values may be."""
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from evalkit.benchmarks.task_folders import INSTRUCTION, TASK_FILE
 from evalkit.config import Size, parse_size
-from evalkit.domain.records import Instance, Overrides
+from evalkit.domain.hosts import normalize_host
+from evalkit.domain.records import HealthCheck
 from evalkit.errors import DatasetError
-from evalkit.system import files
 
-COMPOSE = "docker-compose.yaml"
-CONTAINER_FILES = ("Dockerfile", ".dockerignore", COMPOSE, "docker-compose.yml")
+MAIN = "main"
+"""The service that the agent works in."""
+PUBLISHED = "/logs/artifacts"
+"""Where agents and hooks leave files that are always collected."""
+MANIFEST = "manifest.json"
+"""Beside the collected files."""
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Variables = dict[str, str]
 Network = Literal["no-network", "public", "allowlist"]
 
-_GRADES: Mapping[str | None, Literal["fresh", "in_place"]] = {"shared": "in_place", "separate": "fresh"}
-_ROOT = (None, "root", 0)
+_ROOT = ("root", "0")
 _TEMPLATE = re.compile(r"\$\{(?P<name>[^}:]+)(?::-(?P<default>.*))?\}")
+_EMBEDDED = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN(?!S)|PASSWORD|CREDENTIAL|AUTH|^(SET-)?COOKIE$", re.IGNORECASE)
+_BARE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::-)?\}"
+_SECRET_VALUE = re.compile(rf"\s*(?:[A-Za-z]+\s+)?{_BARE}(?:[\s:-]*{_BARE})*\s*")
+_HEADER = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+_SERVICE = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+_PACKAGE = r"^[a-zA-Z0-9][a-zA-Z0-9._-]*/[a-zA-Z0-9][a-zA-Z0-9._-]*$"
+_TOPOLOGY = r"^\s*[1-9]\d*(x[1-9]\d*)+\s*$"
+_NO_FOLDER_NAME = re.compile(
+    r'[<>:"/\\|?*\x00-\x1f\x7f]|[. ]$|^\s*$|^(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[1-9¹²³]) *(\.|$)',
+    re.IGNORECASE,
+)
+_LONGEST_NAME = 255
 
 
 def _check_version(value: Any) -> str:
@@ -37,7 +60,63 @@ def _check_version(value: Any) -> str:
     return version
 
 
-Version = Annotated[str, BeforeValidator(_check_version)]
+def _megabytes(value: Any) -> Any:
+    return value << 20 if isinstance(value, int) else parse_size(value)
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _name_of_user(value: Any) -> Any:
+    return (str(value) if isinstance(value, int) and not isinstance(value, bool) else value) or None
+
+
+def _name_of_transport(value: Any) -> Any:
+    return "streamable-http" if value == "http" else value
+
+
+def _check_source(source: str) -> str:
+    if ".." in PurePosixPath(source).parts:
+        raise ValueError(f"{source!r} has a part `..`")
+    if not PurePosixPath(source).parts:
+        raise ValueError("it is empty")
+    return source
+
+
+def _check_destination(value: str | None) -> str | None:
+    if not value:
+        return None
+    path = PurePosixPath(value)
+    if "\\" in value or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"{value!r} is no relative path within the folder of artifacts")
+    if str(path) == MANIFEST:
+        raise ValueError(f"{MANIFEST} is the list of what was collected")
+    return value
+
+
+def _check_step_name(name: str) -> str:
+    if name in (".", "..") or _NO_FOLDER_NAME.search(name) or len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(f"{name!r} is not the name of a folder on every system")
+    return name
+
+
+def _check_header(value: str) -> str:
+    if "\r" in value or "\n" in value:
+        raise ValueError("it has more than one line")
+    if "${" in _EMBEDDED.sub(" ", value):
+        raise ValueError("it has a variable that is not written as ${NAME}")
+    return value
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Megabytes = Annotated[int, BeforeValidator(_megabytes), Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+User = Annotated[str | None, BeforeValidator(_name_of_user)]
+Host = Annotated[str, AfterValidator(normalize_host)]
+Service = Annotated[str, Field(pattern=_SERVICE)]
+Headers = dict[Annotated[str, Field(pattern=_HEADER)], Annotated[str, AfterValidator(_check_header)]]
 
 
 class _Table(BaseModel):
@@ -45,54 +124,188 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class _Phase(_Table):
-    timeout_sec: Seconds | None = None
-    user: str | int | None = None
+class _Author(_Table):
+    name: str
+    email: str | None = None
+
+
+class _Package(_Table):
+    name: str = Field(pattern=_PACKAGE)
+    version: str | None = Field(None, min_length=1)
+    description: str = ""
+    authors: list[_Author] = Field(default_factory=list)
+    keywords: list[str] = Field(default_factory=list)
+
+
+class _Policy(_Table):
+    """Tables that set a network."""
+
     network_mode: Network | None = None
-    allowed_hosts: list[str] | None = None
+    allowed_hosts: list[Host] | None = None
+
+    @property
+    def network(self) -> Network | None:
+        return self.network_mode
+
+    @property
+    def has_stray_hosts(self) -> bool:
+        return (
+            self.allowed_hosts is not None
+            and self.network_mode != "allowlist"
+            and (bool(self.allowed_hosts) or self.network_mode is None)
+        )
+
+
+class _Phase(_Policy):
+    timeout_sec: Seconds | None = None
+    user: User = None
+
+
+class _HealthCheck(_Table):
+    command: str
+    interval_sec: Pause = 5.0
+    timeout_sec: Seconds = 30.0
+    start_period_sec: Pause = 0.0
+    start_interval_sec: Pause = 5.0
+    retries: int = 3
+
+    def plain(self) -> HealthCheck:
+        return HealthCheck(
+            command=self.command,
+            interval=self.interval_sec,
+            timeout=self.timeout_sec,
+            start_period=self.start_period_sec,
+            start_interval=self.start_interval_sec,
+            retries=self.retries,
+        )
+
+
+class _Tpu(_Table):
+    type: str = Field(min_length=1)
+    topology: str = Field(pattern=_TOPOLOGY)
+
+
+class McpServer(_Table):
+    """A server of tools for the agent."""
+
+    name: str
+    transport: Annotated[Literal["stdio", "sse", "streamable-http"], BeforeValidator(_name_of_transport)] = "sse"
+    url: str | None = None
+    command: str | None = None
+    args: list[str] = Field(default_factory=list)
+    headers: Headers = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> McpServer:
+        needed = "command" if self.transport == "stdio" else "url"
+        if not getattr(self, needed):
+            raise ValueError(f"transport {self.transport} needs {needed}")
+        if self.transport == "stdio" and self.headers:
+            raise ValueError("headers are for the transports over HTTP")
+        for name, value in self.headers.items():
+            if _holds_secret(name, value):
+                raise ValueError(f"headers.{name}: a secret is written as ${{NAME}}, never in the file")
+        return self
+
+
+class Artifact(_Table):
+    """A file or folder to collect from a container once the agent has ended."""
+
+    source: Annotated[str, AfterValidator(_check_source)]
+    destination: Annotated[str | None, AfterValidator(_check_destination)] = None
+    exclude: list[str] = Field(default_factory=list)
+    service: Annotated[Service, BeforeValidator(lambda value: MAIN if value is None else value)] = MAIN
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_source(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Artifact:
+        if self.service != MAIN and not self.source.startswith("/"):
+            raise ValueError(f"source {self.source!r} of service {self.service} is not absolute")
+        return self
+
+
+class CollectHook(_Table):
+    """A command that saves the state of a container to files, for the verifier."""
+
+    command: str
+    service: Service = MAIN
+    timeout_sec: Seconds = 60.0
+    user: User = None
+
+
+class EnvironmentTable(_Policy):
+    docker_image: str | None = None
+    build_timeout_sec: Seconds | None = None
+    os: Annotated[Literal["linux", "windows"], BeforeValidator(_lower)] = "linux"
+    cpus: float | None = Field(None, gt=0, allow_inf_nan=False)
+    memory: Size | None = None
+    memory_mb: Megabytes | None = None
+    storage: Size | None = None
+    storage_mb: Megabytes | None = None
+    gpus: int | None = Field(None, ge=0)
+    gpu_types: list[str] | None = None
+    tpu: _Tpu | None = None
+    env: Variables = Field(default_factory=dict)
+    mcp_servers: list[McpServer] = Field(default_factory=list)
+    skills_dir: str | None = None
+    healthcheck: _HealthCheck | None = None
+    workdir: str | None = None
+    allow_internet: bool | None = None
+
+    @property
+    def network(self) -> Network | None:
+        if self.network_mode is None and self.allowed_hosts is None and self.allow_internet is not None:
+            return "public" if self.allow_internet else "no-network"
+        return self.network_mode
+
+    def contradictions(self) -> Iterator[str]:
+        """Old and new spellings of a field that differ."""
+        for name in ("memory", "storage"):
+            old, new = getattr(self, name), getattr(self, f"{name}_mb")
+            if old is not None and new is not None and old != new:
+                yield f"{name} and {name}_mb differ"
 
 
 class _Verifier(_Phase):
     env: Variables = Field(default_factory=dict)
     environment_mode: Literal["shared", "separate"] | None = None
-    environment: dict[str, Any] | None = None
-    collect: list[dict[str, Any]] = Field(default_factory=list)
-
-
-def _megabytes(value: Any) -> Any:
-    return value << 20 if isinstance(value, int) else parse_size(value)
-
-
-class _Environment(_Table):
-    docker_image: str | None = None
-    build_timeout_sec: Seconds | None = None
-    os: Annotated[str, AfterValidator(str.lower)] = "linux"
-    cpus: float | None = Field(None, gt=0, allow_inf_nan=False)
-    memory: Size | None = None
-    memory_mb: Annotated[int, BeforeValidator(_megabytes)] | None = None
-    storage: Size | None = None
-    storage_mb: Annotated[int, BeforeValidator(_megabytes)] | None = None
-    gpus: int | None = Field(None, ge=0)
-    gpu_types: list[str] | None = None
-    tpu: dict[str, Any] | None = None
-    env: Variables = Field(default_factory=dict)
-    mcp_servers: list[dict[str, Any]] = Field(default_factory=list)
-    skills_dir: str | None = None
-    healthcheck: dict[str, Any] | None = None
-    workdir: str | None = None
-    network_mode: Network | None = None
-    allow_internet: bool | None = None
-    allowed_hosts: list[str] | None = None
+    environment: EnvironmentTable | None = None
+    collect: list[CollectHook] = Field(default_factory=list)
 
     @property
-    def network(self) -> Network | None:
-        if self.network_mode is None and self.allow_internet is not None:
-            return "public" if self.allow_internet else "no-network"
-        return self.network_mode
+    def mode(self) -> Literal["shared", "separate"] | None:
+        if self.environment_mode is None and self.environment is not None:
+            return "separate"
+        return self.environment_mode
 
 
 class _Solution(_Table):
     env: Variables = Field(default_factory=dict)
+
+
+class TaskStep(_Table):
+    """A part of a task, with a folder of its own: later steps go on where earlier ones ended."""
+
+    name: Annotated[str, AfterValidator(_check_step_name)]
+    agent: _Phase = _Phase()
+    verifier: _Verifier = _Verifier()
+    min_reward: Finite | dict[str, Finite] | None = None
+    healthcheck: _HealthCheck | None = None
+    artifacts: list[Artifact] = Field(default_factory=list)
+
+
+def _check_steps(steps: list[TaskStep] | None) -> list[TaskStep] | None:
+    seen = set()
+    for step in steps or ():
+        key = unicodedata.normalize("NFC", step.name).casefold()
+        if key in seen:
+            raise ValueError(f"{step.name!r} is the name of two steps, apart from case and Unicode form")
+        seen.add(key)
+    return steps
 
 
 class _Evalkit(_Table):
@@ -104,68 +317,91 @@ class _Evalkit(_Table):
 class TaskFile(_Table):
     """All fields of the versions 1.0 to 1.4."""
 
-    schema_version: Version = Field("1.0", validation_alias=AliasChoices("schema_version", "version"))
-    task: dict[str, Any] | None = None
+    schema_version: Annotated[str, BeforeValidator(_check_version)] = Field(
+        "1.0", validation_alias=AliasChoices("schema_version", "version")
+    )
+    task: _Package | None = None
     source: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     agent: _Phase = _Phase()
     verifier: _Verifier = _Verifier()
     solution: _Solution = _Solution()
-    environment: _Environment = _Environment()
-    artifacts: list[Any] = Field(default_factory=list)
-    steps: list[dict[str, Any]] | None = None
-    multi_step_reward_strategy: str | None = None
+    environment: EnvironmentTable = EnvironmentTable()
+    artifacts: list[Artifact] = Field(default_factory=list)
+    steps: Annotated[list[TaskStep] | None, AfterValidator(_check_steps)] = None
+    multi_step_reward_strategy: Literal["mean", "final"] | None = None
     evalkit: _Evalkit = _Evalkit()
 
     @property
+    def has_version(self) -> bool:
+        """Whether it says that it is a task of Harbor's, whose tests write a reward."""
+        return "schema_version" in self.model_fields_set
+
+    @property
+    def is_separate(self) -> bool:
+        """Whether the verifier has an environment of its own, which gets what was collected and nothing else."""
+        return self.evalkit.grade is None and self.verifier.mode == "separate"
+
+    @property
+    def verifier_environment(self) -> EnvironmentTable:
+        """The table that the environment of the tests is made from."""
+        return self.verifier.environment or self.environment if self.is_separate else self.environment
+
+    @property
     def agent_network(self) -> Network | None:
-        return self.agent.network_mode or self.environment.network
+        return self.agent.network or self.environment.network
 
     @property
     def verifier_network(self) -> Network | None:
-        return self.verifier.network_mode or self.environment.network
+        return self.verifier.network or self.verifier_environment.network
 
     @property
-    def names_hosts(self) -> bool:
-        """Whether a phase has an allow-list, or a table lists hosts without asking for one."""
-        tables = (self.environment, self.agent, self.verifier)
-        is_unclear = any(table.allowed_hosts and table.network_mode != "allowlist" for table in tables)
-        return is_unclear or "allowlist" in (self.agent_network, self.verifier_network)
+    def has_allow_list(self) -> bool:
+        return "allowlist" in (self.agent_network, self.verifier_network)
 
     @property
-    def has_separate_verifier(self) -> bool:
-        return self.verifier.environment_mode == "separate"
-
-    def refused(self) -> Iterator[str]:
-        """Fields that the task needs and evalkit lacks: without them, its verdict would be wrong."""
-        environment, verifier = self.environment, self.verifier
-        asked = {
-            "steps": self.steps,
-            "environment.os": environment.os != "linux",
-            "environment.gpus": environment.gpus,
-            "environment.tpu": environment.tpu,
-            "environment.mcp_servers": environment.mcp_servers,
-            "environment.healthcheck": environment.healthcheck,
-            "environment.workdir": environment.workdir,
-            "environment.skills_dir": environment.skills_dir,
-            "agent.user": self.agent.user not in _ROOT,
-            "verifier.user": verifier.user not in _ROOT,
-            # It gets the artifacts and nothing else, where a fresh workspace here gets the whole work folder.
-            "verifier.environment_mode": self.has_separate_verifier and self.evalkit.grade is None,
-            "verifier.environment": verifier.environment is not None,
-            "verifier.collect": verifier.collect,
-            "allowed_hosts": self.names_hosts,
+    def tables(self) -> Mapping[str, _Policy]:
+        """The tables that set a network, by name."""
+        named: dict[str, _Policy] = {
+            "environment": self.environment,
+            "agent": self.agent,
+            "verifier": self.verifier,
         }
-        yield from (name for name, is_asked in asked.items() if is_asked)
+        if self.verifier.environment is not None:
+            named["verifier.environment"] = self.verifier.environment
+        return named
 
-    def without_effect(self) -> Iterator[str]:
-        """Fields that are known, and change nothing here."""
-        if self.artifacts:
-            yield "artifacts"
+    def contradictions(self) -> Iterator[str]:
+        """Fields that cannot hold at the same time: no tool runs such a task."""
+        for name, table in self.tables.items():
+            if table.has_stray_hosts:
+                yield f"{name}.allowed_hosts needs {name}.network_mode = allowlist"
+            if isinstance(table, EnvironmentTable):
+                yield from (f"{name}.{problem}" for problem in table.contradictions())
+        if self.verifier.environment_mode == "shared" and self.verifier.environment is not None:
+            yield "verifier.environment_mode = shared and verifier.environment exclude each other"
 
 
-_NO_FILE = TaskFile()
-"""The fields of a task without task.toml."""
+def without_root(user: str | None) -> str | None:
+    """A user, where it is not the one of most images."""
+    return None if user in _ROOT else user
+
+
+def all_artifacts(entries: Iterable[Artifact]) -> list[Artifact]:
+    """What to collect: the folder for published files comes first, unless an entry names it."""
+    listed = list(entries)
+    if any(each.service == MAIN and each.source.rstrip("/") == PUBLISHED for each in listed):
+        return listed
+    return [Artifact(source=PUBLISHED), *listed]
+
+
+def _holds_secret(name: str, value: str) -> bool:
+    """Whether a header has a credential in it, rather than the name of a variable."""
+    is_secret = _SECRET_NAME.search(name) is not None
+    defaults = [(match["name"], match["default"]) for match in _EMBEDDED.finditer(value)]
+    if any(default and (is_secret or _SECRET_NAME.search(variable)) for variable, default in defaults):
+        return True
+    return is_secret and bool(value.strip()) and _SECRET_VALUE.fullmatch(value) is None
 
 
 def unknown_fields(table: BaseModel, prefix: str = "") -> Iterator[str]:
@@ -176,8 +412,9 @@ def unknown_fields(table: BaseModel, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
     for name in known:
         value = getattr(table, name)
-        if isinstance(value, _Table):
-            yield from unknown_fields(value, f"{prefix}{name}.")
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, _Table):
+                yield from unknown_fields(each, f"{prefix}{name}.")
 
 
 def resolve(variables: Variables, environment: Mapping[str, str]) -> dict[str, str]:
@@ -196,150 +433,12 @@ def resolve(variables: Variables, environment: Mapping[str, str]) -> dict[str, s
     return resolved
 
 
-class Task(_Table):
-    """A task directory, checked."""
-
-    folder: Path
-    file: TaskFile
-
-    @property
-    def environment(self) -> Path:
-        return self.folder / "environment"
-
-    @property
-    def tests(self) -> Path:
-        return self.folder / "tests"
-
-    @property
-    def solution(self) -> Path:
-        return self.folder / "solution"
-
-    @property
-    def dockerfile(self) -> Path | None:
-        path = self.environment / "Dockerfile"
-        return path if path.is_file() else None
-
-
-def read_task(folder: Path, *, in_containers: bool, network: str = "none") -> Instance:
-    """The instance of a task directory, in a run whose agents get this network.
-
-    In containers, a Dockerfile or an image takes the place of copied files. A task that is refused has a problem, and
-    may lack files that other tasks need.
-    """
-    try:
-        file = _read_file(folder / TASK_FILE)
-        task = Task(folder=folder, file=file)
-        image = file.environment.docker_image if in_containers else None
-        build = task.environment if in_containers and image is None and task.dockerfile else None
-        in_place = _grades_in_place(file, in_image=bool(image or build))
-        refusals = [
-            *_refusals(task, in_containers=in_containers),
-            *_network_refusals(file, network, in_place=in_place),
-        ]
-        statement = _read_statement(task, is_needed=not refusals)
-        variables, problem = _resolve(file)
-        digest = files.digest(folder)
-    except FileNotFoundError as error:
-        raise DatasetError(f"task {folder} has no {Path(error.filename).name}") from error
-    except OSError as error:
-        raise DatasetError(f"task {folder} cannot be read: {error}") from error
-    if refusals:
-        problem = f"{'; '.join(refusals)}; leave the task out with --select"
-    return Instance(
-        id=folder.name,
-        statement=statement,
-        image=image,
-        build=build,
-        fields={name: str(file.metadata[name]) for name in ("difficulty", "category") if name in file.metadata},
-        overrides=Overrides(
-            solve=file.agent.timeout_sec,
-            grade=file.verifier.timeout_sec,
-            memory=file.environment.memory or file.environment.memory_mb,
-            cpus=file.environment.cpus,
-            disk=file.environment.storage or file.environment.storage_mb,
-        ),
-        grades_in_place=in_place,
-        env=variables,
-        offline=file.agent_network == "no-network",
-        problem=problem,
-        digest=digest,
-        data=task,
-    )
-
-
-def leads_out(network: str) -> bool:
-    """Whether this network reaches more than the model."""
-    return network not in ("none", "model")
-
-
-def _grades_in_place(file: TaskFile, *, in_image: bool) -> bool:
-    asked = file.evalkit.grade or _GRADES.get(file.verifier.environment_mode)
-    return in_image if asked is None else asked == "in_place"
-
-
-def _refusals(task: Task, *, in_containers: bool) -> Iterator[str]:
-    """What the task needs and evalkit lacks, by field or file."""
-    if refused := list(task.file.refused()):
-        yield f"task.toml asks for {', '.join(refused)}, which evalkit cannot give"
-    if task.file.environment.docker_image and not in_containers:
-        yield "task.toml asks for environment.docker_image, which --workspace docker gives"
-    if (task.environment / COMPOSE).is_file():
-        yield f"environment/{COMPOSE} asks for services, which evalkit does not start"
-    if task.file.has_separate_verifier:
-        for name in ("Dockerfile", COMPOSE):
-            if (task.tests / name).is_file():
-                yield f"tests/{name} asks for an environment of the verifier's own, which evalkit cannot give"
-
-
-def _network_refusals(file: TaskFile, network: str, *, in_place: bool) -> Iterator[str]:
-    """Tests in the agent's own workspace have its network, so a task that gives them another one is refused."""
-    if not in_place:
-        return
-    asked = f"task.toml asks for {_describe_verifier_network(file)}"
-    is_offline = file.agent_network == "no-network"
-    has_network = leads_out(network) and not is_offline
-    if file.verifier_network == "public" and is_offline:
-        yield f"{asked}, and its tests run where the agent had no network"
-    elif file.verifier.network_mode == "public" and not has_network:
-        yield f"{asked}, which its tests have with workspace.network = bridge"
-    elif file.verifier_network == "no-network" and has_network:
-        yield f"{asked}, which its tests have with workspace.network = none"
-
-
-def _describe_verifier_network(file: TaskFile) -> str:
-    """The field that sets the network of the tests, with its value."""
-    if file.verifier.network_mode is not None:
-        return f"verifier.network_mode = {file.verifier.network_mode}"
-    if file.environment.network_mode is not None:
-        return f"environment.network_mode = {file.environment.network_mode}"
-    return f"environment.allow_internet = {str(file.environment.allow_internet).lower()}"
-
-
-def _read_statement(task: Task, *, is_needed: bool) -> str:
-    path = task.folder / INSTRUCTION
-    if not is_needed and not path.exists():
-        return ""
-    statement = path.read_text(encoding="utf-8", errors="replace")
-    if is_needed and not (task.tests / "test.sh").is_file():
-        raise DatasetError(f"task {task.folder} has no tests/test.sh", hint="add the script that grades the task")
-    return statement
-
-
-def _resolve(file: TaskFile) -> tuple[dict[str, str], str | None]:
-    """The variables of the environment, and the reason why the task cannot run, if one is not set."""
-    try:
-        variables = resolve(file.environment.env, os.environ)
-        resolve(file.verifier.env, os.environ)
-    except KeyError as missing:
-        return {}, describe_missing(missing)
-    return variables, None
-
-
 def describe_missing(variable: KeyError) -> str:
     return f"task.toml asks for the environment variable {variable.args[0]}, which is not set"
 
 
-def _read_file(path: Path) -> TaskFile:
+def read_file(path: Path) -> TaskFile:
+    """Read task.toml; a task without one has no field set. Raises DatasetError, which names the file and the field."""
     try:
         return TaskFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -351,3 +450,6 @@ def _read_file(path: Path) -> TaskFile:
         raise DatasetError(f"{path}: it is nested too deep") from error
     except ValueError as error:
         raise DatasetError(f"{path}: {error}") from error
+
+
+_NO_FILE = TaskFile()

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from evalkit.benchmarks import artifacts
 from evalkit.benchmarks.grading import require_resources, require_workspace, set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
-from evalkit.benchmarks.task_folders import BUNDLED, is_task
-from evalkit.benchmarks.taskfile import (
-    CONTAINER_FILES,
-    Task,
-    describe_missing,
-    leads_out,
-    read_task,
-    resolve,
-    unknown_fields,
+from evalkit.benchmarks.rewards import (
+    REWARD_JSON,
+    REWARD_TEXT,
+    count_tests,
+    find_disagreement,
+    read_rewards,
+    score_of,
 )
+from evalkit.benchmarks.task_directory import CONTAINER_FILES, Task, leads_out, read_task
+from evalkit.benchmarks.task_folders import BUNDLED, is_task
+from evalkit.benchmarks.taskfile import all_artifacts, describe_missing, resolve, unknown_fields
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
-from evalkit.domain.outputs import ARTIFACTS, REWARD, UNTOUCHED, TooLarge
-from evalkit.domain.protocols import Workspace
-from evalkit.domain.records import Answer, Grade, Instance, Job
+from evalkit.domain.outputs import ARTIFACTS, UNTOUCHED
+from evalkit.domain.protocols import Exit, Workspace
+from evalkit.domain.records import Answer, Collected, Grade, Instance, Job
 from evalkit.errors import DatasetError, first_few
 from evalkit.logs import logger
 from evalkit.system import files
@@ -36,9 +37,12 @@ from evalkit.system.threads import in_thread
 _MOST_NAMED = 5
 
 _RUN_SOLUTION = 'chmod +x "$EVALKIT_SOLUTION/solve.sh" && exec "$EVALKIT_SOLUTION/solve.sh"'
-_RUN_TESTS = 'chmod +x "$EVALKIT_TESTS/test.sh" && exec "$EVALKIT_TESTS/test.sh"'
+_MAY_RUN = '[ -x "$EVALKIT_TESTS/test.sh" ] || chmod +x "$EVALKIT_TESTS/test.sh"'
+_RUN_TESTS = 'exec "$EVALKIT_TESTS/test.sh"'
 _CLEAR_WORK = 'cd "$EVALKIT_WORK" && rm -rf -- ..?* .[!.]* *'
-_CLEAR_TESTS = 'rm -rf "$EVALKIT_TESTS" "$EVALKIT_LOGS/verifier" && mkdir -p "$EVALKIT_LOGS/verifier"'
+_CLEAR_LOGS = 'rm -rf "$EVALKIT_LOGS/verifier" && mkdir -p -m 777 "$EVALKIT_LOGS/verifier"'
+_CLEAR_TESTS = f'rm -rf "$EVALKIT_TESTS"; mkdir -p "$EVALKIT_TESTS"; {_CLEAR_LOGS}'
+_ROOT, _OF_IMAGE = "root", ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +50,18 @@ class TaskDirectories:
     root: Path
     in_containers: bool
     network: str = "none"
-    build_seconds: float = math.inf
+    collect_seconds: float = 0.0
 
     @property
     def grader_version(self) -> str:
-        return "tasks 1"
+        return "tasks 2"
 
     def load(self) -> Iterable[Instance]:
         if not self.root.is_dir():
             raise DatasetError(f"there is no directory of tasks {self.root}")
         said: dict[str, list[str]] = {}
         for instance in self._read():
-            _note(instance, said, self.network, self.build_seconds)
+            _note(instance, said, self.network)
             yield instance
         for note in _describe_notes(said):
             logger.warning("%s", note)
@@ -77,7 +81,12 @@ class TaskDirectories:
                 logger.warning("%s is no task: it has no instruction.md", folder)
 
     def _read_one(self, folder: Path) -> Instance:
-        return read_task(folder, in_containers=self.in_containers, network=self.network)
+        return read_task(
+            folder,
+            in_containers=self.in_containers,
+            network=self.network,
+            collect_seconds=self.collect_seconds,
+        )
 
     def grader_network(self, instance: Instance) -> str:
         """Of a fresh workspace: the task's own policy, and without one that of the run."""
@@ -91,7 +100,7 @@ class TaskDirectories:
         if self._brings_files(job):
             await self._lay_out(job, job.scratch / "a")
             await workspace.write(job.scratch / "a", workspace.places.work)
-        elif not job.instance.grades_in_place:
+        elif not job.instance.grades_in_place and job.instance.verifier is None:
             await workspace.read(workspace.places.work, job.scratch / "a", UNTOUCHED)
 
     async def apply_solution(self, job: Job, workspace: Workspace) -> None:
@@ -107,6 +116,9 @@ class TaskDirectories:
             raise Failed("agent", f"solve.sh exited with status {end.code}: {end.tail.strip()}")
 
     async def collect(self, job: Job, workspace: Workspace) -> Answer:
+        collected = await self._collect_files(job, workspace) if self.in_containers else None
+        if job.instance.verifier is not None:
+            return Answer(collected=collected)
         if job.instance.grades_in_place:
             return Answer()
         before = await in_thread(files.measure, job.scratch / "a")
@@ -121,13 +133,37 @@ class TaskDirectories:
         await compare_trees(job.scratch / "a", after, patch)
         return describe_patch(patch, job)
 
+    async def _collect_files(self, job: Job, workspace: Workspace) -> Collected | None:
+        """Save what the task declares to the attempt's folder, once nothing of the agent runs any more."""
+        file, folder = _task(job).file, job.folder / artifacts.FOLDER
+        is_needed = job.instance.verifier is not None
+        await workspace.interrupt()
+        await artifacts.run_hooks(file.verifier.collect, job.folder / "collect.log", workspace)
+        wanted = all_artifacts(file.artifacts)
+        entries = await artifacts.collect_files(wanted, folder, workspace, are_needed=is_needed)
+        if not is_needed and not file.artifacts and all(entry.status != "ok" for entry in entries):
+            await in_thread(shutil.rmtree, folder)
+            return None
+        return await in_thread(_describe_files, folder, job.run_folder)
+
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
-        if not job.instance.grades_in_place:
+        if job.instance.verifier is not None:
+            await self._hand_over(job, answer, workspace)
+        elif not job.instance.grades_in_place:
             refusal = await self._restore(job, answer, workspace)
             if refusal is not None:
                 (job.folder / "report.json").write_text(json.dumps({"reward": 0.0, "patch_refused": refusal}))
                 return Grade(verdict="unresolved", score=0.0)
         return await self._run_tests(job, workspace)
+
+    async def _hand_over(self, job: Job, answer: Answer, workspace: Workspace) -> None:
+        """Bring what was collected into the workspace of a separate verifier."""
+        if answer.collected is None:
+            raise Failed("grader", "nothing was collected for the verifier", may_pass=False)
+        if self._brings_files(job) and not _task(job).has_tests_in_image:
+            await self._lay_out(job, job.scratch / "a")
+            await workspace.write(job.scratch / "a", workspace.places.work)
+        await artifacts.put_back(job.run_folder / answer.collected.path, workspace)
 
     async def _restore(self, job: Job, answer: Answer, workspace: Workspace) -> str | None:
         """Bring a fresh workspace to the state that the answer describes. Returns git's message if it refuses."""
@@ -144,37 +180,45 @@ class TaskDirectories:
         return refusal
 
     async def _run_tests(self, job: Job, workspace: Workspace) -> Grade:
-        task, log = _task(job), job.folder / "test_output.txt"
-        set_aside(job.folder, log.name, "report.json", "verifier")
-        # The agent may have left files where tests and rewards belong.
-        require_workspace(await workspace.exec(("/bin/sh", "-c", _CLEAR_TESTS)), "rm")
-        await workspace.write(task.tests, workspace.places.tests)
-        variables = _resolved(task.file.verifier.env)
-        end = await workspace.exec(("/bin/sh", "-c", _RUN_TESTS), env=variables, stdout=log, stderr=log)
+        task, log, verifier = _task(job), job.folder / "test_output.txt", job.folder / "verifier"
+        set_aside(job.folder, log.name, "report.json", verifier.name)
+        await self._lay_tests(job, workspace)
+        end = await workspace.exec(
+            ("/bin/sh", "-c", _RUN_TESTS),
+            env=_resolved(task.file.verifier.env),
+            stdout=log,
+            stderr=log,
+            user=self._user_of_tests(job),
+        )
         require_workspace(end, "the tests")
-        verifier = job.folder / "verifier"
         with suppress(FileNotFoundError):
             await workspace.read(workspace.places.logs / "verifier", verifier)
-        rewards = read_rewards(verifier)
-        if rewards is None:
-            rewards = {"reward": 1.0 if end.code == 0 else 0.0}
-        score = score_of(rewards)
-        if score < 1.0:
-            require_resources(end)
-        report = {"reward": score, "rewards": rewards, "exit_code": end.code}
-        (job.folder / "report.json").write_text(json.dumps(report, indent=1))
-        metrics = rewards if len(rewards) > 1 else {}
-        return Grade(
-            verdict="resolved" if score >= 1.0 else "unresolved",
-            score=score,
-            metrics=metrics,
-            suspicious=tuple(find_disagreement(verifier, score)),
-        )
+        await in_thread(_add_output, log, verifier)
+        return _judge(job.folder, end, needs_reward=task.file.has_version)
+
+    async def _lay_tests(self, job: Job, workspace: Workspace) -> None:
+        """Make room for rewards, where the agent may have left files, and upload tests that are not in the image."""
+        task, root = _task(job), _ROOT if self.in_containers else None
+        if task.has_tests_in_image:
+            clear = f"{_CLEAR_LOGS}; {_MAY_RUN}"
+        else:
+            clear = _CLEAR_LOGS if task.file.is_separate else _CLEAR_TESTS
+        require_workspace(await workspace.exec(("/bin/sh", "-c", clear), user=root), "rm")
+        if not task.has_tests_in_image:
+            await workspace.write(task.tests, workspace.places.tests)
+            if not os.access(task.tests / "test.sh", os.X_OK):
+                require_workspace(await workspace.exec(("/bin/sh", "-c", _MAY_RUN), user=root), "chmod")
+
+    def _user_of_tests(self, job: Job) -> str | None:
+        """The user that the tests run as, where that is not the user of their workspace."""
+        file = _task(job).file
+        if job.instance.verifier is not None or not self.in_containers:
+            return None
+        return file.verifier.user or (_OF_IMAGE if file.agent.user is not None else None)
 
     def _brings_files(self, job: Job) -> bool:
         """Whether the task's files are copied into the work folder, as there is no image with them."""
-        task = _task(job)
-        return not self.in_containers or (task.file.environment.docker_image is None and task.dockerfile is None)
+        return not self.in_containers or _task(job).brings_files
 
     async def _lay_out(self, job: Job, target: Path) -> None:
         task = _task(job)
@@ -185,16 +229,16 @@ class TaskDirectories:
             (target / name).unlink(missing_ok=True)
 
 
-def notes_on(instances: Iterable[Instance], network: str, build_seconds: float) -> Iterator[str]:
+def notes_on(instances: Iterable[Instance], network: str) -> Iterator[str]:
     """Notes on settings in task files that have no effect, or an unexpected one; each once, with its tasks."""
     said: dict[str, list[str]] = {}
     for instance in instances:
-        _note(instance, said, network, build_seconds)
+        _note(instance, said, network)
     return _describe_notes(said)
 
 
-def _note(instance: Instance, said: dict[str, list[str]], network: str, build_seconds: float) -> None:
-    for note in _notes_on(instance, network, build_seconds):
+def _note(instance: Instance, said: dict[str, list[str]], network: str) -> None:
+    for note in _notes_on(instance, network):
         said.setdefault(note, []).append(instance.id)
 
 
@@ -203,66 +247,51 @@ def _describe_notes(said: Mapping[str, list[str]]) -> Iterator[str]:
         yield f"task.toml of {first_few(names, _MOST_NAMED)}: {note}"
 
 
-def _notes_on(instance: Instance, network: str, build_seconds: float) -> Iterator[str]:
+def _notes_on(instance: Instance, network: str) -> Iterator[str]:
     assert isinstance(instance.data, Task)
     file = instance.data.file
     yield from (f"{name} is unknown, and has no effect" for name in unknown_fields(file))
-    yield from (f"{name} has no effect" for name in file.without_effect())
     if instance.problem:
         yield f"{instance.problem}: it will fail"
     if file.agent_network == "public" and not leads_out(network):
         whose = "agents, and tests that run where they worked, get" if instance.grades_in_place else "agents get"
         yield f"it asks for a network, and {whose} what workspace.network says: {network}"
-    if (file.environment.build_timeout_sec or 0) > build_seconds:
-        yield "environment.build_timeout_sec is more than timeouts.build, which holds"
 
 
-def read_rewards(folder: Path) -> dict[str, float] | None:
-    """The rewards of a verifier, if it wrote any: the object in reward.json, else the number in reward.txt."""
-    found = [path for path in (folder / "reward.json", folder / "reward.txt") if _is_plain(path)]
-    return _read_rewards(found[0]) if found else None
+def _judge(folder: Path, end: Exit, *, needs_reward: bool) -> Grade:
+    """The verdict by the files of the verifier, or by the status of its script where these are not required."""
+    verifier = folder / "verifier"
+    rewards = read_rewards(verifier)
+    if rewards is None:
+        if needs_reward:
+            require_resources(end)
+            raise Failed("grader", f"the tests ended with status {end.code}, without {REWARD_JSON} or {REWARD_TEXT}")
+        rewards = {"reward": 1.0 if end.code == 0 else 0.0}
+    score = score_of(rewards)
+    if score < 1.0:
+        require_resources(end)
+    report = {"reward": score, "rewards": rewards, "exit_code": end.code}
+    (folder / "report.json").write_text(json.dumps(report, indent=1))
+    return Grade(
+        verdict="resolved" if score >= 1.0 else "unresolved",
+        score=score,
+        metrics=count_tests(verifier) | (rewards if len(rewards) > 1 else {}),
+        suspicious=tuple(find_disagreement(verifier, score)),
+    )
 
 
-def score_of(rewards: Mapping[str, float]) -> float:
-    return rewards.get("reward", math.fsum(rewards.values()) / len(rewards))
+def _add_output(log: Path, verifier: Path) -> None:
+    """The output of the tests also has the place that Harbor gives it."""
+    place = verifier / "test-stdout.txt"
+    if log.exists() and verifier.is_dir() and not os.path.lexists(place):
+        os.link(log, place)
 
 
-def find_disagreement(folder: Path, score: float) -> Iterator[str]:
-    """Report two reward files that disagree: tests write one, and the code under test may have left the other."""
-    other = folder / "reward.txt"
-    if not (_is_plain(folder / "reward.json") and _is_plain(other)):
-        return
-    try:
-        differs = score_of(_read_rewards(other)) != score
-    except (Failed, TooLarge):
-        differs = True
-    if differs:
-        yield "reward.json and reward.txt differ"
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def _read_rewards(path: Path) -> dict[str, float]:
-    if path.stat().st_size > REWARD.bytes:
-        raise TooLarge.in_bytes(REWARD)
-    return _parse_rewards(path.read_bytes().decode("utf-8", "replace"), path.name)
-
-
-def _parse_rewards(text: str, name: str) -> dict[str, float]:
-    try:
-        found: Any = json.loads(text)
-        rewards = found if isinstance(found, dict) else {"reward": found}
-        numbers = {str(key): float(value) for key, value in rewards.items() if not isinstance(value, str)}
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise Failed("grader", f"{name} is neither a number nor an object of numbers: {text[:80]!r}") from error
-    if not numbers or len(numbers) < len(rewards):
-        raise Failed("grader", f"{name} is neither a number nor an object of numbers: {text[:80]!r}")
-    for key, number in numbers.items():
-        if not math.isfinite(number):
-            raise Failed("grader", f"{name}: {key} is {number}, not a finite number")
-    return numbers
+def _describe_files(folder: Path, run_folder: Path) -> Collected:
+    extent = files.measure(folder)
+    return Collected(
+        sha256=files.digest(folder), bytes=extent.bytes, files=extent.files, path=str(folder.relative_to(run_folder))
+    )
 
 
 def _resolved(variables: Mapping[str, str]) -> dict[str, str]:
@@ -283,5 +312,5 @@ def create(config: Config) -> TaskDirectories:
         root=Path(dataset) if dataset else BUNDLED,
         in_containers=config.workspace_kind != "local",
         network=config.workspace.network,
-        build_seconds=config.timeouts.build,
+        collect_seconds=config.timeouts.collect,
     )

@@ -21,7 +21,7 @@ from evalkit.errors import UsageError, first_few
 from evalkit.runs.execute import Parts, create_parts, execute, load_instances, select_instances
 from evalkit.runs.identity import chooses_otherwise, describe_dataset, find_changes, make_manifest
 from evalkit.runs.missing_images import provide_images
-from evalkit.runs.regrade import Answers, find_answers
+from evalkit.runs.regrade import find_answers, find_ungraded
 from evalkit.settings import Settings, load_again, override
 from evalkit.store.manifest import Manifest
 from evalkit.store.run_directory import RunDirectory, find_run
@@ -71,8 +71,10 @@ def resume(
         instances = _choose_instances(manifest, parts, accept_change or (), extend=extend)
         directory.adopt(_renew(manifest, settings, instances))
         ledger = directory.ledger()
-        recorded = _recorded(directory) if settings.config.agent.name == RECORDED else None
-        steps = _plan(ledger, instances, settings.config, kinds, recorded)
+        is_recorded = settings.config.agent.name == RECORDED
+        rows = directory.standing_rows()
+        recorded = find_answers(directory, rows) if is_recorded else find_ungraded(directory, rows)
+        steps = _plan(ledger, instances, settings.config, kinds, recorded if is_recorded else None)
         if dry_run:
             stdout.emit(_describe(directory, steps))
             return 0
@@ -92,10 +94,6 @@ def resume(
             spent_usd_on=ledger.spent_usd_on,
             quiet=quiet,
         )
-
-
-def _recorded(directory: RunDirectory) -> Answers:
-    return find_answers(directory, directory.standing_rows())
 
 
 def _parse_kinds(text: str) -> frozenset[str]:

@@ -20,6 +20,8 @@ _BLOCK = 1 << 18
 _FOLDER_MODE = 0o755
 _FILE_MODE = 0o644
 _MOST_AROUND_A_MEMBER = 1 << 14
+_LEFT_OUT = 16
+"""What is left out streams too: this many times more than what is kept."""
 FileOwner = tuple[int, int]
 
 
@@ -36,9 +38,9 @@ def pack(source: Path | bytes, target: PurePosixPath, owner: FileOwner) -> Itera
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def pack_folders(folders: Sequence[PurePosixPath], owner: FileOwner) -> bytes:
-    """A tar that makes these folders, or changes their owner."""
-    members = [_member(str(folder).lstrip("/"), _FOLDER_MODE, owner, tarfile.DIRTYPE) for folder in folders]
+def pack_folders(folders: Sequence[PurePosixPath], owner: FileOwner, mode: int = _FOLDER_MODE) -> bytes:
+    """A tar that makes these folders, or changes their owner and mode."""
+    members = [_member(str(folder).lstrip("/"), mode, owner, tarfile.DIRTYPE) for folder in folders]
     return b"".join(map(_head, members)) + bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -136,6 +138,8 @@ def _unpack(stream: io.BufferedReader[Any], tree: _Tree) -> None:
 def _bounded(blocks: Iterator[bytes], limit: OutputLimit) -> Iterator[bytes]:
     """Cut the stream off at the size that contents, names and padding can have, whatever its headers say."""
     left = limit.bytes + limit.files * _MOST_AROUND_A_MEMBER + tarfile.RECORDSIZE
+    if limit.exclude:
+        left *= _LEFT_OUT
     for block in blocks:
         left -= len(block)
         if left < 0:
@@ -152,6 +156,8 @@ class _Tree:
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         place = self._place(member.name)
+        if self._leaves_out(place):
+            return
         self._tally.add(size=member.size, depth=len(place.parts) - len(self._target.parts))
         if place == self._target and not (member.isdir() or member.isreg()):
             raise FileNotFoundError(f"{member.name} is no file and no directory")
@@ -165,10 +171,16 @@ class _Tree:
             self._real.clear()
             place.symlink_to(member.linkname)
         elif member.islnk():
-            self._link(self._place(member.linkname), place)
+            source = self._place(member.linkname)
+            if not self._leaves_out(source):
+                self._link(source, place)
         elif member.isreg():
             self._make_room(place)
             _write(archive, member, place)
+
+    def _leaves_out(self, place: Path) -> bool:
+        limit = self._tally.limit
+        return bool(limit.exclude) and limit.leaves_out(PurePosixPath(*place.parts[len(self._target.parts) :]))
 
     def _place(self, name: str) -> Path:
         """The path for a member: the first part of its name is the file or directory itself."""

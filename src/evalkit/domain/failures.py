@@ -18,6 +18,7 @@ Kind = Literal[
     "disk_quota",
     "workspace",
     "setup",
+    "unsupported",
     "agent",
     "model_auth",
     "model_limit",
@@ -76,6 +77,9 @@ POLICIES: dict[Kind, Policy] = {
     ),
     "workspace": Policy("environment", retry=True, hint="run.log says what happened; `evalkit resume` tries again"),
     "setup": Policy("environment", retry=True, hint="run.log says which step of the preparation failed"),
+    "unsupported": Policy(
+        "user", final=True, hint="the instance needs what this machine does not have; leave it out with --select"
+    ),
     "agent": Policy("agent", counts_against_agent=True, hint="agent.log has what it printed"),
     "model_auth": Policy(
         "user",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 MEGABYTE = 1 << 20
@@ -24,6 +26,19 @@ class OutputLimit:
     bytes: int
     files: int = 1
     depth: int = 0
+    exclude: tuple[str, ...] = ()
+    """Patterns of paths that are left out, with all below them."""
+
+    def leaves_out(self, path: PurePosixPath) -> bool:
+        """Whether a path in a tree matches a pattern, as in `tar --exclude`: whole, or from some part of it on.
+
+        https://www.gnu.org/software/tar/manual/html_section/exclude.html
+        """
+        if not self.exclude or not path.parts:
+            return False
+        parts = (".", *path.parts)
+        ends = ["/".join(parts[start:]) for start in range(len(parts))]
+        return any(fnmatchcase(end, pattern.rstrip("/")) for end in ends for pattern in self.exclude)
 
     def beyond(self, extent: Extent) -> OutputLimit:
         """The same limit for additions to an existing tree."""
@@ -83,6 +98,7 @@ TRAJECTORY = OutputLimit("the trajectory", bytes=256 * MEGABYTE)
 ARTIFACTS = OutputLimit("what was left behind", bytes=1024 * MEGABYTE, files=50_000, depth=200)
 OUTCOMES = OutputLimit("the file of outcomes", bytes=64 * MEGABYTE)
 COVERAGE = OutputLimit("the file of covered lines", bytes=64 * MEGABYTE)
+REPORT = OutputLimit("the report of the tests", bytes=64 * MEGABYTE)
 REWARD = OutputLimit("the file of rewards", bytes=4 * MEGABYTE)
 ANSWER = OutputLimit("the answer", bytes=MEGABYTE)
 SMALL_FILE = OutputLimit("a file that should be small", bytes=MEGABYTE)

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from msgspec import structs
+
 from evalkit.domain.failures import Failed
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.records import Answer, Failure, Grade, Instance, Job, Meter, Result, Usage
+from evalkit.domain.records import Answer, Environment, Failure, Grade, Instance, Job, Meter, Result, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,16 @@ class Places:
     tests: PurePosixPath
     """Where hidden tests are put once the agent has ended."""
     logs: PurePosixPath
-    """Files for people to read later: `agent/` for the agent, `verifier/` for the grader."""
+    """Files for people to read later: `agent/` for the agent, `verifier/` for the grader.
+
+    Containers also have `artifacts/`, which is collected.
+    """
     solution: PurePosixPath
     """Where the reference solution is put for the `gold` agent."""
+
+    @property
+    def log_folders(self) -> tuple[PurePosixPath, ...]:
+        return (self.logs / "agent", self.logs / "verifier", self.logs / "artifacts")
 
     def environment(self) -> dict[str, str]:
         """The folders as environment variables for scripts."""
@@ -87,6 +96,7 @@ class Workspace(Protocol):
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
         asks_model: bool = False,
+        user: str | None = None,
     ) -> Exit:
         """Run a command to its end.
 
@@ -94,6 +104,9 @@ class Workspace(Protocol):
         that the workspace has; `stdin` is a file of the host, and nothing unless given. With `asks_model`, and a model
         in the spec, its programs find that model as an OpenAI-compatible endpoint at the URL in EVALKIT_MODEL_URL, as
         long as the command runs.
+
+        `user` is a user inside, by name or number, in place of that of the spec; an empty text is the image's own user.
+        It is given only to workspaces of an environment that names users, and to containers.
 
         `stdout` and `stderr` are files of the host to append to, as the output comes; the same path for both keeps
         their order. What has no file is kept only as the tail. With a `limit`, `stdout` is an answer: once it is
@@ -113,6 +126,7 @@ class Workspace(Protocol):
         """Copy a file or the contents of a directory out to the host; FileNotFoundError where there is none.
 
         No more than the limit is copied, while it streams: of what is larger nothing is kept, and TooLarge is raised.
+        What the limit leaves out is neither copied nor counted.
 
         Links inside a directory stay links. A link in the very place is not followed: it counts as nothing there.
         """
@@ -164,7 +178,7 @@ class WorkspaceSpec:
     """The request for a workspace."""
 
     job: Job
-    """The attempt. Its instance names the image, and its limits say how long the workspace may be needed."""
+    """The attempt. Its limits say how long the workspace may be needed."""
     purpose: Purpose
     network: str = "none"
     """`none`, `model` for a way to the model and nothing else, or a network that this kind of workspace knows."""
@@ -176,6 +190,28 @@ class WorkspaceSpec:
     """Bytes that it may write; None where only the size of the shared disk is a limit."""
     model: ModelAccess | None = None
     """Where `network` is `model`: the model that commands may ask."""
+
+    @property
+    def environment(self) -> Environment:
+        """What the workspace is made of."""
+        verifier = _verifier_of(self.job.instance) if self.purpose == "grade" else None
+        return verifier or self.job.instance
+
+
+def environments_of(instance: Instance) -> dict[str, Environment]:
+    """What the workspaces of an instance are made of, by names for messages."""
+    environments: dict[str, Environment] = {f"the image of {instance.id}": instance}
+    if (verifier := _verifier_of(instance)) is not None:
+        environments[f"the verifier's image of {instance.id}"] = verifier
+    return environments
+
+
+def _verifier_of(instance: Instance) -> Environment | None:
+    """The environment of its verifier, which has the same image unless it names one."""
+    verifier = instance.verifier
+    if verifier is None or verifier.image is not None or verifier.build is not None:
+        return verifier
+    return structs.replace(verifier, image=instance.image, build=instance.build)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,16 @@ import msgspec
 from msgspec import structs
 
 from evalkit.domain.budget import Budget
-from evalkit.domain.results import Failure, Finite, Patch, Result, Usage, Verdict, round_money
+from evalkit.domain.failures import Kind
+from evalkit.domain.results import Collected, Failure, Finite, Patch, Result, Usage, Verdict, round_money
 
 __all__ = [
     "Answer",
+    "Collected",
+    "Environment",
     "Failure",
     "Grade",
+    "HealthCheck",
     "Instance",
     "Job",
     "Limits",
@@ -49,6 +53,8 @@ def check_instance(made: Instance) -> None:
     """Check an instance as `checked` does, except for `data`, which only its benchmark understands."""
     msgspec.convert(structs.asdict(made), Instance)
     checked(Overrides, made.overrides)
+    if made.verifier is not None:
+        checked(Environment, made.verifier)
 
 
 class Overrides(Model, frozen=True, kw_only=True):
@@ -87,25 +93,65 @@ class Limits(Model, frozen=True, kw_only=True):
         )
 
 
-class Instance(Model, frozen=True, kw_only=True):
-    """One question of a benchmark."""
+class HealthCheck(Model, frozen=True, kw_only=True):
+    """A shell command that succeeds once a workspace is ready. Times are in seconds."""
+
+    command: str
+    interval: float = 5.0
+    timeout: float = 30.0
+    start_period: float = 0.0
+    """Failures do not count in the first so many seconds."""
+    start_interval: float = 5.0
+    """The interval during this period."""
+    retries: int = 3
+    """So many failures in a row mean that it will not be ready."""
+
+    @property
+    def longest(self) -> float:
+        """The most seconds that it can take."""
+        one = self.timeout + max(self.interval, self.start_interval)
+        return self.start_period + one * (max(1, self.retries) + 1)
+
+
+class Environment(Model, frozen=True, kw_only=True):
+    """What a workspace of an instance is made of."""
+
+    image: str | None = None
+    build: Path | None = None
+    """A folder with a Dockerfile that the image is built from, if none is named."""
+    build_seconds: float | None = None
+    """The time limit for that, in place of the run's own."""
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Variables for all commands in the workspace."""
+    workdir: str | None = None
+    """The work folder, if it is not that of the image."""
+    user: str | None = None
+    """The user, by name or number, that commands run as, if it is not that of the image."""
+    healthcheck: HealthCheck | None = None
+    gpus: int = 0
+    overrides: Overrides = _NO_OVERRIDES
+
+    def __repr__(self) -> str:
+        """Without its variables, which may be secret."""
+        return f"Environment(image={self.image!r}, build={self.build!r})"
+
+
+class Instance(Environment, frozen=True, kw_only=True):
+    """One question of a benchmark, and the environment that an agent answers it in."""
 
     id: str
     statement: str
     images: tuple[str, ...] = ()
     """Pictures that belong to the statement: URLs, or paths of files."""
-    image: str | None = None
-    build: Path | None = None
-    """A folder with a Dockerfile that its image is built from, if it names none."""
     fields: Mapping[str, str] = msgspec.field(default_factory=dict)
-    overrides: Overrides = _NO_OVERRIDES
-    env: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Variables for all commands in its workspaces."""
     offline: bool = False
     """Its agent gets no network, whatever the run gives."""
     grades_in_place: bool = False
+    verifier: Environment | None = None
+    """The environment that it is graded in, if it is not the agent's. Its image is the same unless it names one."""
     problem: str | None = None
     """Why it cannot be run here, if it cannot: it ends in an error before a workspace opens, and is not tried again."""
+    problem_kind: Kind = "setup"
     digest: str = ""
     source: str = ""
     """Where the data set was found, with its revision if it has one."""
@@ -144,9 +190,11 @@ class Meter:
 
 
 class Answer(Model, frozen=True, kw_only=True):
-    """What an agent leaves behind: a patch, a text, or the state of its workspace."""
+    """What an agent leaves behind: a patch, files, a text, or the state of its workspace."""
 
     patch: Patch | None = None
+    collected: Collected | None = None
+    """Files for a verifier in an environment of its own."""
     text: str | None = None
     empty: bool = False
 
@@ -171,9 +219,10 @@ class Grade(Model, frozen=True, kw_only=True):
 
 def grade_key(answer: Answer, instance: Instance, grader_version: str) -> str | None:
     """A key of everything that a verdict depends on: equal keys need no second grading."""
-    if answer.patch is None:
+    content = answer.patch or answer.collected
+    if content is None:
         return None
-    parts = (answer.patch.sha256, instance.digest, grader_version)
+    parts = (content.sha256, instance.digest, grader_version)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

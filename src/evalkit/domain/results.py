@@ -43,6 +43,15 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     path: str = ""
 
 
+class Collected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The files that were collected for a verifier: a digest of their folder, and its place in the run."""
+
+    sha256: str = ""
+    bytes: int = 0
+    files: int = 0
+    path: str = ""
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens and money spent. A cost of None is unknown, which is not the same as nothing.
 
@@ -100,6 +109,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     score: Finite | None = None
     failure: Failure | None = None
     patch: Patch | None = None
+    collected: Collected | None = None
     usage: Usage = UNKNOWN_USAGE
     seconds: float = 0.0
     artifacts: str = ""

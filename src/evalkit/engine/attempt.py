@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -53,6 +53,7 @@ from evalkit.domain.records import (
 )
 from evalkit.domain.results import Outcome, timestamp
 from evalkit.domain.startup_files import name_deciding
+from evalkit.engine.readiness import wait_until_healthy
 from evalkit.engine.run import Run
 from evalkit.logs import logger
 from evalkit.system.threads import in_thread
@@ -65,7 +66,7 @@ async def try_once(attempt: Attempt, run: Run) -> None:
         job = attempt.job_of(run)
         logs.route_to(job.log)
         if job.instance.problem is not None:
-            raise Failed("setup", job.instance.problem, may_pass=False)
+            raise Failed(job.instance.problem_kind, job.instance.problem, may_pass=False)
         try:
             if not attempt.solved:
                 await _solve(attempt, job, run)
@@ -81,6 +82,7 @@ async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
     spec = _spec(job, "solve", network_of(job.instance, run.network))
     async with AsyncExitStack() as stack:
         workspace = await _open(attempt, spec, run, stack)
+        await _await_health(attempt, spec, workspace)
         with attempt.within("prepare", job.limits.open):
             await run.benchmark.prepare(job, workspace)
         with attempt.solving(job.limits.solve):
@@ -122,9 +124,10 @@ def _require_size(attempt: Attempt) -> None:
 
 
 async def _grade(attempt: Attempt, job: Job, run: Run) -> None:
-    spec = _spec(job, "grade", run.benchmark.grader_network(job.instance))
+    spec = _spec(job, "grade", run.benchmark.grader_network(job.instance), run.pinned)
     async with AsyncExitStack() as stack:
         workspace = await _open(attempt, spec, run, stack)
+        await _await_health(attempt, spec, workspace)
         await _judge(attempt, job, run, workspace)
 
 
@@ -156,19 +159,30 @@ async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExi
     raise AssertionError("within() raises when its time is up")
 
 
+async def _await_health(attempt: Attempt, spec: WorkspaceSpec, workspace: Workspace) -> None:
+    """Wait for the health check, if there is one. It runs as the user of the image."""
+    environment = spec.environment
+    if (check := environment.healthcheck) is not None:
+        with attempt.within("open", check.longest):
+            await wait_until_healthy(check, workspace, user=None if environment.user is None else "")
+
+
 def network_of(instance: Instance, configured: str) -> str:
     """The network of an agent. An offline instance may keep the model port, which leads nowhere else."""
     return "none" if instance.offline and configured != "model" else configured
 
 
-def _spec(job: Job, purpose: Purpose, network: str) -> WorkspaceSpec:
+def _spec(job: Job, purpose: Purpose, network: str, pinned: Collection[str] = ()) -> WorkspaceSpec:
+    limits = job.limits
+    if purpose == "grade" and job.instance.verifier is not None:
+        limits = limits.adjusted(job.instance.verifier.overrides, pinned=pinned)
     return WorkspaceSpec(
         job=job,
         purpose=purpose,
         network=network,
-        memory=job.limits.memory * job.resource_factor,
-        cpus=job.limits.cpus * job.resource_factor,
-        disk=job.limits.disk,
+        memory=limits.memory * job.resource_factor,
+        cpus=limits.cpus * job.resource_factor,
+        disk=limits.disk,
     )
 
 
@@ -218,7 +232,9 @@ class Attempt:
 
     @property
     def memory(self) -> int:
-        return self.limits.memory * self.resource_factor
+        """The most that one of its workspaces may take."""
+        verifier = self.instance.verifier
+        return max(self.limits.memory, (verifier and verifier.overrides.memory) or 0) * self.resource_factor
 
     def begin_try(self) -> None:
         now = anyio.current_time()
@@ -368,6 +384,7 @@ class Attempt:
             note=self.note,
             suspicious=grade.suspicious,
             patch=self.answer.patch if self.answer else None,
+            collected=self.answer.collected if self.answer else None,
             usage=self.meter.usage,
             started_at=timestamp(self.started_at or finished_at),
             finished_at=timestamp(finished_at),

@@ -144,7 +144,7 @@ class Batch:
             making.status = "skipped"
         if todo.build or todo.push:
             if todo.build:
-                await self.parts.provide(image.needs)
+                await self.parts.provide(image.needs, with_agent=image.has_agent)
             orders = await self.parts.orders()
             await self.executor.carry_out(orders.for_image(image, todo), making)
             making.pushed = todo.push

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.config import Config
@@ -33,9 +33,11 @@ class Orders:
             files[str(dockerfile)] = self.plan.dockerfile(image, self.builder.syntax)
             given = self.config.images.build_args.items() if image.context else ()
             arguments = [f"--build-arg={key}={value}" for key, value in given]
-            installs = self.plan.agent is not None and self.plan.agent.strategy == "install"
+            agent = self.plan.agent if image.has_agent else None
+            installs = agent is not None and agent.strategy == "install"
             context = image.context or self.folder / "empty"
-            commands.append(self._build(image.tag, dockerfile, context, arguments, installs=installs))
+            build = self._build(image.tag, dockerfile, context, arguments, installs=installs)
+            commands.append(build if image.seconds is None else replace(build, seconds=image.seconds))
         if todo.push:
             commands.append(self._command("push", (self.builder.program, "push", image.tag)))
         return self._order(image.tag, commands, files)

@@ -76,9 +76,9 @@ class ImageParts:
         self._agent_image = Once(self._make_agent_image)
         self._pulls = anyio.CapacityLimiter(self.config.images.pulls)
 
-    async def provide(self, bases: Iterable[str]) -> None:
-        """Make the agent's image and these bases available on the engine."""
-        if self.agent is not None:
+    async def provide(self, bases: Iterable[str], *, with_agent: bool) -> None:
+        """Make these bases available on the engine, and the agent's image."""
+        if self.agent is not None and with_agent:
             await self._agent_image()
         for base in bases:
             await self._provide_base(base)

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from evalkit.containers import reference
 from evalkit.containers.reference import Pinned
-from evalkit.domain.records import Instance
+from evalkit.domain.records import Environment, Instance
 from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
 
@@ -102,6 +102,9 @@ class ImageSpec:
     needs: tuple[str, ...]
     context: Path | None = None
     instances: tuple[str, ...] = ()
+    seconds: float | None = None
+    """The time limit for building it, in place of the run's own."""
+    has_agent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class Plan:
     image_of: Mapping[str, str]
     """The image of each instance by id. Where nothing is built, it is the image that the benchmark names."""
     agent: AgentPackage | None = None
+    verifier_image_of: Mapping[str, str] = field(default_factory=dict)
+    """The image of each verifier with an image of its own, by the id of the instance."""
 
     @property
     def tags(self) -> list[str]:
@@ -130,7 +135,7 @@ class Plan:
         return [*tags, self.agent.tag] if self.agent else tags
 
     def dockerfile(self, image: ImageSpec, syntax: Syntax) -> str:
-        agent = self.agent
+        agent = self.agent if image.has_agent else None
         if agent is None:
             return dockerfile.without_agent(image.start, image.tag)
         if agent.strategy == "layer":
@@ -159,49 +164,89 @@ def named_bases(instances: Iterable[Instance], default_image: str) -> list[str]:
 
 
 def contexts(instances: Iterable[Instance]) -> list[Path]:
-    return list(dict.fromkeys(each.build for each in instances if each.build is not None))
+    """The folders that images are built from, each once."""
+    environments = [environment for each in instances for environment in (each, each.verifier) if environment]
+    return list(dict.fromkeys(each.build for each in environments if each.build is not None))
 
 
 def plan(instances: Iterable[Instance], inputs: Inputs) -> Plan:
-    images: dict[str, ImageSpec] = {}
-    unplanned: dict[str, Unplanned] = {}
+    made = _Planned()
     image_of: dict[str, str] = {}
+    verifier_image_of: dict[str, str] = {}
     for instance in instances:
-        match _plan_one(instance, inputs):
-            case str(name):
-                image_of[instance.id] = name
+        if name := made.add(instance.id, _plan_one(instance, inputs)):
+            image_of[instance.id] = name
+        own = _plan_verifier(instance, inputs)
+        if own is not None and (name := made.add(instance.id, own)):
+            verifier_image_of[instance.id] = name
+    return Plan(tuple(made.images.values()), tuple(made.unplanned.values()), image_of, inputs.agent, verifier_image_of)
+
+
+@dataclass(slots=True)
+class _Planned:
+    """The images so far. Those of one content are one image, whatever instances need it."""
+
+    images: dict[str, ImageSpec] = field(default_factory=dict)
+    unplanned: dict[str, Unplanned] = field(default_factory=dict)
+
+    def add(self, instance_id: str, planned: ImageSpec | Unplanned | str) -> str | None:
+        """Add what one instance needs. Returns the name of its image."""
+        match planned:
             case ImageSpec() as image:
-                image_of[instance.id] = image.tag
-                images[image.tag] = _for_one_more(images.get(image.tag, image), instance.id)
+                more = _for_one_more(self.images.get(image.tag, image), instance_id)
+                self.images[image.tag] = replace(more, seconds=_longer(more.seconds, image.seconds))
+                return image.tag
             case Unplanned() as problem:
-                unplanned[problem.base] = _for_one_more(unplanned.get(problem.base, problem), instance.id)
-    return Plan(tuple(images.values()), tuple(unplanned.values()), image_of, inputs.agent)
+                known = self.unplanned.get(problem.base, problem)
+                self.unplanned[problem.base] = _for_one_more(known, instance_id)
+                return None
+        return planned
+
+
+def _longer(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else max(one, other)
 
 
 def _for_one_more(image: T, instance_id: str) -> T:
-    return replace(image, instances=(*image.instances, instance_id))
+    return replace(image, instances=(*dict.fromkeys((*image.instances, instance_id)),))
 
 
 def _plan_one(instance: Instance, inputs: Inputs) -> ImageSpec | Unplanned | str:
     if instance.build is not None:
-        return _plan_built(instance.id, instance.build, inputs)
+        return _plan_built(instance.id, instance, inputs, has_agent=True)
     name = instance.image or inputs.default_image
     return name if inputs.agent is None else _plan_extended(name, inputs)
 
 
-def _plan_built(instance_id: str, folder: Path, inputs: Inputs) -> ImageSpec | Unplanned:
+def _plan_verifier(instance: Instance, inputs: Inputs) -> ImageSpec | Unplanned | str | None:
+    """Plan the image of a verifier. It has no agent, so one that is named needs nothing."""
+    own = instance.verifier
+    if own is None:
+        return None
+    if own.build is None:
+        return own.image
+    return _plan_built(f"{instance.id}-verifier", own, inputs, has_agent=False)
+
+
+def _plan_built(readable: str, environment: Environment, inputs: Inputs, *, has_agent: bool) -> ImageSpec | Unplanned:
     """Plan an image from a folder with a Dockerfile."""
+    folder = environment.build
+    assert folder is not None
     shown = str(folder / "Dockerfile")
     context = inputs.contexts.get(folder)
     if context is None:
         return Unplanned(shown, inputs.problems.get(str(folder), "it was not read"))
     arguments = sorted(f"{name}={value}" for name, value in inputs.build_args.items())
     return ImageSpec(
-        tag=_tag(inputs, instance_id, _hash(context.digest, inputs.platform, *arguments)),
+        tag=_tag(
+            inputs, readable, _hash(context.digest, inputs.platform, *arguments), inputs.agent if has_agent else None
+        ),
         base=shown,
         start=context.dockerfile,
         needs=dockerfile.base_images(context.dockerfile, inputs.build_args),
         context=folder,
+        seconds=environment.build_seconds,
+        has_agent=has_agent,
     )
 
 
@@ -213,17 +258,22 @@ def _plan_extended(name: str, inputs: Inputs) -> ImageSpec | Unplanned:
     parsed = reference.parse(name)
     version = parsed.tag.removesuffix("latest")
     return ImageSpec(
-        tag=_tag(inputs, f"{parsed.path.rpartition('/')[2]}-{version}", _hash(base.identity, inputs.platform)),
+        tag=_tag(
+            inputs,
+            f"{parsed.path.rpartition('/')[2]}-{version}",
+            _hash(base.identity, inputs.platform),
+            inputs.agent,
+        ),
         base=name,
         start=f"FROM {base.reference}\n",
         needs=(name,),
     )
 
 
-def _tag(inputs: Inputs, readable: str, own: str) -> str:
+def _tag(inputs: Inputs, readable: str, own: str, agent: AgentPackage | None) -> str:
     slug = _UNSAFE.sub("-", readable.lower()).strip("-.")[:_READABLE_LENGTH].rstrip("-.")
-    agent = inputs.agent.digest if inputs.agent else ""
-    return f"{inputs.repository}:{'-'.join(filter(None, (slug or 'image', own, agent)))}"
+    parts = (slug or "image", own, agent.digest if agent else "")
+    return f"{inputs.repository}:{'-'.join(filter(None, parts))}"
 
 
 def _hash(*parts: str) -> str:

@@ -159,8 +159,15 @@ def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, q
         if signal_number is not None:
             raise Interrupted("interrupted") if signal_number == signal.SIGINT else Terminated("terminated")
         assert work.plan is not None
-        image_of = work.plan.image_of
-    return {name: structs.replace(instance, image=image_of[name]) for name, instance in instances.items()}
+        planned = work.plan
+    return {name: _with_images(instance, planned) for name, instance in instances.items()}
+
+
+def _with_images(instance: Instance, planned: Plan) -> Instance:
+    verifier = instance.verifier
+    if verifier is not None and (name := planned.verifier_image_of.get(instance.id)):
+        verifier = structs.replace(verifier, image=name)
+    return structs.replace(instance, image=planned.image_of[instance.id], verifier=verifier)
 
 
 async def _build_missing(work: BuildWork, watch: ImageProgress) -> None:

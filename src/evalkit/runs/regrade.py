@@ -21,7 +21,7 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.planning import StandingRows, Step, bucket_of, mark_of
 from evalkit.domain.protocols import Benchmark, Critic, LogJudge, Observer
 from evalkit.domain.records import Answer, Grade, Instance, Limits, Recorded, checked, grade_key
-from evalkit.domain.results import UNKNOWN_USAGE, Patch, Result, Row
+from evalkit.domain.results import UNKNOWN_USAGE, Collected, Patch, Result, Row
 from evalkit.engine.attempt import Attempt
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.runs.execute import Parts
@@ -31,6 +31,7 @@ from evalkit.store.harness_logs import LOG, PATCH, RecordedLogs, is_of, is_old
 from evalkit.store.manifest import write_atomically
 from evalkit.store.prediction_file import Prediction
 from evalkit.store.run_directory import RunDirectory
+from evalkit.system import files
 
 Answers = dict[tuple[str, int], Recorded]
 
@@ -57,13 +58,35 @@ def find_answers(directory: RunDirectory, rows: StandingRows) -> Answers:
         for attempt, row in attempts.items():
             if row.patch is not None:
                 answers[name, attempt] = _recall(directory, row, row.patch)
+            elif row.collected is not None:
+                collected = _look_again(directory, row.collected)
+                answers[name, attempt] = Recorded(
+                    answer=Answer(collected=collected), timed_out=row.outcome == "timeout"
+                )
     return answers
+
+
+def find_ungraded(directory: RunDirectory, rows: StandingRows) -> Answers:
+    """The stored answers that no grader has judged so far, because each try to grade them failed."""
+    failed = {
+        name: {number: row for number, row in attempts.items() if row.failure and row.failure.stage == "grade"}
+        for name, attempts in rows.items()
+    }
+    return find_answers(directory, failed)
 
 
 def _recall(directory: RunDirectory, row: Row, patch: Patch) -> Recorded:
     path = str(directory.find_patch(patch).relative_to(directory.path)) if patch.path else ""
     answer = Answer(patch=structs.replace(patch, path=path), empty=patch.bytes == 0)
     return Recorded(answer=answer, timed_out=row.outcome == "timeout")
+
+
+def _look_again(directory: RunDirectory, collected: Collected) -> Collected:
+    """Collected files as they are now: changed ones are another answer. Missing ones keep their digest."""
+    path = directory.find_collected(collected)
+    if not path.is_dir():
+        return collected
+    return structs.replace(collected, path=str(path.relative_to(directory.path)), sha256=files.digest(path))
 
 
 def _imported(directory: RunDirectory) -> Iterator[tuple[tuple[str, int], Recorded]]:

@@ -12,13 +12,14 @@ from typing import Any
 
 from evalkit.domain.json_values import mapping_of, parse_leniently
 from evalkit.domain.planning import Ledger, StandingRows, stand
-from evalkit.domain.results import Patch, Result, Row
+from evalkit.domain.results import Collected, Patch, Result, Row
 from evalkit.errors import EvalkitError, StoreError, UsageError
 from evalkit.store import manifest as manifests
 from evalkit.store.durable import exclusive, is_held
 from evalkit.store.folders import list_runs, name_folders
 from evalkit.store.manifest import Manifest
 from evalkit.store.rows import RowFile, Unreadable, encode_row, parse_row, read_batches, read_rows
+from evalkit.system import files
 
 RESULTS = "results.jsonl"
 LOG = "run.log"
@@ -135,9 +136,15 @@ class RunDirectory:
     def find_patch(self, patch: Patch) -> Path:
         """The path of a row's patch: the one in the row, or where a later try has moved it."""
         path = self.path / patch.path
-        earlier = sorted(path.parent.parent.glob(f"{path.parent.name}.try-*"))
-        places = [path, *(folder / path.name for folder in reversed(earlier))]
-        return next((place for place in places if _is_patch(place, patch)), path) if earlier else path
+        earlier = _earlier_tries(path)
+        return next((place for place in [path, *earlier] if _is_patch(place, patch)), path) if earlier else path
+
+    def find_collected(self, collected: Collected) -> Path:
+        """The folder of a row's collected files, or where a later try has moved it."""
+        path = self.path / collected.path
+        earlier = _earlier_tries(path)
+        is_it = (place for place in [path, *earlier] if place.is_dir() and files.digest(place) == collected.sha256)
+        return next(is_it, path) if earlier else path
 
     def artifacts(self, instance_id: str, attempt: int) -> str:
         """The folder of an attempt, relative to the run, as in its row."""
@@ -160,6 +167,12 @@ class RunDirectory:
             folder.rename(earlier)
             folder.mkdir()
         return folder
+
+
+def _earlier_tries(path: Path) -> list[Path]:
+    """The places that a file of an attempt's folder has in the folders of earlier tries, the latest first."""
+    folders = sorted(path.parent.parent.glob(f"{path.parent.name}.try-*"), reverse=True)
+    return [folder / path.name for folder in folders]
 
 
 def _is_patch(path: Path, patch: Patch) -> bool:

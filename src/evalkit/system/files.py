@@ -10,33 +10,37 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from anyio import from_thread
 
 from evalkit.domain.outputs import ARTIFACTS, Extent, OutputLimit, OutputTally, TooLarge
 
 _BLOCK = 1 << 20
+_TOP = PurePosixPath()
 
 
-def copy(source: Path, target: Path, tally: OutputTally | None = None, depth: int = 0) -> None:
+def copy(source: Path, target: Path, tally: OutputTally | None = None, inside: PurePosixPath = _TOP) -> None:
     """Copy a file to `target`, or the contents of a directory into it. Parents are made, modes are kept.
 
     Sockets, pipes and devices are left out: opening one may block, and no answer consists of them. Where there is a
-    tally, it counts what is copied, before it is: files with the size that they seem to have.
+    tally, it counts what is copied, before it is: files with the size that they seem to have. `inside` is the path in
+    the tree that its limit is for.
     """
     _stop_if_cancelled()
+    if tally is not None and tally.limit.leaves_out(inside):
+        return
     status = source.lstat()
     mode = status.st_mode
     if tally is not None:
-        tally.add(size=status.st_size if stat.S_ISREG(mode) else 0, depth=depth)
+        tally.add(size=status.st_size if stat.S_ISREG(mode) else 0, depth=len(inside.parts))
     if stat.S_ISDIR(mode):
         make_folder(target)
         if not (mode & stat.S_IRUSR and mode & stat.S_IXUSR):
             source.chmod(mode | stat.S_IRWXU)  # an agent took its own folder's permissions away
         with os.scandir(source) as entries:
             for entry in entries:
-                copy(source / entry.name, target / entry.name, tally, depth + 1)
+                copy(source / entry.name, target / entry.name, tally, inside / entry.name)
         target.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
         return
     target.parent.mkdir(parents=True, exist_ok=True)

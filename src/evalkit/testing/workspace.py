@@ -49,6 +49,7 @@ class FakeWorkspace:
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
         asks_model: bool = False,
+        user: str | None = None,
     ) -> Exit:
         self.commands.append(tuple(argv))
         for place in (self.places.work, self.places.tests, self.places.logs, self.places.solution):

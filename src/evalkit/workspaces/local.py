@@ -72,7 +72,10 @@ class LocalWorkspace:
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
         asks_model: bool = False,
+        user: str | None = None,
     ) -> Exit:
+        if user:
+            raise Failed("setup", f"a local workspace has no user {user}", may_pass=False)
         folder = self._inside(cwd or self.places.work)
         if not folder.is_dir():
             folder = self.root

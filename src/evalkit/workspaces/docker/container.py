@@ -271,11 +271,14 @@ class Container:
 
     async def _begin(self, supervisor: Supervisor) -> None:
         places = self.places
-        folders = [places.work, places.tests, places.solution, places.logs / "agent", places.logs / "verifier"]
+        folders = [places.work, places.tests, places.solution, places.logs]
         try:
             with anyio.fail_after(_READY_SECONDS):
                 work = await supervisor.begin(
-                    folders=list(map(str, folders)), work=str(places.work), lifetime=self.lifetime
+                    folders=list(map(str, folders)),
+                    for_all=list(map(str, places.log_folders)),
+                    work=str(places.work),
+                    lifetime=self.lifetime,
                 )
         except SupervisorGone:
             state = await self._ended()

@@ -63,6 +63,9 @@ end_session() {
 }
 umask 022
 mkdir -p FOLDERS
+umask 000
+mkdir -p FOR_ALL
+umask 022
 cd -P WORK
 work=$PWD
 cd /
@@ -93,13 +96,14 @@ class Supervisor:
     _numbers: count[int] = field(default_factory=lambda: count(1))
     _asking: anyio.Lock = field(default_factory=anyio.Lock)
 
-    async def begin(self, *, folders: Sequence[str], work: str, lifetime: float) -> str:
-        """Start it, and have it make these folders. Returns the real path of the work folder."""
+    async def begin(self, *, folders: Sequence[str], for_all: Sequence[str], work: str, lifetime: float) -> str:
+        """Start it, and have it make these folders, some for all users. Returns the real path of the work folder."""
         values = {
             "ROUNDS": str(_ROUNDS),
             "MOST": str(_MOST),
             "LIFETIME": str(round(lifetime)),
             "FOLDERS": shlex.join(folders),
+            "FOR_ALL": shlex.join(for_all),
             "WORK": shlex.quote(work),
         }
         await self._send(re.sub("|".join(values), lambda name: values[name[0]], _SCRIPT))

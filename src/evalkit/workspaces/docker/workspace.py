@@ -40,7 +40,9 @@ _KILLS_TRIED = 3
 class DockerWorkspace:
     client: Client
     container: Container
+    image_user: str
     user: str
+    """The user that commands run as, unless they name one."""
     owner: archives.FileOwner
     environment: Mapping[str, str]
     copying: anyio.CapacityLimiter
@@ -65,14 +67,16 @@ class DockerWorkspace:
         stderr: Path | None = None,
         limit: OutputLimit | None = None,
         asks_model: bool = False,
+        user: str | None = None,
     ) -> Exit:
+        user = self.user if user is None else user or self.image_user
         command = ["/bin/sh", "-c", _ENTER, "sh", str(cwd or self.places.work), *argv]
         variables = {**self.places.environment(), **self.environment, **(env or {})}
         async with self._failures():
             with Output(stdout, stderr, limit) as output:
                 for may_try_again in (True, False):
                     async with self._way_to_model(asks=asks_model) as way:
-                        code, start = await self._run(command, {**variables, **way}, stdin, output)
+                        code, start = await self._run(command, {**variables, **way}, stdin, output, user)
                     condition = await self.container.look()
                     # Processes of an earlier command may end the container just before this one begins.
                     never_began = output.leader is None and not condition.lacked_memory
@@ -104,7 +108,7 @@ class DockerWorkspace:
                 await anyio.sleep(pause)
                 with Output(None, None) as output:
                     async with self._failures():
-                        await self._run(["/bin/sh", "-c", _ENTER, "sh", "/", "true"], {}, None, output)
+                        await self._run(["/bin/sh", "-c", _ENTER, "sh", "/", "true"], {}, None, output, self.user)
                 if output.leader is not None:
                     break
             else:
@@ -117,14 +121,14 @@ class DockerWorkspace:
         return ModelPort(self._converse, self.model.serve).opened()
 
     async def _converse(self, command: Sequence[str]) -> Exchange:
-        _, _, conversation = await self._start_exec(list(command), {}, with_input=True)
+        _, _, conversation = await self._start_exec(list(command), {}, self.user, with_input=True)
         return conversation
 
     async def _run(
-        self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output
+        self, command: list[str], variables: Mapping[str, str], stdin: Path | None, output: Output, user: str
     ) -> tuple[int, int]:
         """Run a command. Returns its status, and the number of the container's start that it belongs to."""
-        exec_id, start, conversation = await self._start_exec(command, variables, with_input=stdin is not None)
+        exec_id, start, conversation = await self._start_exec(command, variables, user, with_input=stdin is not None)
         watch = _EndWatch(self.container, conversation)
         try:
             try:
@@ -146,7 +150,7 @@ class DockerWorkspace:
         return _KILLED if watch.has_ended else await self._status(exec_id), start
 
     async def _start_exec(
-        self, command: list[str], variables: Mapping[str, str], *, with_input: bool
+        self, command: list[str], variables: Mapping[str, str], user: str, *, with_input: bool
     ) -> tuple[str, int, Exchange]:
         async def begin() -> tuple[str, int, Exchange]:
             # The variables are kept off the container, whose environment `docker inspect` shows. The work folder may be
@@ -156,7 +160,7 @@ class DockerWorkspace:
                 self.container.name,
                 command,
                 stdin=with_input,
-                user=self.user,
+                user=user,
                 environment=dict(variables),
                 workdir="/",
             )
@@ -215,10 +219,10 @@ class DockerWorkspace:
         async with self._failures():
             await self._put(archives.pack(source, target, self.owner))
 
-    async def make_folders(self, folders: Sequence[PurePosixPath]) -> None:
-        """Make folders owned by the image's user."""
+    async def make_folders(self, folders: Sequence[PurePosixPath], mode: int = 0o755) -> None:
+        """Make folders owned by the user."""
         async with self._failures():
-            await self._put(iter([archives.pack_folders(folders, self.owner)]))
+            await self._put(iter([archives.pack_folders(folders, self.owner, mode)]))
 
     async def _put(self, blocks: Iterator[bytes]) -> None:
         async with self.copying:

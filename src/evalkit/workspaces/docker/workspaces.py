@@ -20,8 +20,8 @@ from evalkit.containers.labels import Owner
 from evalkit.containers.pull import Image, Images
 from evalkit.containers.registry import Registry, plain_hosts
 from evalkit.domain.failures import Failed, Kind
-from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec
-from evalkit.domain.records import Instance
+from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec, environments_of
+from evalkit.domain.records import Environment, Instance
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.system import processes
@@ -39,6 +39,7 @@ _MARGIN_SECONDS = 120.0
 _WORK = PurePosixPath("/work")
 _ALWAYS_THERE = ("none", "model", "bridge")
 _NO_ISOLATION = ("host", "container:")
+_ROOT = (None, "root", "0")
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class DockerWorkspaces:
     pauses: Sequence[float] = (0.5, 2.0)
     """Before each further try to start a container, in seconds."""
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
-    _users: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _users: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     _shares_files: bool = False
     """Whether the runtime is known to share the files of containers with the engine."""
 
@@ -77,13 +78,14 @@ class DockerWorkspaces:
                 container,
                 guarded=guarded,
                 watch=self.watch,
-                user=image.user,
+                image_user=image.user,
+                user=image.user if spec.environment.user is None else spec.environment.user,
                 owner=(0, 0),
-                environment={**spec.job.instance.env, **(self.passed_on if spec.purpose == "solve" else {})},
+                environment={**spec.environment.env, **(self.passed_on if spec.purpose == "solve" else {})},
                 copying=self._copying,
                 model=spec.model,
             )
-            if not image.runs_as_root:
+            if not (image.runs_as_root and spec.environment.user in _ROOT):
                 await self._hand_over(workspace, image)
             if not (self.isolation.has_ordinary_runtime or self._shares_files):
                 await isolation.require_shared_files(workspace, spec.job.scratch)
@@ -96,21 +98,22 @@ class DockerWorkspaces:
     async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
         names, to_be_built = set(), {}
         for instance in instances:
-            try:
-                names.add(self._image_of(instance))
-            except Failed as failure:
-                to_be_built[f"the image of {instance.id}"] = failure.message
+            for what, environment in environments_of(instance).items():
+                try:
+                    names.add(self._image_of(environment))
+                except Failed as failure:
+                    to_be_built[what] = failure.message
         with inspection.needed():
             return to_be_built | await self.images.missing(names)
 
-    def _image_of(self, instance: Instance) -> str:
-        if instance.image is None and instance.build is not None:
-            raise Failed("image_missing", f"to be built from {instance.build}")
-        return instance.image or self.default_image
+    def _image_of(self, environment: Environment) -> str:
+        if environment.image is None and environment.build is not None:
+            raise Failed("image_missing", f"to be built from {environment.build}")
+        return environment.image or self.default_image
 
     async def _start(self, spec: WorkspaceSpec) -> tuple[Image, Container]:
         """Start a container, with further tries after a restart of the engine or a passing failure."""
-        name = self._image_of(spec.job.instance)
+        name = self._image_of(spec.environment)
         for pause in (*self.pauses, None):
             try:
                 image = await self.images.get(name)
@@ -128,7 +131,8 @@ class DockerWorkspaces:
 
     async def _start_once(self, spec: WorkspaceSpec, image: Image) -> Container:
         ordinary = self.isolation.has_ordinary_runtime
-        container = Container(self.client, _places(image), self._lifetime(spec), ends_commands=ordinary)
+        places = _places(image, spec.environment)
+        container = Container(self.client, places, self._lifetime(spec), ends_commands=ordinary)
         body = describe(spec, image, labels.labels_for(spec.job, self.owner), self.cpus, self.isolation)
         try:
             await self._create(container, spec, body)
@@ -154,26 +158,31 @@ class DockerWorkspaces:
             self.quota = False
 
     def _lifetime(self, spec: WorkspaceSpec) -> float:
-        limits = spec.job.limits
-        return 2 * limits.open + limits.solve + limits.collect + limits.grade + _MARGIN_SECONDS + self.grace
+        limits, check = spec.job.limits, spec.environment.healthcheck
+        waiting = check.longest if check else 0.0
+        return waiting + 2 * limits.open + limits.solve + limits.collect + limits.grade + _MARGIN_SECONDS + self.grace
 
     async def _hand_over(self, workspace: DockerWorkspace, image: Image) -> None:
-        """Give the image's own user the folders that commands write to."""
-        if image.id not in self._users:
+        """Give the user of the workspace the folders that commands write to."""
+        key = (image.id, workspace.user)
+        if key not in self._users:
             said = await workspace.exec(("/bin/sh", "-c", "id -u && id -g"))
             try:
                 user, group = map(int, said.tail.split())
             except ValueError:
-                raise Failed("workspace", f"the image's user {image.user!r} is not known in it: {said.tail}") from None
-            self._users[image.id] = user, group
-        workspace.owner = self._users[image.id]
+                raise Failed(
+                    "workspace", f"the user {workspace.user!r} is not known in the image: {said.tail}", may_pass=False
+                ) from None
+            self._users[key] = user, group
+        workspace.owner = self._users[key]
         places = workspace.places
-        folders = [places.tests, places.solution, places.logs, places.logs / "agent", places.logs / "verifier"]
-        await workspace.make_folders([*folders, *([places.work] if _places(image).work == _WORK else [])])
+        folders = [places.tests, places.solution, places.logs]
+        await workspace.make_folders([*folders, *([places.work] if places.work == _WORK else [])])
+        await workspace.make_folders(places.log_folders, 0o777)
 
 
-def _places(image: Image) -> Places:
-    work = PurePosixPath(image.work or "/")
+def _places(image: Image, environment: Environment) -> Places:
+    work = PurePosixPath(environment.workdir or image.work or "/")
     return Places(
         work=_WORK if work == PurePosixPath("/") else work,
         tests=PurePosixPath("/tests"),

@@ -1,0 +1,184 @@
+"""Collects the files that a task declares from the agent's workspace, and puts them into the verifier's.
+
+On the host they mirror their absolute paths, as with Harbor, beside a manifest that lists all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import anyio
+import msgspec
+
+from evalkit.benchmarks.grading import require_workspace
+from evalkit.benchmarks.taskfile import MANIFEST, Artifact, CollectHook
+from evalkit.domain.failures import Failed
+from evalkit.domain.outputs import ARTIFACTS, TooLarge
+from evalkit.domain.protocols import Workspace
+from evalkit.domain.shell_lines import in_shell
+from evalkit.logs import logger
+from evalkit.system.threads import in_thread
+
+FOLDER = "artifacts"
+
+_MAKE_ROOM = """
+while [ $# -gt 0 ]; do
+  case $1 in
+    directory)
+      [ -d "$2" ] || { rm -f -- "$2" && mkdir -p -- "$2"; } || exit
+      (cd -- "$2" && rm -rf -- ..?* .[!.]* *) || exit ;;
+    file)
+      mkdir -p -- "${2%/*}/" || exit
+      [ ! -d "$2" ] || rm -rf -- "$2" || exit ;;
+  esac
+  shift 2
+done
+"""
+
+
+class ArtifactEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the manifest."""
+
+    source: str
+    destination: str
+    """Relative to the folder of the attempt."""
+    type: Literal["file", "directory"]
+    status: Literal["ok", "failed", "empty", "skipped"]
+    service: str | None = None
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> PurePosixPath:
+        return PurePosixPath("/", self.source)
+
+
+async def run_hooks(hooks: Iterable[CollectHook], log: Path, workspace: Workspace) -> None:
+    """Run the commands that save state to files. One that fails or takes too long is only logged, as with Harbor."""
+    for hook in hooks:
+        end = None
+        with anyio.move_on_after(hook.timeout_sec):
+            end = await workspace.exec(in_shell(hook.command), stdout=log, stderr=log, user=hook.user or "")
+        if end is None:
+            logger.warning("a collect hook did not end within %g s: %s", hook.timeout_sec, hook.command)
+            continue
+        require_workspace(end, "a collect hook")
+        if end.code != 0:
+            logger.warning("a collect hook ended with status %d: %s: %s", end.code, hook.command, end.tail.strip())
+
+
+async def collect_files(
+    artifacts: Iterable[Artifact], folder: Path, workspace: Workspace, *, are_needed: bool
+) -> list[ArtifactEntry]:
+    """Copy what is there of the artifacts, and list all of them. What is too large raises TooLarge if it is needed."""
+    folder.mkdir()
+    entries: list[ArtifactEntry] = []
+    claims: list[tuple[PurePosixPath, Artifact]] = [(PurePosixPath(MANIFEST), Artifact(source=MANIFEST))]
+    for artifact in artifacts:
+        place = _place_of(artifact)
+        claim = next((claim for claim in claims if _overlap(claim[0], place)), None)
+        if claim is None:
+            claims.append((place, artifact))
+            entries.append(await _collect_one(artifact, folder / place, workspace, are_needed=are_needed))
+        else:
+            if not _covers(claim[1], artifact):
+                logger.warning("%s is not collected: its place has %s", artifact.source, claim[1].source)
+            entries.append(_entry(artifact, "directory" if artifact.exclude else "file", "skipped"))
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(entries), indent=1))
+    return entries
+
+
+async def _collect_one(artifact: Artifact, target: Path, workspace: Workspace, *, are_needed: bool) -> ArtifactEntry:
+    limit = replace(ARTIFACTS, what=f"the artifact {artifact.source}", exclude=tuple(artifact.exclude))
+    try:
+        await workspace.read(PurePosixPath("/", artifact.source), target, limit)
+    except FileNotFoundError:
+        return _entry(artifact, "file" if PurePosixPath(artifact.source).suffix else "directory", "failed")
+    except TooLarge as error:
+        if are_needed:
+            raise
+        logger.warning("%s: it is left out", error)
+        return _entry(artifact, "directory", "failed")
+    if not target.is_dir():
+        return _entry(artifact, "file", "ok")
+    await in_thread(_remove_links_out, target)
+    return _entry(artifact, "directory", "ok" if any(target.iterdir()) else "empty")
+
+
+def _entry(
+    artifact: Artifact,
+    type: Literal["file", "directory"],
+    status: Literal["ok", "failed", "empty", "skipped"],
+) -> ArtifactEntry:
+    return ArtifactEntry(
+        source=artifact.source,
+        destination=str(PurePosixPath(FOLDER, _place_of(artifact))),
+        type=type,
+        status=status,
+        service=artifact.service,
+        exclude=tuple(artifact.exclude) if type == "directory" else (),
+    )
+
+
+def _place_of(artifact: Artifact) -> PurePosixPath:
+    """Where an artifact is kept, relative to the folder of all."""
+    path = PurePosixPath(artifact.destination or artifact.source)
+    return path.relative_to("/") if path.is_absolute() else path
+
+
+def _overlap(one: PurePosixPath, other: PurePosixPath) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _covers(earlier: Artifact, artifact: Artifact) -> bool:
+    """Whether an earlier entry has the same content at the same place already."""
+    source, before = PurePosixPath("/", artifact.source), PurePosixPath("/", earlier.source)
+    if earlier.service != artifact.service or not source.is_relative_to(before):
+        return False
+    if source == before:
+        return _place_of(artifact) == _place_of(earlier) and artifact.exclude == earlier.exclude
+    return not earlier.exclude and _place_of(artifact) == _place_of(earlier) / source.relative_to(before)
+
+
+def _remove_links_out(folder: Path) -> None:
+    """Remove links that would lead out of the folder in another container, as Harbor does."""
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            if path.is_symlink() and _leads_out(path, folder):
+                logger.warning("the link %s leads out of its artifact, and is left out", path)
+                path.unlink()
+
+
+def _leads_out(link: Path, folder: Path) -> bool:
+    target = link.readlink()
+    place = os.path.normpath(link.parent.relative_to(folder) / target)
+    return target.is_absolute() or place.split("/")[0] == ".."
+
+
+async def put_back(folder: Path, workspace: Workspace) -> None:
+    """Put collected files to where they came from, owned by the workspace's user. Folders are emptied first."""
+    entries = [entry for entry in await in_thread(_read_manifest, folder) if entry.status in ("ok", "empty")]
+    words = [word for entry in entries for word in (entry.type, str(entry.path))]
+    end = await workspace.exec(("/bin/sh", "-c", _MAKE_ROOM, "sh", *words), user="root")
+    require_workspace(end, "making room for artifacts")
+    if end.code != 0:
+        raise Failed("setup", f"the artifacts have no place in the verifier: {end.tail.strip()}", may_pass=False)
+    for entry in entries:
+        await workspace.write(folder.parent / entry.destination, entry.path)
+
+
+def _read_manifest(folder: Path) -> Sequence[ArtifactEntry]:
+    try:
+        entries = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=list[ArtifactEntry])
+    except FileNotFoundError as error:
+        raise Failed("grader", f"the collected files are gone: there is no {error.filename}", may_pass=False) from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Failed("grader", f"{folder / MANIFEST} is no list of artifacts: {error}", may_pass=False) from error
+    for entry in entries:
+        if ".." in PurePosixPath(entry.destination).parts or PurePosixPath(entry.destination).is_absolute():
+            raise Failed("grader", f"{folder / MANIFEST}: {entry.destination} is outside of it", may_pass=False)
+    return entries

@@ -1,0 +1,275 @@
+"""Reads one task directory, in the layout that Harbor and Terminal-Bench use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from evalkit.benchmarks.task_folders import INSTRUCTION, TASK_FILE
+from evalkit.benchmarks.taskfile import (
+    MAIN,
+    EnvironmentTable,
+    TaskFile,
+    describe_missing,
+    read_file,
+    resolve,
+    without_root,
+)
+from evalkit.domain.records import Environment, HealthCheck, Instance, Overrides
+from evalkit.errors import DatasetError
+from evalkit.system import files
+
+COMPOSE = "docker-compose.yaml"
+DOCKERFILE = "Dockerfile"
+CONTAINER_FILES = (DOCKERFILE, ".dockerignore", COMPOSE, "docker-compose.yml")
+
+_GRADES: Mapping[str | None, Literal["fresh", "in_place"]] = {"shared": "in_place", "separate": "fresh"}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task directory, checked."""
+
+    folder: Path
+    file: TaskFile
+
+    @property
+    def environment(self) -> Path:
+        return self.folder / "environment"
+
+    @property
+    def tests(self) -> Path:
+        return self.folder / "tests"
+
+    @property
+    def solution(self) -> Path:
+        return self.folder / "solution"
+
+    @property
+    def dockerfile(self) -> Path | None:
+        return _file_in(self.environment, DOCKERFILE)
+
+    @property
+    def brings_files(self) -> bool:
+        """Whether its files are copied into the work folder, as there is no image with them."""
+        return self.file.environment.docker_image is None and self.dockerfile is None
+
+    @property
+    def has_tests_in_image(self) -> bool:
+        """Whether its verifier has an image of its own: the tests are in it, and nothing is uploaded."""
+        own = self.file.verifier.environment
+        is_named = own is not None and own.docker_image is not None
+        return self.file.is_separate and (is_named or _file_in(self.tests, DOCKERFILE, COMPOSE) is not None)
+
+
+def _file_in(folder: Path, *names: str) -> Path | None:
+    return next((path for name in names if (path := folder / name).is_file()), None)
+
+
+def read_task(folder: Path, *, in_containers: bool, network: str = "none", collect_seconds: float = 0.0) -> Instance:
+    """The instance of a task directory, in a run whose agents get this network.
+
+    In containers, a Dockerfile or an image takes the place of copied files. A task that is refused has a problem, and
+    may lack files that other tasks need. Its hooks get their time on top of that for collecting.
+    """
+    try:
+        task = Task(folder, read_file(folder / TASK_FILE))
+        image = task.file.environment.docker_image if in_containers else None
+        build = task.environment if in_containers and image is None and task.dockerfile else None
+        in_place = _grades_in_place(task.file, in_image=bool(image or build))
+        unsupported = list(_unsupported(task.file))
+        refusals = [
+            *(f"task.toml: {problem}" for problem in task.file.contradictions()),
+            *unsupported,
+            *_refusals(task, in_containers=in_containers),
+            *_network_refusals(task.file, network, in_place=in_place),
+        ]
+        statement = _read_statement(task, is_needed=not refusals)
+        variables, problem = _resolve(task.file)
+        digest = files.digest(folder)
+    except FileNotFoundError as error:
+        raise DatasetError(f"task {folder} has no {Path(error.filename).name}") from error
+    except OSError as error:
+        raise DatasetError(f"task {folder} cannot be read: {error}") from error
+    if refusals:
+        problem = f"{'; '.join(refusals)}; leave the task out with --select"
+    table, metadata = task.file.environment, task.file.metadata
+    return Instance(
+        id=folder.name,
+        statement=statement,
+        image=image,
+        build=build,
+        build_seconds=table.build_timeout_sec,
+        env=variables,
+        workdir=table.workdir,
+        user=_user_in(task.file.agent.user, in_containers=in_containers),
+        healthcheck=_health_of(table),
+        gpus=table.gpus or 0,
+        fields={name: str(metadata[name]) for name in ("difficulty", "category") if name in metadata},
+        overrides=_overrides(task.file, collect_seconds),
+        grades_in_place=in_place,
+        verifier=_make_verifier(task, variables) if problem is None else None,
+        offline=task.file.agent_network == "no-network",
+        problem=problem,
+        problem_kind="unsupported" if unsupported else "setup",
+        digest=digest,
+        data=task,
+    )
+
+
+def leads_out(network: str) -> bool:
+    """Whether this network reaches more than the model."""
+    return network not in ("none", "model")
+
+
+def _overrides(file: TaskFile, collect_seconds: float) -> Overrides:
+    table = file.environment
+    hooks = sum(hook.timeout_sec for hook in file.verifier.collect)
+    return Overrides(
+        solve=file.agent.timeout_sec,
+        collect=collect_seconds + hooks if hooks else None,
+        grade=file.verifier.timeout_sec,
+        memory=table.memory or table.memory_mb,
+        cpus=table.cpus,
+        disk=table.storage or table.storage_mb,
+    )
+
+
+def _make_verifier(task: Task, variables: Mapping[str, str]) -> Environment | None:
+    """The environment of a separate verifier: an image of its own, or a fresh one of the agent's."""
+    file = task.file
+    if not file.is_separate:
+        return None
+    own, table = file.verifier.environment, file.verifier_environment
+    image = own.docker_image if own is not None else None
+    build = task.tests if image is None and _file_in(task.tests, DOCKERFILE) else None
+    return Environment(
+        image=image,
+        build=build,
+        build_seconds=table.build_timeout_sec or file.environment.build_timeout_sec,
+        env=variables if own is None else resolve(own.env, os.environ),
+        workdir=table.workdir,
+        user=file.verifier.user,
+        healthcheck=_health_of(table),
+        gpus=table.gpus or 0,
+        overrides=Overrides(
+            memory=table.memory or table.memory_mb,
+            cpus=table.cpus,
+            disk=table.storage or table.storage_mb,
+        ),
+    )
+
+
+def _health_of(table: EnvironmentTable) -> HealthCheck | None:
+    return table.healthcheck.plain() if table.healthcheck else None
+
+
+def _user_in(user: str | None, *, in_containers: bool) -> str | None:
+    """The user, if the workspace knows any. What a local workspace cannot give is refused."""
+    return user if in_containers else None
+
+
+def _grades_in_place(file: TaskFile, *, in_image: bool) -> bool:
+    asked = file.evalkit.grade or _GRADES.get(file.verifier.mode)
+    return in_image if asked is None else asked == "in_place"
+
+
+def _unsupported(file: TaskFile) -> Iterator[str]:
+    """What no machine has that evalkit runs on."""
+    tables = {"environment": file.environment}
+    if file.verifier.environment is not None:
+        tables["verifier.environment"] = file.verifier.environment
+    for name, table in tables.items():
+        if table.os != "linux":
+            yield f"task.toml asks for {name}.os = {table.os}, and evalkit runs Linux only"
+        if table.tpu is not None:
+            yield f"task.toml asks for {name}.tpu, which no engine gives to a container here"
+
+
+def _refusals(task: Task, *, in_containers: bool) -> Iterator[str]:
+    """What the task needs and evalkit lacks, by field or file."""
+    if refused := [name for name, is_asked in _ungiven(task.file).items() if is_asked]:
+        yield f"task.toml asks for {', '.join(refused)}, which evalkit cannot give"
+    if not in_containers and (refused := [name for name, is_asked in _of_containers(task).items() if is_asked]):
+        yield f"task.toml asks for {', '.join(refused)}, which --workspace docker gives"
+    if (task.environment / COMPOSE).is_file():
+        yield f"environment/{COMPOSE} asks for services, which evalkit does not start"
+    if task.file.is_separate and (task.tests / COMPOSE).is_file():
+        yield f"tests/{COMPOSE} asks for services, which evalkit does not start"
+    excluded = _file_in(task.tests, DOCKERFILE, COMPOSE)
+    if task.file.verifier.mode == "separate" and not task.file.is_separate and excluded:
+        yield f"tests/{excluded.name} asks for an image of the verifier's own, which evalkit.grade excludes"
+
+
+def _ungiven(file: TaskFile) -> dict[str, bool]:
+    """Fields that evalkit cannot give: without them, the verdict would be wrong."""
+    return {
+        "steps": bool(file.steps),
+        "environment.mcp_servers": bool(file.environment.mcp_servers),
+        "environment.skills_dir": bool(file.environment.skills_dir),
+        "artifacts of other services": any(each.service != MAIN for each in file.artifacts),
+        "verifier.collect of other services": any(hook.service != MAIN for hook in file.verifier.collect),
+        "allowed_hosts": file.has_allow_list,
+    }
+
+
+def _of_containers(task: Task) -> dict[str, bool]:
+    """Fields that only containers can give."""
+    file = task.file
+    return {
+        "environment.docker_image": file.environment.docker_image is not None,
+        "environment.workdir": file.environment.workdir is not None,
+        "environment.gpus": bool(file.environment.gpus),
+        "agent.user": without_root(file.agent.user) is not None,
+        "verifier.user": without_root(file.verifier.user) is not None,
+        "verifier.environment_mode": file.is_separate,
+        "verifier.collect": bool(file.verifier.collect),
+    }
+
+
+def _network_refusals(file: TaskFile, network: str, *, in_place: bool) -> Iterator[str]:
+    """Tests in the agent's own workspace have its network, so a task that gives them another one is refused."""
+    if not in_place:
+        return
+    asked = f"task.toml asks for {_describe_verifier_network(file)}"
+    is_offline = file.agent_network == "no-network"
+    has_network = leads_out(network) and not is_offline
+    if file.verifier_network == "public" and is_offline:
+        yield f"{asked}, and its tests run where the agent had no network"
+    elif file.verifier.network_mode == "public" and not has_network:
+        yield f"{asked}, which its tests have with workspace.network = bridge"
+    elif file.verifier_network == "no-network" and has_network:
+        yield f"{asked}, which its tests have with workspace.network = none"
+
+
+def _describe_verifier_network(file: TaskFile) -> str:
+    """The field that sets the network of the tests, with its value."""
+    if file.verifier.network_mode is not None:
+        return f"verifier.network_mode = {file.verifier.network_mode}"
+    if file.environment.network_mode is not None:
+        return f"environment.network_mode = {file.environment.network_mode}"
+    return f"environment.allow_internet = {str(file.environment.allow_internet).lower()}"
+
+
+def _read_statement(task: Task, *, is_needed: bool) -> str:
+    path = task.folder / INSTRUCTION
+    if not is_needed and not path.exists():
+        return ""
+    statement = path.read_text(encoding="utf-8", errors="replace")
+    if is_needed and not task.has_tests_in_image and not (task.tests / "test.sh").is_file():
+        raise DatasetError(f"task {task.folder} has no tests/test.sh", hint="add the script that grades the task")
+    return statement
+
+
+def _resolve(file: TaskFile) -> tuple[dict[str, str], str | None]:
+    """The variables of the environment, and the reason why the task cannot run, if one is not set."""
+    try:
+        variables = resolve(file.environment.env, os.environ)
+        resolve(file.verifier.env, os.environ)
+        resolve(file.verifier_environment.env, os.environ)
+    except KeyError as missing:
+        return {}, describe_missing(missing)
+    return variables, None
