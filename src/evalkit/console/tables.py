@@ -130,6 +130,8 @@ def _scores(document: Document) -> Iterator[tuple[str, str]]:
     if score["value"] is not None and score["value"] != document["resolve_rate"]["value"]:
         interval = "" if score["low"] is None else f", 95% interval {score['low']:.3f} to {score['high']:.3f}"
         yield "mean score", f"{score['value']:.3f}{interval}"
+    if passed := document.get("metrics", {}).get("tests_ratio"):
+        yield "tests passed", f"{percent(passed['mean'])}, 95% interval {_interval(passed)}"
     clusters = document.get("clusters")
     if clusters:
         largest = "" if clusters["largest"] is None else f", the largest has {percent(clusters['largest'])} of them"

@@ -30,15 +30,15 @@ class OutputLimit:
     """Patterns of paths that are left out, with all below them."""
 
     def leaves_out(self, path: PurePosixPath) -> bool:
-        """Whether a path in a tree matches a pattern, as in `tar --exclude`: whole, or from some part of it on.
+        """Whether a path in a tree, or a folder on the way to it, matches a pattern as in `tar --exclude`.
 
-        https://www.gnu.org/software/tar/manual/html_section/exclude.html
+        A pattern may match from any part of a path on: https://www.gnu.org/software/tar/manual/html_section/exclude.html
         """
         if not self.exclude or not path.parts:
             return False
         parts = (".", *path.parts)
-        ends = ["/".join(parts[start:]) for start in range(len(parts))]
-        return any(fnmatchcase(end, pattern.rstrip("/")) for end in ends for pattern in self.exclude)
+        pieces = {"/".join(parts[start:end]) for end in range(2, len(parts) + 1) for start in range(end)}
+        return any(fnmatchcase(piece, pattern.rstrip("/")) for piece in pieces for pattern in self.exclude)
 
     def beyond(self, extent: Extent) -> OutputLimit:
         """The same limit for additions to an existing tree."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from evalkit.domain.estimates import mean_of, rate
 from evalkit.domain.planning import BUCKETS, Attempts, Bucket, Ledger, Mark, bucket_of, make_mark, replaces
 from evalkit.domain.results import SCHEMA, Row, Usage
 from evalkit.domain.samples import SILENCES, Sampled, Silence, sample_of
@@ -157,7 +158,7 @@ class Tally:
         self, *, by: Sequence[str] = (), cluster: str | None = None, bad: Collection[str] | None = None
     ) -> dict[str, Any]:
         marks, sampled = self._marks(), self.sampled(cluster)
-        rate, selected = sampled.rate(), sampled.selected()
+        resolved, selected = sampled.rate(), sampled.selected()
         repeats = sampled.of_k() if any(len(each.values) > 1 for each in sampled.rated.values()) else None
         placed = {name: bucket_of(each) for name, each in marks.items()}
         buckets = Counter(placed.values())
@@ -165,26 +166,29 @@ class Tally:
         for name, bucket in placed.items():
             ids[bucket].append(name)
         failures = Counter(mark.failure for each in marks.values() for mark in each if mark.failure is not None)
+        unsupported = [name for name in ids["error"] if any(mark.failure == "unsupported" for mark in marks[name])]
         suspicious = sorted({name for name, _, _ in self.suspicious})
         return {
             "schema": SCHEMA,
             "runs": [run.name for run in self.runs],
             "label": " + ".join(dict.fromkeys(run.label for run in self.runs if run.label)),
             "total": len(marks),
-            "notes": list(note(rate, selected)),
+            "notes": list(note(resolved, selected)),
             "buckets": {bucket: buckets[bucket] for bucket in BUCKETS},
-            "resolve_rate": rate,
+            "resolve_rate": resolved,
             "selected": selected,
             "score": sampled.score(),
             "pass_at": sampled.pass_at(),
             **({} if repeats is None else {"repeats": repeats}),
             **({} if cluster is None else {"clusters": describe_clusters(cluster, sampled)}),
             "failures": dict(sorted(failures.items())),
+            "unsupported": len(unsupported),
+            "unsupported_ids": unsupported,
             "suspicious": len(suspicious),
             "suspicious_ids": suspicious,
             "groups": {name: self._group(name, placed) for name in by},
             "metrics": {
-                name: {"mean": math.fsum(values.values()) / len(values), "instances": len(values)}
+                name: _describe_metric(list(values.values()), sampled.clusters(values))
                 for name, values in sorted(self.metrics.items())
             },
             "usage": self.spending.describe(),
@@ -213,6 +217,14 @@ class Tally:
             for name, value in zip(run.instance_ids, run.fields.get(field_name, ()), strict=False):
                 value_of.setdefault(name, value)
         return value_of
+
+
+def _describe_metric(values: Sequence[float], clusters: Sequence[str] | None) -> dict[str, Any]:
+    """The mean with an interval, by the method of rates where all values are shares."""
+    are_shares = all(0.0 <= value <= 1.0 for value in values)
+    found = rate(values, clusters) if are_shares else mean_of(values, clusters)
+    interval = {key: found[key] for key in ("low", "high", "confidence", "method")}
+    return {"mean": found["value"], "instances": len(values), **interval}
 
 
 def list_side_by_side(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
