@@ -1,0 +1,192 @@
+"""Programs that install things, by the proxy of an allow-list, each set up by its variables alone."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import SocketAttribute, SocketStream
+
+from evalkit.domain.networks import Address, AllowedHosts, parse_target
+from evalkit.workspaces import ports
+from evalkit.workspaces.egress import EgressProxy
+from evalkit.workspaces.network_log import NetworkLog
+from tests.support.repositories import make_repository
+from tests.support.requirements import require_program
+
+NAME = "mirror.example"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+class Wire:
+    """A connection of a program, as the proxy wants it."""
+
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+
+    async def receive(self) -> bytes:
+        try:
+            return await self._stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return b""
+
+    async def send(self, content: bytes) -> None:
+        try:
+            await self._stream.send(content)
+        except anyio.BrokenResourceError as error:
+            raise BrokenPipeError from error
+
+
+async def resolve(name: str) -> Sequence[Address]:
+    return [parse_target("127.0.0.1", 1).host] if name == NAME else []  # type: ignore[list-item]  # an address
+
+
+def run(folder: Path, *argv: str, cwd: Path) -> tuple[int, str]:
+    """Run a program with the variables of the proxy. PORT stands for that of a server of the folder."""
+
+    async def all_of_it(port: int) -> tuple[int, str]:
+        proxy = EgressProxy(AllowedHosts.of([NAME, "127.0.0.1"]), NetworkLog(cwd / "network.jsonl", "solve"), resolve)
+
+        async def serve(stream: SocketStream) -> None:
+            async with stream:
+                await proxy.serve(Wire(stream))
+
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, serve)
+            variables = ports.proxy().environment(listener.extra(SocketAttribute.local_port))
+            kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+            done = await anyio.run_process(
+                [each.replace("PORT", str(port)) for each in argv],
+                env={**kept, "HOME": str(cwd), **variables},
+                cwd=cwd,
+                check=False,
+            )
+            tasks.cancel_scope.cancel()
+        return done.returncode, (done.stdout + done.stderr).decode()
+
+    with serving(folder) as port:
+        return anyio.run(all_of_it, port)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    (folder / "file").write_text("what is served\n")
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--proxytunnel",)], ids=["forwarded", "tunnelled"])
+def test_curl(shelf: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    require_program("curl")
+    code, said = run(shelf, "curl", "-sS", *more, f"http://{NAME}:PORT/file", cwd=tmp_path)
+    assert (code, said) == (0, "what is served\n")
+    code, said = run(shelf, "curl", "-sS", "--fail", *more, "http://elsewhere.example:PORT/file", cwd=tmp_path)
+    assert code != 0
+    assert "403" in said
+    assert "not_listed" in (tmp_path / "network.jsonl").read_text()
+
+
+def test_curl_reaches_loopback_without_it(shelf: Path, tmp_path: Path) -> None:
+    require_program("curl")
+    for host in ("127.0.0.1", "localhost"):
+        assert run(shelf, "curl", "-sS", f"http://{host}:PORT/file", cwd=tmp_path) == (0, "what is served\n")
+    assert not (tmp_path / "network.jsonl").exists()
+
+
+def test_pip_and_uv(shelf: Path, tmp_path: Path) -> None:
+    wheel = "small-1.0-py3-none-any.whl"
+    _make_wheel(shelf / wheel)
+    (shelf / "simple" / "small").mkdir(parents=True)
+    (shelf / "simple" / "small" / "index.html").write_text(f'<a href="/{wheel}">{wheel}</a>')
+    index = f"http://{NAME}:PORT/simple/"
+    pip = ("python3", "-m", "pip", "install", "--no-cache-dir", "--index-url", index, "--trusted-host", NAME)
+    code, said = run(shelf, *pip, "--target", str(tmp_path / "by-pip"), "small", cwd=tmp_path)
+    assert code == 0, said
+    assert (tmp_path / "by-pip" / "small.py").is_file()
+    require_program("uv")
+    uv = ("uv", "pip", "install", "--no-cache", "--index-url", index, "--allow-insecure-host", NAME)
+    code, said = run(shelf, *uv, "--target", str(tmp_path / "by-uv"), "small", cwd=tmp_path)
+    assert code == 0, said
+    assert (tmp_path / "by-uv" / "small.py").is_file()
+
+
+def test_git(shelf: Path, tmp_path: Path) -> None:
+    make_repository(shelf / "project", {"file": "content\n"})
+    code, said = run(shelf, "git", "-C", str(shelf / "project"), "update-server-info", cwd=tmp_path)
+    assert code == 0, said
+    code, said = run(shelf, "git", "clone", f"http://{NAME}:PORT/project/.git", "copy", cwd=tmp_path)
+    assert code == 0, said
+    assert (tmp_path / "copy" / "file").read_text() == "content\n"
+
+
+def test_npm(shelf: Path, tmp_path: Path) -> None:
+    require_program("npm")
+    (shelf / "small").write_text('{"name": "small", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": {}}}')
+    registry = f"http://{NAME}:PORT/"
+    code, said = run(shelf, "npm", "view", "small", "dist-tags.latest", "--registry", registry, cwd=tmp_path)
+    assert code == 0, said
+    assert said.strip() == "1.0.0"
+    code, _ = run(shelf, "npm", "view", "small", "--registry", "http://elsewhere.example:PORT/", cwd=tmp_path)
+    assert code != 0
+
+
+def test_apt(shelf: Path, tmp_path: Path) -> None:
+    require_program("apt-get")
+    (shelf / "Packages").write_text("Package: small\nVersion: 1.0\nArchitecture: all\nFilename: ./small.deb\nSize: 1\n")
+    place = tmp_path / "apt"
+    for name in ("lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
+        (place / name).mkdir(parents=True)
+    (place / "status").touch()
+    sources = place / "sources.list"
+    options = {
+        "Dir::Etc": str(place / "etc"),
+        "Dir::Etc::SourceList": str(sources),
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": str(place / "lists"),
+        "Dir::State::status": str(place / "status"),
+        "Dir::Cache": str(place / "cache"),
+        "APT::Sandbox::User": "root",
+    }
+    told = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    with_sources = f'echo "deb [trusted=yes] http://{NAME}:PORT ./" >{sources} && exec apt-get "$@" update'
+    code, said = run(shelf, "sh", "-c", with_sources, "sh", *told, cwd=tmp_path)
+    assert code == 0, said
+    code, said = run(shelf, "apt-cache", *told, "policy", "small", cwd=tmp_path)
+    assert "1.0" in said
+
+
+def _make_wheel(path: Path) -> None:
+    import zipfile
+
+    info = "small-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("small.py", "")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "small.py,,\n")
