@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
 from evalkit.domain.planning import Attempts
 
 if TYPE_CHECKING:
+    from evalkit.domain.networks import NetworkPolicy
     from evalkit.domain.records import Limits
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -73,6 +74,15 @@ def require_variables(names: Any) -> Any:
         if not _VARIABLE.fullmatch(name):
             raise ValueError("this takes the names of environment variables; their values do not belong here")
     return names
+
+
+def require_hosts(entries: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    """The entries of an allow-list, in their normal form."""
+    from evalkit.domain.networks import ALLOWLIST, parse_entry  # most commands allow nothing
+
+    if entries and info.data.get("network") != ALLOWLIST:
+        raise ValueError("a list of hosts needs workspace.network = allowlist, or --network allowlist")
+    return tuple(parse_entry(each) for each in entries)
 
 
 def split_command(value: Any) -> Any:
@@ -180,8 +190,13 @@ class WorkspaceConfig(Section):
     image: str = Field("python:3.12-slim", description="Image for instances that name none and have no Dockerfile")
     network: str = Field(
         "none",
-        description="Network of the agent: none, model (its endpoint only), bridge, or a network's name",
-        examples=["none", "model", "bridge"],
+        description="Network of the agent: none, model (its endpoint only), allowlist, bridge, or a network's name",
+        examples=["none", "model", "allowlist", "bridge"],
+    )
+    allow_hosts: Annotated[Names, AfterValidator(require_hosts)] = Field(
+        (),
+        description="Where the network is allowlist: names, *.suffix, addresses or CIDR ranges that can be reached",
+        validate_default=False,
     )
     memory: Size = Field(4 << 30, description="Memory of one instance")
     cpus: float = Field(1.0, gt=0, description="CPUs of one instance")
@@ -200,6 +215,12 @@ class WorkspaceConfig(Section):
     reconnect: Duration = Field(30.0, description="How long to wait for an engine that went away during a run")
     expose: Names = Field((), description="Files and folders that commands in the local sandbox can read besides")
     unsandboxed: bool = Field(False, description="Let local agents run without a sandbox, with all your rights")
+
+    @property
+    def policy(self) -> NetworkPolicy:
+        from evalkit.domain.networks import NetworkPolicy  # most commands read the config and run nothing
+
+        return NetworkPolicy(self.network, self.allow_hosts)
 
 
 class ImagesConfig(Section):
@@ -271,6 +292,16 @@ class Config(Section):
     @property
     def workspace_kind(self) -> str:
         return self.workspace.kind or ("local" if self.runs_bundled_tasks else "docker")
+
+    @property
+    def has_model(self) -> bool:
+        """Whether agents in workspaces reach a model by a port of evalkit's."""
+        return self.workspace.network == "model" or bool(self.model.name and self.model.base_url)
+
+    @property
+    def variables_of_agent(self) -> tuple[str, ...]:
+        """The variables that agents get, by name, without the key of a model that they reach without it."""
+        return tuple(name for name in self.agent.env if not (self.has_model and name == self.model.api_key_env))
 
     @property
     def attempts(self) -> Attempts:

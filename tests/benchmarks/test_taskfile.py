@@ -9,6 +9,7 @@ import pytest
 from evalkit.benchmarks.task_directory import read_task
 from evalkit.benchmarks.taskfile import TaskFile, resolve, unknown_fields
 from evalkit.benchmarks.tasks import TaskDirectories, notes_on
+from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.records import Instance
 from evalkit.errors import DatasetError
 from tests.support.cli import Evalkit
@@ -49,8 +50,8 @@ grade = "fresh"
 """
 
 
-def read(folder: Path, toml: str, *, in_containers: bool = True, network: str = "none") -> Instance:
-    return read_task(make_task(folder / "task", toml=toml), in_containers=in_containers, network=network)
+def read(folder: Path, toml: str, *, in_containers: bool = True) -> Instance:
+    return read_task(make_task(folder / "task", toml=toml), in_containers=in_containers)
 
 
 def write(path: Path, text: str = "") -> None:
@@ -58,8 +59,9 @@ def write(path: Path, text: str = "") -> None:
     path.write_text(text)
 
 
-def notes(folder: Path, toml: str, *, network: str = "none") -> list[str]:
-    return [note.removeprefix("task.toml of task: ") for note in notes_on([read(folder, toml)], network)]
+def notes(folder: Path, toml: str, *, network: str = "none", in_containers: bool = True) -> list[str]:
+    instance = read(folder, toml, in_containers=in_containers)
+    return [note.removeprefix("task.toml of task: ") for note in notes_on([instance], network)]
 
 
 def test_every_field_has_its_effect(tmp_path: Path) -> None:
@@ -69,9 +71,9 @@ def test_every_field_has_its_effect(tmp_path: Path) -> None:
     assert instance.image == "some/image:1"
     assert instance.problem is None
     assert not instance.grades_in_place, "it is graded in a fresh workspace"
-    assert instance.offline, "the agent's own policy wins over its environment's"
+    assert instance.network == NetworkPolicy("none"), "the agent's own policy wins over its environment's"
     assert instance.env == {"C": "3", "D": "4"}
-    assert TaskDirectories(tmp_path, in_containers=True).grader_network(instance) == "bridge"
+    assert TaskDirectories(tmp_path, in_containers=True).grader_network(instance) == NetworkPolicy("bridge")
     assert instance.fields == {"difficulty": "hard"}
     assert notes(tmp_path, EVERYTHING) == []
 
@@ -89,8 +91,8 @@ def test_other_versions_are_refused(tmp_path: Path) -> None:
 def test_older_spellings_mean_the_same(tmp_path: Path) -> None:
     old = read(tmp_path, '[environment]\nmemory = "2G"\nstorage = "10G"\nallow_internet = false\n')
     assert (old.overrides.memory, old.overrides.disk) == (2 << 30, 10 << 30)
-    assert old.offline
-    assert not read(tmp_path, "[environment]\nallow_internet = true\n").offline
+    assert old.network == NetworkPolicy("none")
+    assert read(tmp_path, "[environment]\nallow_internet = true\n").network == NetworkPolicy("bridge")
 
 
 def test_unknown_fields_are_named_with_the_one_that_is_meant(tmp_path: Path) -> None:
@@ -118,7 +120,6 @@ def test_unknown_fields_are_named_with_the_one_that_is_meant(tmp_path: Path) -> 
         ('[verifier]\nenvironment_mode = "separate"', "verifier.environment_mode"),
         ("[verifier.environment]", "verifier.environment_mode"),
         ('[[verifier.collect]]\ncommand = "x"', "verifier.collect"),
-        ('[agent]\nnetwork_mode = "allowlist"\nallowed_hosts = ["x.org"]', "allowed_hosts"),
         ('[environment]\ndocker_image = "x"', "environment.docker_image"),
     ],
 )
@@ -180,61 +181,73 @@ IN_IMAGE = '[environment]\ndocker_image = "x"\n'
 OFFLINE, ONLINE = '[{}]\nnetwork_mode = "no-network"\n'.format, '[{}]\nnetwork_mode = "public"\n'.format
 
 
+def listed(table: str, *hosts: str) -> str:
+    return f'[{table}]\nnetwork_mode = "allowlist"\nallowed_hosts = {list(hosts)}\n'.replace("'", '"')
+
+
+NOWHERE, ANYWHERE = NetworkPolicy("none"), NetworkPolicy("bridge")
+
+
 @pytest.mark.parametrize(
-    ("toml", "network", "refused"),
+    ("toml", "agent", "grader"),
     [
-        (IN_IMAGE, "none", None),
-        (IN_IMAGE, "bridge", None),
-        (IN_IMAGE + OFFLINE("agent") + OFFLINE("verifier"), "bridge", None),
-        (IN_IMAGE + 'network_mode = "no-network"\n', "bridge", None),
-        (IN_IMAGE + 'network_mode = "public"\n', "none", None),
-        (IN_IMAGE + OFFLINE("verifier"), "none", None),
-        (IN_IMAGE + OFFLINE("verifier"), "model", None),
-        (IN_IMAGE + OFFLINE("verifier"), "bridge", "verifier.network_mode = no-network"),
+        (IN_IMAGE, None, NOWHERE),
+        (OFFLINE("environment"), NOWHERE, NOWHERE),
+        (ONLINE("environment"), ANYWHERE, ANYWHERE),
+        (ONLINE("environment") + OFFLINE("agent"), NOWHERE, ANYWHERE),
+        (OFFLINE("environment") + ONLINE("verifier"), NOWHERE, ANYWHERE),
+        (OFFLINE("agent"), NOWHERE, NOWHERE),
+        (ONLINE("verifier"), None, ANYWHERE),
         (
-            IN_IMAGE + 'network_mode = "no-network"\n' + ONLINE("agent"),
-            "bridge",
-            "environment.network_mode = no-network",
+            listed("environment", "PyPI.org.", "*.example.com") + listed("verifier", "10.0.0.0/8"),
+            NetworkPolicy("allowlist", ("pypi.org", "*.example.com")),
+            NetworkPolicy("allowlist", ("10.0.0.0/8",)),
         ),
-        (IN_IMAGE + "allow_internet = false\n" + ONLINE("agent"), "bridge", "environment.allow_internet = false"),
-        (IN_IMAGE + ONLINE("verifier"), "bridge", None),
-        (IN_IMAGE + ONLINE("verifier"), "none", "verifier.network_mode = public"),
-        (IN_IMAGE + ONLINE("verifier"), "model", "verifier.network_mode = public"),
-        (IN_IMAGE + ONLINE("verifier") + OFFLINE("agent"), "bridge", "verifier.network_mode = public"),
-        (IN_IMAGE + 'network_mode = "public"\n' + OFFLINE("agent"), "bridge", "environment.network_mode = public"),
-        (IN_IMAGE + ONLINE("verifier") + OFFLINE("agent") + '[evalkit]\ngrade = "fresh"', "none", None),
-        (IN_IMAGE + OFFLINE("verifier") + '[evalkit]\ngrade = "fresh"', "bridge", None),
+        (listed("agent", "127.0.0.1", "a.org"), NetworkPolicy("allowlist", ("a.org",)), NOWHERE),
+        (listed("agent"), NetworkPolicy("allowlist"), NOWHERE),
     ],
 )
-def test_tests_that_run_where_the_agent_worked_have_its_network_or_are_refused(
-    tmp_path: Path, toml: str, network: str, refused: str | None
+def test_each_phase_has_a_network_of_its_own(
+    tmp_path: Path, toml: str, agent: NetworkPolicy | None, grader: NetworkPolicy
 ) -> None:
-    problem = read(tmp_path, toml, network=network).problem
-    assert (problem is None) == (refused is None), problem
-    assert (refused or "") in (problem or "")
+    """Where its table says nothing, that of the environment; and where that says nothing either, the run's."""
+    instance = read(tmp_path, toml)
+    assert instance.problem is None
+    assert instance.network == agent
+    assert TaskDirectories(tmp_path, in_containers=True).grader_network(instance) == grader
 
 
 @pytest.mark.parametrize(
-    ("toml", "network", "expected"),
+    ("network", "expected"),
     [
-        ("", "none", "none"),
-        ("", "model", "none"),
-        ("", "bridge", "bridge"),
-        (OFFLINE("verifier"), "bridge", "none"),
-        (ONLINE("verifier"), "none", "bridge"),
+        ("none", NOWHERE),
+        ("model", NOWHERE),
+        ("bridge", ANYWHERE),
+        ("allowlist", NetworkPolicy("allowlist", ("a.org",))),
     ],
 )
-def test_a_fresh_grader_has_a_network_of_its_own(tmp_path: Path, toml: str, network: str, expected: str) -> None:
-    instance = read(tmp_path, toml, network=network)
-    assert TaskDirectories(tmp_path, in_containers=True, network=network).grader_network(instance) == expected
+def test_tests_of_a_task_that_asks_for_nothing_have_the_network_of_the_run(
+    tmp_path: Path, network: str, expected: NetworkPolicy
+) -> None:
+    hosts = expected.hosts
+    benchmark = TaskDirectories(tmp_path, in_containers=True, network=network, hosts=hosts)
+    assert benchmark.grader_network(read(tmp_path, "")) == expected
+    assert benchmark.grader_network(read(tmp_path, OFFLINE("verifier"))) == NOWHERE
 
 
-def test_a_network_that_is_asked_for_and_not_given_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["https://a.org", "a.org:443", "a.org/path", "*", "a..org", "[::1]"])
+def test_a_host_that_is_none_is_named_with_its_table(tmp_path: Path, host: str) -> None:
+    with pytest.raises(DatasetError, match=r"agent\.allowed_hosts\.0: .*an allowed host is a name"):
+        read(tmp_path, listed("agent", host))
+
+
+def test_a_task_opens_the_network_of_this_machine_to_no_agent_on_it(tmp_path: Path) -> None:
     toml = "[environment]\nallow_internet = true\n"
-    (note,) = notes(tmp_path, toml)
+    assert read(tmp_path, toml, in_containers=False).network is None
+    (note,) = notes(tmp_path, toml, in_containers=False)
     assert "asks for a network" in note
-    assert notes(tmp_path, toml, network="bridge") == []
-    assert notes(tmp_path, "# nothing") == []
+    assert notes(tmp_path, toml, in_containers=False, network="bridge") == []
+    assert notes(tmp_path, toml) == notes(tmp_path, "# nothing") == []
 
 
 def test_variables_are_those_of_this_machine() -> None:

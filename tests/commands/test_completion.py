@@ -57,7 +57,7 @@ def test_another_shell_is_refused(evalkit: Evalkit) -> None:
     [
         ("run.stop_on", ("critic", "never")),
         ("images.push", ("true", "false")),
-        ("workspace.network", ("none", "model", "bridge")),
+        ("workspace.network", ("none", "model", "allowlist", "bridge")),
         ("run.workers", ()),
     ],
 )

@@ -106,3 +106,27 @@ def test_a_thousand_local_workers(evalkit: Evalkit) -> None:
         assert row["instance_id"] in (evalkit.run_directory() / row["patch"]["path"]).read_text()
     assert opened < 7 * THOUSAND, opened  # the pipe of its output has two ends
     evalkit.assert_nothing_left()
+
+
+def test_networks_and_hosts_are_flags(evalkit: Evalkit) -> None:
+    hosts = ("--allow-host", "PyPI.org.", "--allow-host", "*.pythonhosted.org")
+    finished = evalkit("infer", "--limit", 1, "--run-id", "run", "--network", "allowlist", *hosts)
+    assert finished.code == 0, finished.stderr
+    workspace = json.loads((evalkit.runs / "run/run.json").read_text())["config"]["workspace"]
+    assert (workspace["network"], workspace["allow_hosts"]) == ("allowlist", ["pypi.org", "*.pythonhosted.org"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--allow-host", "pypi.org"), ("workspace.allow_hosts", "--network allowlist")),
+        (("--network", "bridge", "--allow-host", "pypi.org"), ("workspace.allow_hosts", "--network allowlist")),
+        (("--network", "allowlist", "--allow-host", "https://pypi.org/"), ("workspace.allow_hosts", "not a URL, port")),
+        (("--network", "allowlist", "--allow-host", "pypi.org:443"), ("workspace.allow_hosts", "not a URL, port")),
+    ],
+)
+def test_hosts_that_are_none_or_have_no_effect_are_refused(
+    evalkit: Evalkit, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    evalkit("infer", *arguments).refused(2, "config", *words)
+    assert not evalkit.runs.exists()

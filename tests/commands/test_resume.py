@@ -98,6 +98,7 @@ def test_what_never_started_or_was_torn_is_done(run: Evalkit) -> None:
         ("model.temperature", "0.7"),
         ("agent.prompt", "prompt.j2"),
         ("workspace.network", "host"),
+        ("workspace.network", "allowlist"),
         ("workspace.runtime", "runsc"),
         ("workspace.seccomp", "profile.json"),
     ],

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from evalkit.domain.critics import accept_non_empty_patch, accept_resolved
 from evalkit.domain.failures import Failed, Kind, WorkspaceEnded
+from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
@@ -335,6 +336,22 @@ def test_grading_in_place_happens_in_the_agents_workspace(tmp_path: Path) -> Non
     assert outcomes(rows) == {("submitted", "resolved"): 2}
     assert [workspace.spec.purpose for workspace in rig.workspaces.opened] == ["solve"] * 3
     assert len(rig.agent.jobs) == 3
+
+
+def test_a_grader_in_the_agents_workspace_gets_its_own_network_after_the_agent_has_ended(tmp_path: Path) -> None:
+    listed, others = NetworkPolicy("allowlist", ("a.org",)), NetworkPolicy("allowlist", ("b.org",))
+    found = []
+
+    async def grade(_job: Job, workspace: Any) -> None:
+        found.append((workspace.network, workspace.interrupts))
+
+    instances = [structs.replace(each, grades_in_place=True, network=listed) for each in FakeBenchmark(1).load()]
+    benchmark = FakeBenchmark(instances, script={"grade": {ONE: [grade]}}, grader_network=others)
+    rig = Rig(tmp_path, benchmark)
+    assert outcomes(rig.execute()) == {("submitted", "resolved"): 1}
+    (workspace,) = rig.workspaces.opened
+    assert workspace.spec.policy == listed
+    assert found == [(others, 1)]
 
 
 def test_a_full_disk_is_told_by_its_number(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from evalkit.config import Config
-from evalkit.domain.protocols import Purpose, RunScope, Workspace, Workspaces, WorkspaceSpec
+from evalkit.domain.protocols import Lasting, Purpose, RunScope, Workspace, Workspaces, WorkspaceSpec
 from evalkit.domain.records import Instance, Job, Limits
 from evalkit.system import processes, scratch
 from evalkit.testing import FakeWorkspaces
@@ -51,6 +51,9 @@ class Place:
         """Whether daemons end with their workspace; in a fake, only process groups do."""
         return self.kind != "fake"
 
+    def lasting(self) -> AbstractAsyncContextManager[None]:
+        return self.workspaces.lasting() if isinstance(self.workspaces, Lasting) else nullcontext()
+
     def spec(self, purpose: Purpose = "solve", **changes: Any) -> WorkspaceSpec:
         return WorkspaceSpec(make_job(self.folder), purpose, **{"memory": 256 * MEGABYTE, "cpus": 1.0, **changes})
 
@@ -58,7 +61,7 @@ class Place:
         """Run an async function in a workspace."""
 
         async def opened() -> Any:
-            async with self.workspaces.open(self.spec(**changes)) as workspace:
+            async with self.lasting(), self.workspaces.open(self.spec(**changes)) as workspace:
                 return await work(workspace)
 
         return anyio.run(opened, backend=loop)

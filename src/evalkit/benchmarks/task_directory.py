@@ -18,6 +18,7 @@ from evalkit.benchmarks.taskfile import (
     resolve,
     without_root,
 )
+from evalkit.domain.networks import BRIDGE, NetworkPolicy
 from evalkit.domain.records import Environment, HealthCheck, Instance, Overrides
 from evalkit.errors import DatasetError
 from evalkit.system import files
@@ -69,8 +70,8 @@ def _file_in(folder: Path, *names: str) -> Path | None:
     return next((path for name in names if (path := folder / name).is_file()), None)
 
 
-def read_task(folder: Path, *, in_containers: bool, network: str = "none", collect_seconds: float = 0.0) -> Instance:
-    """The instance of a task directory, in a run whose agents get this network.
+def read_task(folder: Path, *, in_containers: bool, collect_seconds: float = 0.0) -> Instance:
+    """The instance of a task directory.
 
     In containers, a Dockerfile or an image takes the place of copied files. A task that is refused has a problem, and
     may lack files that other tasks need. Its hooks get their time on top of that for collecting.
@@ -85,7 +86,6 @@ def read_task(folder: Path, *, in_containers: bool, network: str = "none", colle
             *(f"task.toml: {problem}" for problem in task.file.contradictions()),
             *unsupported,
             *_refusals(task, in_containers=in_containers),
-            *_network_refusals(task.file, network, in_place=in_place),
         ]
         statement = _read_statement(task, is_needed=not refusals)
         variables, problem = _resolve(task.file)
@@ -112,7 +112,7 @@ def read_task(folder: Path, *, in_containers: bool, network: str = "none", colle
         overrides=_overrides(task.file, collect_seconds),
         grades_in_place=in_place,
         verifier=_make_verifier(task, variables) if problem is None else None,
-        offline=task.file.agent_network == "no-network",
+        network=_network_of(task.file.agent_policy, in_containers=in_containers),
         problem=problem,
         problem_kind="unsupported" if unsupported else "setup",
         digest=digest,
@@ -120,9 +120,9 @@ def read_task(folder: Path, *, in_containers: bool, network: str = "none", colle
     )
 
 
-def leads_out(network: str) -> bool:
-    """Whether this network reaches more than the model."""
-    return network not in ("none", "model")
+def _network_of(asked: NetworkPolicy | None, *, in_containers: bool) -> NetworkPolicy | None:
+    """What its agent may reach. On this machine, whose network is the only one, a public one is the run's to give."""
+    return None if asked == NetworkPolicy(BRIDGE) and not in_containers else asked
 
 
 def _overrides(file: TaskFile, collect_seconds: float) -> Overrides:
@@ -212,7 +212,6 @@ def _ungiven(file: TaskFile) -> dict[str, bool]:
         "environment.skills_dir": bool(file.environment.skills_dir),
         "artifacts of other services": any(each.service != MAIN for each in file.artifacts),
         "verifier.collect of other services": any(hook.service != MAIN for hook in file.verifier.collect),
-        "allowed_hosts": file.has_allow_list,
     }
 
 
@@ -228,30 +227,6 @@ def _of_containers(task: Task) -> dict[str, bool]:
         "verifier.environment_mode": file.is_separate,
         "verifier.collect": bool(file.verifier.collect),
     }
-
-
-def _network_refusals(file: TaskFile, network: str, *, in_place: bool) -> Iterator[str]:
-    """Tests in the agent's own workspace have its network, so a task that gives them another one is refused."""
-    if not in_place:
-        return
-    asked = f"task.toml asks for {_describe_verifier_network(file)}"
-    is_offline = file.agent_network == "no-network"
-    has_network = leads_out(network) and not is_offline
-    if file.verifier_network == "public" and is_offline:
-        yield f"{asked}, and its tests run where the agent had no network"
-    elif file.verifier.network_mode == "public" and not has_network:
-        yield f"{asked}, which its tests have with workspace.network = bridge"
-    elif file.verifier_network == "no-network" and has_network:
-        yield f"{asked}, which its tests have with workspace.network = none"
-
-
-def _describe_verifier_network(file: TaskFile) -> str:
-    """The field that sets the network of the tests, with its value."""
-    if file.verifier.network_mode is not None:
-        return f"verifier.network_mode = {file.verifier.network_mode}"
-    if file.environment.network_mode is not None:
-        return f"environment.network_mode = {file.environment.network_mode}"
-    return f"environment.allow_internet = {str(file.environment.allow_internet).lower()}"
 
 
 def _read_statement(task: Task, *, is_needed: bool) -> str:

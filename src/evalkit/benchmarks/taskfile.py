@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from evalkit.config import Size, parse_size
-from evalkit.domain.hosts import normalize_host
+from evalkit.domain.networks import ALLOWLIST, BRIDGE, OFFLINE, NetworkPolicy, parse_entry, task_entries
 from evalkit.domain.records import HealthCheck
 from evalkit.errors import DatasetError
 
@@ -114,7 +114,7 @@ Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Megabytes = Annotated[int, BeforeValidator(_megabytes), Field(gt=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 User = Annotated[str | None, BeforeValidator(_name_of_user)]
-Host = Annotated[str, AfterValidator(normalize_host)]
+Host = Annotated[str, AfterValidator(parse_entry)]
 Service = Annotated[str, Field(pattern=_SERVICE)]
 Headers = dict[Annotated[str, Field(pattern=_HEADER)], Annotated[str, AfterValidator(_check_header)]]
 
@@ -146,6 +146,18 @@ class _Policy(_Table):
     @property
     def network(self) -> Network | None:
         return self.network_mode
+
+    @property
+    def policy(self) -> NetworkPolicy | None:
+        """What it asks for; None where it leaves that to another table, or to the run."""
+        match self.network:
+            case "no-network":
+                return OFFLINE
+            case "public":
+                return NetworkPolicy(BRIDGE)
+            case "allowlist":
+                return NetworkPolicy(ALLOWLIST, task_entries(self.allowed_hosts or ()))
+        return None
 
     @property
     def has_stray_hosts(self) -> bool:
@@ -348,16 +360,14 @@ class TaskFile(_Table):
         return self.verifier.environment or self.environment if self.is_separate else self.environment
 
     @property
-    def agent_network(self) -> Network | None:
-        return self.agent.network or self.environment.network
+    def agent_policy(self) -> NetworkPolicy | None:
+        """What the agent may reach: as its own table says, else as its environment's does."""
+        return self.agent.policy or self.environment.policy
 
     @property
-    def verifier_network(self) -> Network | None:
-        return self.verifier.network or self.verifier_environment.network
-
-    @property
-    def has_allow_list(self) -> bool:
-        return "allowlist" in (self.agent_network, self.verifier_network)
+    def verifier_policy(self) -> NetworkPolicy | None:
+        """What the tests may reach, likewise."""
+        return self.verifier.policy or self.verifier_environment.policy
 
     @property
     def tables(self) -> Mapping[str, _Policy]:

@@ -21,11 +21,12 @@ from evalkit.benchmarks.rewards import (
     read_rewards,
     score_of,
 )
-from evalkit.benchmarks.task_directory import CONTAINER_FILES, Task, leads_out, read_task
+from evalkit.benchmarks.task_directory import CONTAINER_FILES, Task, read_task
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
 from evalkit.benchmarks.taskfile import all_artifacts, describe_missing, resolve, unknown_fields
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.networks import NetworkPolicy, grader_policy
 from evalkit.domain.outputs import ARTIFACTS, UNTOUCHED
 from evalkit.domain.protocols import Exit, Workspace
 from evalkit.domain.records import Answer, Collected, Grade, Instance, Job
@@ -50,6 +51,8 @@ class TaskDirectories:
     root: Path
     in_containers: bool
     network: str = "none"
+    """That of the run, for tasks that ask for none."""
+    hosts: tuple[str, ...] = ()
     collect_seconds: float = 0.0
 
     @property
@@ -84,17 +87,13 @@ class TaskDirectories:
         return read_task(
             folder,
             in_containers=self.in_containers,
-            network=self.network,
             collect_seconds=self.collect_seconds,
         )
 
-    def grader_network(self, instance: Instance) -> str:
-        """Of a fresh workspace: the task's own policy, and without one that of the run."""
+    def grader_network(self, instance: Instance) -> NetworkPolicy:
+        """The task's own policy, and without one that of the run."""
         assert isinstance(instance.data, Task)
-        asked = instance.data.file.verifier_network
-        if asked is None and leads_out(self.network):
-            return self.network
-        return "bridge" if asked == "public" else "none"
+        return grader_policy(instance.data.file.verifier_policy, NetworkPolicy(self.network, self.hosts))
 
     async def prepare(self, job: Job, workspace: Workspace) -> None:
         if self._brings_files(job):
@@ -253,9 +252,8 @@ def _notes_on(instance: Instance, network: str) -> Iterator[str]:
     yield from (f"{name} is unknown, and has no effect" for name in unknown_fields(file))
     if instance.problem:
         yield f"{instance.problem}: it will fail"
-    if file.agent_network == "public" and not leads_out(network):
-        whose = "agents, and tests that run where they worked, get" if instance.grades_in_place else "agents get"
-        yield f"it asks for a network, and {whose} what workspace.network says: {network}"
+    if instance.network is None and file.agent_policy is not None and not NetworkPolicy(network).leads_out:
+        yield f"it asks for a network, and agents on this machine get what workspace.network says: {network}"
 
 
 def _judge(folder: Path, end: Exit, *, needs_reward: bool) -> Grade:
@@ -312,5 +310,6 @@ def create(config: Config) -> TaskDirectories:
         root=Path(dataset) if dataset else BUNDLED,
         in_containers=config.workspace_kind != "local",
         network=config.workspace.network,
+        hosts=config.workspace.allow_hosts,
         collect_seconds=config.timeouts.collect,
     )

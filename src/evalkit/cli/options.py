@@ -26,6 +26,8 @@ class Flag:
     metavar: str | None
     default: str = ""
     """The default in words, where the config's own default is not clear."""
+    repeated: bool = False
+    """Whether it takes one of several values, and is given once for each."""
 
     def parameter(self) -> inspect.Parameter:
         section, _, key = self.key.partition(".")
@@ -42,7 +44,9 @@ class Flag:
             show_default=False,
             metavar=self.metavar,
         )
-        kind = str | None if self.metavar else bool | None
+        kind: Any = str | None if self.metavar else bool | None
+        if self.repeated:
+            kind = list[str] | None
         return _keyword(self.name.replace("-", "_"), Annotated[kind, option], None)
 
 
@@ -75,6 +79,8 @@ FLAGS = {
         Flag("agent.name", "agent", _AGENT, "AGENT"),
         Flag("model.name", "model", _AGENT, "MODEL"),
         Flag("workspace.kind", "workspace", _RUN, "WORKSPACE", default="docker or local"),
+        Flag("workspace.network", "network", _RUN, "NETWORK"),
+        Flag("workspace.allow_hosts", "allow-host", _RUN, "HOST", repeated=True),
         Flag("run.workers", "workers", _RUN, "N"),
         Flag("run.attempts", "attempts", _RUN, "N"),
         Flag("timeouts.solve", "timeout", _RUN, "TIME"),
@@ -133,7 +139,7 @@ def configured(*names: str | Flag) -> Callable[[Callable[..., int]], Callable[..
             given = {flag: arguments.pop(flag.name.replace("-", "_")) for flag in flags}
             loaded = settings.load(
                 file=file,
-                flags={flag.key: (f"--{flag.name}", value) for flag, value in given.items() if value is not None},
+                flags={flag.key: (f"--{flag.name}", value) for flag, value in given.items() if value not in (None, [])},
                 assignments=assignments or (),
             )
             return command(loaded, **arguments)

@@ -30,6 +30,8 @@ from evalkit.store.run_directory import RunDirectory
     "agent",
     "model",
     "workspace",
+    "network",
+    "allow-host",
     "workers",
     "attempts",
     "timeout",

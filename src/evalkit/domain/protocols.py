@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from msgspec import structs
 
 from evalkit.domain.failures import Failed
+from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.records import Answer, Environment, Failure, Grade, Instance, Job, Meter, Result, Usage
 
@@ -136,6 +137,14 @@ class Workspace(Protocol):
         """Kill everything that runs in the workspace; its files stay, and commands can be run again."""
         ...
 
+    async def change_network(self, policy: NetworkPolicy) -> None:
+        """Cut what the agent's commands reach, and open what those of the grader may reach, who comes next.
+
+        It is called where a grader works in the agent's own workspace and reaches something else, once all processes
+        of the agent have ended.
+        """
+        ...
+
 
 @runtime_checkable
 class OfAnImage(Protocol):
@@ -181,7 +190,9 @@ class WorkspaceSpec:
     """The attempt. Its limits say how long the workspace may be needed."""
     purpose: Purpose
     network: str = "none"
-    """`none`, `model` for a way to the model and nothing else, or a network that this kind of workspace knows."""
+    """`none`, `model`, `allowlist`, or a network that this kind of workspace knows."""
+    hosts: tuple[str, ...] = ()
+    """Where `network` is `allowlist`: what programs may reach, by a proxy that lasts as long as the workspace."""
     memory: int = 0
     """The limit in bytes, 0 for none. Exit tells whether a process was killed for lack of it."""
     cpus: float = 0.0
@@ -189,7 +200,11 @@ class WorkspaceSpec:
     disk: int | None = None
     """Bytes that it may write; None where only the size of the shared disk is a limit."""
     model: ModelAccess | None = None
-    """Where `network` is `model`: the model that commands may ask."""
+    """The model that commands may ask, in any network."""
+
+    @property
+    def policy(self) -> NetworkPolicy:
+        return NetworkPolicy(self.network, self.hosts)
 
     @property
     def environment(self) -> Environment:
@@ -388,8 +403,8 @@ class Benchmark(Protocol):
         """
         ...
 
-    def grader_network(self, instance: Instance) -> str:
-        """The network that the grader needs, `none` unless the benchmark says otherwise."""
+    def grader_network(self, instance: Instance) -> str | NetworkPolicy:
+        """The network that the grader needs, or a policy with hosts; `none` unless the benchmark says otherwise."""
         ...
 
     async def prepare(self, job: Job, workspace: Workspace) -> None:

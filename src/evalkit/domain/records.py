@@ -12,6 +12,7 @@ from msgspec import structs
 
 from evalkit.domain.budget import Budget
 from evalkit.domain.failures import Kind
+from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.results import Collected, Failure, Finite, Patch, Result, Usage, Verdict, round_money
 
 __all__ = [
@@ -144,8 +145,8 @@ class Instance(Environment, frozen=True, kw_only=True):
     images: tuple[str, ...] = ()
     """Pictures that belong to the statement: URLs, or paths of files."""
     fields: Mapping[str, str] = msgspec.field(default_factory=dict)
-    offline: bool = False
-    """Its agent gets no network, whatever the run gives."""
+    network: NetworkPolicy | None = None
+    """What its agent may reach, where it says so. None leaves that to the run."""
     grades_in_place: bool = False
     verifier: Environment | None = None
     """The environment that it is graded in, if it is not the agent's. Its image is the same unless it names one."""

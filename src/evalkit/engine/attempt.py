@@ -26,6 +26,7 @@ from evalkit.domain.failures import (
     plan_retry,
     unwrap,
 )
+from evalkit.domain.networks import OFFLINE, NetworkPolicy, agent_policy
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import (
@@ -79,7 +80,7 @@ async def try_once(attempt: Attempt, run: Run) -> None:
 
 
 async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
-    spec = _spec(job, "solve", network_of(job.instance, run.network))
+    spec = _spec(job, "solve", agent_policy(job.instance.network, run.network, pinned="network" in run.pinned))
     async with AsyncExitStack() as stack:
         workspace = await _open(attempt, spec, run, stack)
         await _await_health(attempt, spec, workspace)
@@ -89,7 +90,7 @@ async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
             await run.agent.solve(job, workspace, attempt.meter)
         await _collect(attempt, job, run, workspace)
         if job.instance.grades_in_place:
-            await _judge_in_place(attempt, job, run, workspace)
+            await _judge_in_place(attempt, job, run, workspace, spec.policy)
         else:
             attempt.solved = attempt.failure is None
 
@@ -108,7 +109,7 @@ async def _collect(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -
             logger.warning("%s: trying in a fresh workspace", error)
             await workspace.interrupt()
     async with AsyncExitStack() as stack:
-        fresh = await _open(attempt, _spec(job, "grade", "none"), run, stack)
+        fresh = await _open(attempt, _spec(job, "grade", OFFLINE), run, stack)
         with attempt.within("prepare", job.limits.open):
             await benchmark.prepare(job, fresh)
         with attempt.within("collect", job.limits.collect):
@@ -124,7 +125,7 @@ def _require_size(attempt: Attempt) -> None:
 
 
 async def _grade(attempt: Attempt, job: Job, run: Run) -> None:
-    spec = _spec(job, "grade", run.benchmark.grader_network(job.instance), run.pinned)
+    spec = _spec(job, "grade", _network_of_grader(job.instance, run), run.pinned)
     async with AsyncExitStack() as stack:
         workspace = await _open(attempt, spec, run, stack)
         await _await_health(attempt, spec, workspace)
@@ -137,12 +138,18 @@ async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> 
             attempt.grade = checked(Grade, await run.benchmark.grade(job, attempt.answer, workspace))
 
 
-async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
-    """Judge in the agent's own workspace, after its processes have ended; changed system files are reported."""
+async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Workspace, before: NetworkPolicy) -> None:
+    """Judge in the agent's own workspace, after its processes have ended and its network was cut.
+
+    Changed system files are reported.
+    """
     suspicious: tuple[str, ...] = ()
     if attempt.answer is not None and attempt.is_to_be_graded:
         with attempt.within("grade", job.limits.grade):
             await workspace.interrupt()
+            after = _network_of_grader(job.instance, run)
+            if before.leads_out or after.leads_out:
+                await workspace.change_network(after)
             if isinstance(workspace, OfAnImage):
                 suspicious = name_deciding(await workspace.changed_files())
     await _judge(attempt, job, run, workspace)
@@ -152,7 +159,7 @@ async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Works
 
 async def _open(attempt: Attempt, spec: WorkspaceSpec, run: Run, stack: AsyncExitStack) -> Workspace:
     with attempt.within("open", spec.job.limits.open):
-        if spec.purpose == "solve" and spec.network == "model" and isinstance(run.agent, AsksModel):
+        if spec.purpose == "solve" and isinstance(run.agent, AsksModel):
             model = await stack.enter_async_context(run.agent.model_access(spec.job, attempt.meter))
             spec = replace(spec, model=model)
         return await stack.enter_async_context(run.workspaces.open(spec))
@@ -167,19 +174,20 @@ async def _await_health(attempt: Attempt, spec: WorkspaceSpec, workspace: Worksp
             await wait_until_healthy(check, workspace, user=None if environment.user is None else "")
 
 
-def network_of(instance: Instance, configured: str) -> str:
-    """The network of an agent. An offline instance may keep the model port, which leads nowhere else."""
-    return "none" if instance.offline and configured != "model" else configured
+def _network_of_grader(instance: Instance, run: Run) -> NetworkPolicy:
+    network = run.benchmark.grader_network(instance)
+    return NetworkPolicy(network) if isinstance(network, str) else network
 
 
-def _spec(job: Job, purpose: Purpose, network: str, pinned: Collection[str] = ()) -> WorkspaceSpec:
+def _spec(job: Job, purpose: Purpose, policy: NetworkPolicy, pinned: Collection[str] = ()) -> WorkspaceSpec:
     limits = job.limits
     if purpose == "grade" and job.instance.verifier is not None:
         limits = limits.adjusted(job.instance.verifier.overrides, pinned=pinned)
     return WorkspaceSpec(
         job=job,
         purpose=purpose,
-        network=network,
+        network=policy.mode,
+        hosts=policy.hosts,
         memory=limits.memory * job.resource_factor,
         cpus=limits.cpus * job.resource_factor,
         disk=limits.disk,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evalkit.domain.budget import Budgets
+from evalkit.domain.networks import OFFLINE, NetworkPolicy
 from evalkit.domain.protocols import Agent, Benchmark, Critic, Observer, Workspaces
 from evalkit.domain.records import Instance, Job, Limits, Result
 
@@ -50,7 +51,8 @@ class Run:
     """Limits that no instance overrides, because the command line says so."""
     workers: int = 1
     retries: int = 2
-    network: str = "none"
+    network: NetworkPolicy = OFFLINE
+    """Of agents whose instance asks for none; where `pinned` names it, of the others too."""
     budgets: Budgets = field(default_factory=Budgets)
     grader_version: str = ""
     held: Callable[[], str | None] = lambda: None

@@ -167,7 +167,7 @@ def _create_run(
         pinned=_pinned_limits(settings),
         workers=config.run.workers,
         retries=config.run.retries,
-        network=config.workspace.network,
+        network=config.workspace.policy,
         budgets=budgets,
         grader_version=parts.benchmark.grader_version,
         held=memory.Governor(config.run.memory_share, memory.available_memory()).held,
@@ -216,7 +216,7 @@ def _hidden_folders(directory: RunDirectory, config: Config) -> tuple[Path, ...]
 
 
 def _pinned_limits(settings: Settings) -> frozenset[str]:
-    """The limits set by flags, which hold for all instances; those set elsewhere yield to a task's own."""
+    """The limits and the network set by flags, which hold for all instances; others yield to a task's own."""
     keys = (
         "timeouts.open",
         "timeouts.solve",
@@ -225,5 +225,6 @@ def _pinned_limits(settings: Settings) -> frozenset[str]:
         "workspace.memory",
         "workspace.cpus",
         "workspace.disk",
+        "workspace.network",
     )
     return frozenset(key.partition(".")[2] for key in keys if settings.origin[key].startswith("flag "))

@@ -43,6 +43,7 @@ MEASURED = (
     "workspace.network",
     "workspace.runtime",
     "workspace.seccomp",
+    "workspace.allow_hosts",
     "images.agent_source",
 )
 _SHARDED = ("benchmark.select", "benchmark.limit", "benchmark.seed")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from evalkit.domain.networks import OFFLINE, NetworkPolicy
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job, Patch
 from evalkit.testing.agent import ANSWER, RIGHT, submit
@@ -21,7 +22,14 @@ class FakeBenchmark:
     `script` has an action that comes first at each preparation, collection and grading of an instance.
     """
 
-    def __init__(self, instances: int | Iterable[Instance] = 3, *, script: Scripts | None = None) -> None:
+    def __init__(
+        self,
+        instances: int | Iterable[Instance] = 3,
+        *,
+        script: Scripts | None = None,
+        grader_network: NetworkPolicy = OFFLINE,
+    ) -> None:
+        self._grader_network = grader_network
         given = map(make_instance, range(instances)) if isinstance(instances, int) else instances
         self.instances = list(given)
         scripts = script or {}
@@ -36,8 +44,8 @@ class FakeBenchmark:
     def load(self) -> Iterable[Instance]:
         return iter(self.instances)
 
-    def grader_network(self, instance: Instance) -> str:
-        return "none"
+    def grader_network(self, instance: Instance) -> NetworkPolicy:
+        return self._grader_network
 
     async def prepare(self, job: Job, workspace: Workspace) -> None:
         await self.prepared.next(job.instance.id)(job, workspace)

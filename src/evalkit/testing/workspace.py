@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, ModelAccess, Places, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
@@ -27,6 +28,7 @@ class FakeWorkspace:
         self.root = root
         self.commands: list[tuple[str, ...]] = []
         self.interrupts = 0
+        self.network = spec.policy
         self._groups: set[int] = set()
 
     @property
@@ -81,6 +83,9 @@ class FakeWorkspace:
         self.interrupts += 1
         for group in self._groups:
             processes.kill_group(group)
+
+    async def change_network(self, policy: NetworkPolicy) -> None:
+        self.network = policy
 
 
 class FakeWorkspaces:

@@ -8,7 +8,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -19,17 +19,21 @@ import anyio.to_thread
 
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
+from evalkit.domain.networks import ALLOWLIST, AllowedHosts, NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.protocols import Exit, ModelAccess, Places, RunScope, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import Exit, ModelAccess, Places, Purpose, RunScope, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, SandboxRequired
 from evalkit.logs import logger
 from evalkit.system import capture, files, processes, scratch
 from evalkit.system.capture import Sink
-from evalkit.workspaces import relay, unix_server
+from evalkit.workspaces import ports, relay, unix_server
 from evalkit.workspaces.allow_list import parts_of_command
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded, occupied
+from evalkit.workspaces.egress import EgressProxy, Resolve, SystemResolver
 from evalkit.workspaces.groups import PROCESSES, Group, Groups, count_refused, find_groups, own_processes
+from evalkit.workspaces.network_log import FILE, NetworkLog
+from evalkit.workspaces.ports import Port
 from evalkit.workspaces.sandbox import SETUP_TRIES, Sandbox, find_bubblewrap, has_begun, limits_processes
 from evalkit.workspaces.watch import ResourceWatch, describe_limits
 
@@ -38,16 +42,50 @@ _TRUSTED_AGENTS = ("gold", "nop")
 _AGENTS_THAT_RUN_WHAT_A_MODEL_SAYS = ("shell",)
 _COPIES_AT_ONCE = 8
 _OPEN_FILES_EACH = 12
+_NO_WALLS = "without a sandbox, nothing holds a local agent to a list of allowed hosts"
+_HOW_TO_HAVE_ONE = "install bubblewrap, or use --workspace docker"
 _PASSED_ON = ("LANG", "LC_ALL", "TZ")
+
+
+Ways = Mapping[Path, Port]
+"""Sockets of this machine, with the ports by which a command reaches them."""
+
+
+@dataclass(slots=True)
+class LocalNetwork:
+    """What commands reach, in one phase: this machine's network, a proxy, or nothing."""
+
+    policy: NetworkPolicy
+    proxy: EgressProxy | None = None
+    log: NetworkLog | None = None
+
+    @classmethod
+    def of(cls, policy: NetworkPolicy, phase: Purpose, folder: Path, resolve: Resolve) -> LocalNetwork:
+        if policy.mode != ALLOWLIST:
+            return cls(policy)
+        log = NetworkLog(folder / FILE, phase)
+        return cls(policy, EgressProxy(AllowedHosts.of(policy.hosts), log, resolve), log)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is that of this machine."""
+        return self.policy.leads_out and self.proxy is None
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
 
 
 @dataclass(slots=True)
 class LocalWorkspace:
     root: Path
     environment: Mapping[str, str]
-    network: bool
+    network: LocalNetwork
     sandbox: Sandbox | None
     copying: anyio.CapacityLimiter
+    folder: Path
+    """Of the attempt."""
+    resolve: Resolve
     model: ModelAccess | None = None
     guarded: Guarded | None = None
     group: Group | None = None
@@ -80,18 +118,26 @@ class LocalWorkspace:
         if not folder.is_dir():
             folder = self.root
         env = dict(self.environment) | dict(env or {})
-        async with self._way_to_model(asks=asks_model) as model_socket:
-            return await self._run(argv, env, folder, stdin, stdout, stderr, limit, model_socket)
+        async with self._ways(asks_model=asks_model) as ways:
+            return await self._run(argv, env, folder, stdin, stdout, stderr, limit, ways)
 
     @asynccontextmanager
-    async def _way_to_model(self, *, asks: bool) -> AsyncIterator[Path | None]:
-        """Serve the model on a socket beside the workspace, which only this command can reach, while it runs."""
-        if not asks or self.model is None:
-            yield None
-            return
-        path = self.root.with_name(f"{self.root.name}-{secrets.token_hex(4)}.sock")
-        async with unix_server.serving(path, self.model.serve):
-            yield path
+    async def _ways(self, *, asks_model: bool) -> AsyncIterator[Ways]:
+        """Serve on sockets beside the workspace, which only this command can reach, while it runs.
+
+        Nothing of a command in a sandbox outlives it, so they need not last for the phase.
+        """
+        ways: dict[Path, Port] = {}
+        async with AsyncExitStack() as stack:
+            for service, port in (
+                (self.model if asks_model else None, ports.MODEL),
+                (self.network.proxy, ports.proxy()),
+            ):
+                if service is not None:
+                    path = self.root.with_name(f"{self.root.name}-{secrets.token_hex(4)}.sock")
+                    await stack.enter_async_context(unix_server.serving(path, service.serve))
+                    ways[path] = port
+            yield ways
 
     async def _run(
         self,
@@ -102,18 +148,19 @@ class LocalWorkspace:
         stdout: Path | None,
         stderr: Path | None,
         limit: OutputLimit | None,
-        model_socket: Path | None,
+        ways: Ways,
     ) -> Exit:
         with ExitStack() as open_files:
             out, err = open_files.enter_context(capture.opened(stdout, stderr, limit))
             given = open_files.enter_context((stdin or Path(os.devnull)).open("rb"))
             status = open_files.enter_context(self._open_status()).fileno()
+            constants = {name: value for port in ways.values() for name, value in port.constants.items()}
             refused, interruptions = self._count_refused(), self._interruptions
             for _ in range(SETUP_TRIES):
                 run = partial(
                     processes.run,
-                    self._wrap(argv, folder, status, model_socket),
-                    env=env,
+                    self._wrap(argv, folder, status, ways),
+                    env={**env, **constants},
                     cwd=folder,
                     stdin=given,
                     groups=self.leaders,
@@ -167,12 +214,17 @@ class LocalWorkspace:
         for leader in self.leaders:
             processes.kill_group(leader)
 
-    def _wrap(self, argv: Sequence[str], folder: Path, status: int, model_socket: Path | None) -> list[str]:
-        command = [sys.executable, "-I", relay.__file__, str(model_socket), *argv] if model_socket else list(argv)
+    def _wrap(self, argv: Sequence[str], folder: Path, status: int, ways: Ways) -> list[str]:
+        command = list(argv)
+        if ways:
+            relayed = [
+                word for path, port in ways.items() for word in (str(path), port.address, ",".join(port.variables))
+            ]
+            command = [sys.executable, "-I", relay.__file__, *relayed, "--", *argv]
         if self.sandbox is None:
             return command
         wrapped = self.sandbox.wrap(
-            command, root=self.root, cwd=folder, network=self.network, model_socket=model_socket, status=status
+            command, root=self.root, cwd=folder, network=self.network.is_shared, sockets=tuple(ways), status=status
         )
         return [*(self.group.joined if self.group else ()), *wrapped]
 
@@ -191,6 +243,11 @@ class LocalWorkspace:
         self._interruptions += 1
         self._kill()
         self.end_strays()
+
+    async def change_network(self, policy: NetworkPolicy) -> None:
+        _require_walls(policy, self.sandbox)
+        self.network.close()
+        self.network = LocalNetwork.of(policy, "grade", self.folder, self.resolve)
 
     def end_strays(self) -> None:
         if self.sandbox is None:
@@ -215,6 +272,8 @@ class LocalWorkspaces:
     watch: ResourceWatch = field(default_factory=ResourceWatch)
     memory_budget: int | None = None
     disks: DiskWatch = field(default_factory=lambda: DiskWatch(None))
+    resolve: Resolve = field(default_factory=SystemResolver)
+    """Looks up the names that an allow-list admits."""
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
 
     @asynccontextmanager
@@ -235,14 +294,16 @@ class LocalWorkspaces:
     @asynccontextmanager
     async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
         root = Path(tempfile.mkdtemp(dir=self.parent))
-        network = spec.network not in ("none", "model")
+        _require_walls(spec.policy, self.sandbox)
         group = self.groups.take(spec.memory, spec.cpus) if self.groups and spec.memory else None
         workspace = LocalWorkspace(
             root,
             self._environment(root, spec),
-            network,
+            LocalNetwork.of(spec.policy, spec.purpose, spec.job.folder, self.resolve),
             self.sandbox,
             self._copying,
+            spec.job.folder,
+            self.resolve,
             spec.model,
             group=group,
             memory=0 if group else spec.memory,
@@ -258,6 +319,7 @@ class LocalWorkspaces:
                 yield workspace
         finally:
             workspace.end_strays()
+            workspace.network.close()
             self.watch.remove(workspace)
             if self.groups is not None and group is not None:
                 self.groups.give_back(group)
@@ -281,6 +343,11 @@ class LocalWorkspaces:
         }
 
 
+def _require_walls(policy: NetworkPolicy, sandbox: Sandbox | None) -> None:
+    if policy.mode == ALLOWLIST and sandbox is None:
+        raise Failed("setup", f"{_NO_WALLS}: {_HOW_TO_HAVE_ONE}", may_pass=False)
+
+
 def _places(root: Path) -> Places:
     base = PurePosixPath(root)
     return Places(work=base / "work", tests=base / "tests", logs=base / "logs", solution=base / "solution")
@@ -301,6 +368,8 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
     sandbox, groups = None, None
     if bubblewrap is None:
         _require_trust(config)
+        if config.workspace.network == ALLOWLIST:
+            raise ConfigError(f"workspace.network: {_NO_WALLS}", hint=_HOW_TO_HAVE_ONE)
         processes.adopt_orphans()
     else:
         hidden = (*scope.hidden, scope.scratch)
@@ -310,7 +379,7 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         logger.info("the sandbox of local workspaces: %s", describe_limits(groups))
     if lack := processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH):
         logger.warning("%s", lack)
-    passed_on = {name: os.environ[name] for name in config.agent.env if name in os.environ}
+    passed_on = {name: os.environ[name] for name in config.variables_of_agent if name in os.environ}
     return LocalWorkspaces(scope.scratch, sandbox, passed_on, groups, disks=DiskWatch.over(scope.scratch))
 
 

@@ -1,8 +1,10 @@
-"""Runs a program that reaches one socket of the host as an HTTP endpoint on its own loopback.
+"""Runs a program that reaches sockets of the host as ports on its own loopback.
 
 For a sandbox without network, where nothing of evalkit need be installed: this file is the whole program.
 
-    python relay.py SOCKET PROGRAM [ARGUMENT...]
+    python relay.py SOCKET ADDRESS VARIABLE,... [SOCKET ...] -- PROGRAM [ARGUMENT...]
+
+The variables get the address, with the number of the port in place of {}.
 """
 
 import contextlib
@@ -16,19 +18,27 @@ _BLOCK = 1 << 16
 
 
 def main() -> int:
-    place, *argv = sys.argv[1:]
-    # By a descriptor of its folder, since addresses have at most 107 bytes:
-    # https://man7.org/linux/man-pages/man7/unix.7.html
-    folder = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120  # starts faster without pathlib
-    path = f"/proc/self/fd/{folder}/{os.path.basename(place)}"  # noqa: PTH119  # starts faster without pathlib
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    os.environ["EVALKIT_MODEL_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    threading.Thread(target=_accept, args=(listener, path), daemon=True).start()
+    end = sys.argv.index("--")
+    given, argv = sys.argv[1:end], sys.argv[end + 1 :]
+    for place, address, variables in zip(given[::3], given[1::3], given[2::3], strict=True):
+        url = address.format(_relay(place))
+        os.environ.update(dict.fromkeys(variables.split(","), url))
     try:
         return subprocess.call(argv)
     except OSError as error:
         print(f"{argv[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201  # the message of a shell for a missing program
         return 127
+
+
+def _relay(place: str) -> int:
+    """Relay each connection on a port to a socket of the host. Returns the port."""
+    # By a descriptor of its folder, since addresses have at most 107 bytes:
+    # https://man7.org/linux/man-pages/man7/unix.7.html
+    folder = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120  # starts faster without pathlib
+    path = f"/proc/self/fd/{folder}/{os.path.basename(place)}"  # noqa: PTH119  # starts faster without pathlib
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    threading.Thread(target=_accept, args=(listener, path), daemon=True).start()
+    return int(listener.getsockname()[1])
 
 
 def _accept(listener: socket.socket, path: str) -> None:

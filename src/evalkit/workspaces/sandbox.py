@@ -100,10 +100,10 @@ class Sandbox:
         root: Path,
         cwd: Path,
         network: bool,
-        model_socket: Path | None = None,
+        sockets: Sequence[Path] = (),
         status: int | None = None,
     ) -> list[str]:
-        """Make the command line. `model_socket` is a reachable socket of the host, `status` takes bwrap's report."""
+        """Make the command line. `sockets` of the host can be reached, and `status` takes bwrap's report."""
         command = _isolate(self.bubblewrap)
         if network:
             command += ["--share-net", "--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
@@ -112,8 +112,8 @@ class Sandbox:
         command += self._mounts
         for path in self._covered:
             command += ["--tmpfs", str(path)]
-        if model_socket is not None:
-            command += ["--bind", str(model_socket), str(model_socket)]
+        for each in sockets:
+            command += ["--bind", str(each), str(each)]
         command += ["--bind", str(root), str(root), *_finish(self._covered), "--chdir", str(cwd), "--"]
         # Unlike bwrap, a shell ends with the usual status 127 if the program is missing.
         limit = _LIMIT.format(self.processes) if self.processes else ""

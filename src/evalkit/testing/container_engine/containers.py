@@ -78,6 +78,8 @@ class FakeContainer:
     tell: Callable[[str], None]
     """Takes its events: start, die."""
     id: str = field(default_factory=lambda: secrets.token_hex(32))
+    networks: list[str] = field(default_factory=list)
+    """Those it is connected to. What its processes reach is decided as it starts."""
     created_at: str = field(default_factory=now)
     started_at: str = _NO_TIME
     status: str = "created"

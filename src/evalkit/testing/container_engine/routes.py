@@ -89,7 +89,7 @@ def create_container(host: Host, exchange: ServedExchange) -> None:
     confinement = Confinement(host.folder / secrets.token_hex(8), network != "none", image.programs)
     identity = secrets.token_hex(32)
     tell = partial(_tell, host, identity)
-    container = FakeContainer(name, image, config, host_config, confinement, tell, id=identity)
+    container = FakeContainer(name, image, config, host_config, confinement, tell, id=identity, networks=[network])
     host.add_container(container)
     for mount in host_config.get("Mounts") or ():
         if mount.get("Type") == "volume":
@@ -321,6 +321,30 @@ def inspect_network(host: Host, exchange: ServedExchange) -> None:
     exchange.answer(200, {"Id": name, "Name": name, "Labels": dict(host.networks[name])})
 
 
+def connect_to_network(host: Host, exchange: ServedExchange) -> None:
+    network, container = _network_and_container(host, exchange)
+    if container.networks and "none" in (network, *container.networks):
+        message = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        raise EngineRefusal(403, message)
+    container.networks.append(network)
+    exchange.answer(200)
+
+
+def disconnect_from_network(host: Host, exchange: ServedExchange) -> None:
+    network, container = _network_and_container(host, exchange)
+    if network not in container.networks:
+        raise EngineRefusal(500, f"container {container.id} is not connected to network {network}")
+    container.networks.remove(network)
+    exchange.answer(200)
+
+
+def _network_and_container(host: Host, exchange: ServedExchange) -> tuple[str, FakeContainer]:
+    name = exchange.arguments["id"]
+    if name not in host.networks:
+        raise EngineRefusal(404, f"network {name} not found")
+    return name, host.find_container(exchange.document["Container"])
+
+
 def remove_network(host: Host, exchange: ServedExchange) -> None:
     if host.networks.pop(exchange.arguments["name"], None) is None:
         raise EngineRefusal(404, f"network {exchange.arguments['name']} not found")
@@ -397,6 +421,8 @@ ENDPOINTS: dict[str, tuple[str, str, Route]] = {
     "distribution_inspect": ("GET", "/distribution/{name}/json", inspect_distribution),
     "network_list": ("GET", "/networks", list_networks),
     "network_inspect": ("GET", "/networks/{name}", inspect_network),
+    "network_connect": ("POST", "/networks/{id}/connect", connect_to_network),
+    "network_disconnect": ("POST", "/networks/{id}/disconnect", disconnect_from_network),
     "network_remove": ("DELETE", "/networks/{name}", remove_network),
     "volume_list": ("GET", "/volumes", list_volumes),
     "volume_remove": ("DELETE", "/volumes/{name}", remove_volume),

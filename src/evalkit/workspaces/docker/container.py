@@ -20,6 +20,7 @@ from evalkit.domain.records import Job
 from evalkit.logs import logger
 from evalkit.workspaces.disk_watch import occupied
 from evalkit.workspaces.docker import supervisor
+from evalkit.workspaces.docker.container_network import network_of_engine
 from evalkit.workspaces.docker.isolation import Isolation
 from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone
 
@@ -58,8 +59,7 @@ def describe(
         "Memory": spec.memory,
         "MemorySwap": spec.memory,
         "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
-        # The model port needs no network.
-        "NetworkMode": "none" if spec.network == "model" else spec.network,
+        "NetworkMode": network_of_engine(spec.policy),
         "LogConfig": {"Type": "none"},
         # The engine makes the image's volumes in any case; listed here, they get our labels and can be swept.
         "Mounts": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,12 +16,15 @@ from evalkit.containers.api import Client
 from evalkit.containers.connection import EngineError, Exchange, Refused, Unreachable
 from evalkit.containers.output import Output
 from evalkit.domain.failures import Failed
+from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, ModelAccess, Places
 from evalkit.logs import logger
+from evalkit.workspaces import ports
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded
 from evalkit.workspaces.docker.container import Container
-from evalkit.workspaces.docker.model_port import ModelPort
+from evalkit.workspaces.docker.container_network import ContainerNetwork
+from evalkit.workspaces.docker.loopback_port import LoopbackPort
 
 # A shell reports the command's pid, changes to the folder, if it still exists, and ends with the usual status if the
 # program is missing.
@@ -48,6 +51,7 @@ class DockerWorkspace:
     copying: anyio.CapacityLimiter
     guarded: Guarded
     watch: DiskWatch
+    network: ContainerNetwork
     model: ModelAccess | None = None
     _has_begun: bool = False
     """Whether any command has begun so far."""
@@ -71,7 +75,7 @@ class DockerWorkspace:
     ) -> Exit:
         user = self.user if user is None else user or self.image_user
         command = ["/bin/sh", "-c", _ENTER, "sh", str(cwd or self.places.work), *argv]
-        variables = {**self.places.environment(), **self.environment, **(env or {})}
+        variables = {**self.places.environment(), **self.environment, **self.network.environment, **(env or {})}
         async with self._failures():
             with Output(stdout, stderr, limit) as output:
                 for may_try_again in (True, False):
@@ -115,12 +119,16 @@ class DockerWorkspace:
                 return code or _NO_SHELL
         raise Failed("workspace", f"{program} could not be started: status {code}: {said.strip()}")
 
-    def _way_to_model(self, *, asks: bool) -> AbstractAsyncContextManager[Mapping[str, str]]:
+    @asynccontextmanager
+    async def _way_to_model(self, *, asks: bool) -> AsyncIterator[Mapping[str, str]]:
         if not asks or self.model is None:
-            return nullcontext({})
-        return ModelPort(self._converse, self.model.serve).opened()
+            yield {}
+            return
+        async with LoopbackPort(self.converse, self.model.serve, "the model").opened() as number:
+            yield ports.MODEL.environment(number)
 
-    async def _converse(self, command: Sequence[str]) -> Exchange:
+    async def converse(self, command: Sequence[str]) -> Exchange:
+        """Start a command, and talk with it by its standard input and output."""
         _, _, conversation = await self._start_exec(list(command), {}, self.user, with_input=True)
         return conversation
 
@@ -256,6 +264,10 @@ class DockerWorkspace:
     async def interrupt(self) -> None:
         async with self._failures():
             await self.container.end_processes()
+
+    async def change_network(self, policy: NetworkPolicy) -> None:
+        async with self._failures():
+            await self.network.change(policy, "grade", self.converse)
 
     @asynccontextmanager
     async def _failures(self) -> AsyncIterator[None]:

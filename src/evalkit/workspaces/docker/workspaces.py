@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,16 +20,20 @@ from evalkit.containers.labels import Owner
 from evalkit.containers.pull import Image, Images
 from evalkit.containers.registry import Registry, plain_hosts
 from evalkit.domain.failures import Failed, Kind
+from evalkit.domain.networks import ALLOWLIST
 from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec, environments_of
 from evalkit.domain.records import Environment, Instance
 from evalkit.errors import ConfigError
 from evalkit.logs import logger
 from evalkit.system import processes
+from evalkit.workspaces.background import Background
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded
 from evalkit.workspaces.docker import isolation
 from evalkit.workspaces.docker.container import Container, describe
+from evalkit.workspaces.docker.container_network import ContainerNetwork
 from evalkit.workspaces.docker.isolation import Isolation
 from evalkit.workspaces.docker.workspace import DockerWorkspace
+from evalkit.workspaces.egress import MOST_CONNECTIONS, Resolve, SystemResolver
 
 _COPIES_AT_ONCE = 8
 _SPARE_CALLS = 8
@@ -37,7 +41,7 @@ _FILES_PER_WORKER = 8
 _NOT_FOUND, _SERVER_ERROR = 404, 500
 _MARGIN_SECONDS = 120.0
 _WORK = PurePosixPath("/work")
-_ALWAYS_THERE = ("none", "model", "bridge")
+_ALWAYS_THERE = ("none", "model", "allowlist", "bridge")
 _NO_ISOLATION = ("host", "container:")
 _ROOT = (None, "root", "0")
 
@@ -60,13 +64,18 @@ class DockerWorkspaces:
     passed_on: Mapping[str, str] = field(default_factory=dict)
     pauses: Sequence[float] = (0.5, 2.0)
     """Before each further try to start a container, in seconds."""
+    resolve: Resolve = field(default_factory=SystemResolver)
+    """Looks up the names that an allow-list admits."""
+    background: Background = field(default_factory=Background)
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
     _users: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     _shares_files: bool = False
     """Whether the runtime is known to share the files of containers with the engine."""
 
-    def lasting(self) -> AbstractAsyncContextManager[None]:
-        return self.watch.lasting()
+    @asynccontextmanager
+    async def lasting(self) -> AsyncIterator[None]:
+        async with self.background.lasting(), self.watch.lasting():
+            yield
 
     @asynccontextmanager
     async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
@@ -76,6 +85,9 @@ class DockerWorkspaces:
             workspace = DockerWorkspace(
                 self.client,
                 container,
+                network=ContainerNetwork(
+                    self.client, container.name, self.background, spec.job.folder, resolve=self.resolve
+                ),
                 guarded=guarded,
                 watch=self.watch,
                 image_user=image.user,
@@ -90,10 +102,20 @@ class DockerWorkspaces:
             if not (self.isolation.has_ordinary_runtime or self._shares_files):
                 await isolation.require_shared_files(workspace, spec.job.scratch)
                 self._shares_files = True
-            with self.watch.guarding(guarded):
-                yield workspace
+            async with self._connected(workspace, spec):
+                with self.watch.guarding(guarded):
+                    yield workspace
         finally:
             await container.remove()
+
+    @asynccontextmanager
+    async def _connected(self, workspace: DockerWorkspace, spec: WorkspaceSpec) -> AsyncIterator[None]:
+        network = workspace.network
+        try:
+            await network.open(spec.policy, spec.purpose, workspace.converse)
+            yield
+        finally:
+            await network.aclose()
 
     async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
         names, to_be_built = set(), {}
@@ -193,7 +215,7 @@ def _places(image: Image, environment: Environment) -> Places:
 
 def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     """Connect to the engine, and sweep the leftovers of evalkit processes that have ended."""
-    if lack := processes.allow_open_files(config.run.workers * _FILES_PER_WORKER):
+    if lack := processes.allow_open_files(config.run.workers * _count_files(config)):
         logger.warning("%s", lack)
     workspaces = connect_workspaces(config, scope.scratch)
     try:
@@ -229,8 +251,13 @@ def connect_workspaces(config: Config, scratch: Path) -> DockerWorkspaces:
         watch=DiskWatch.over(root),
         isolation=chosen,
         quota=inspection.may_have_quota(info),
-        passed_on={name: os.environ[name] for name in config.agent.env if name in os.environ},
+        passed_on={name: os.environ[name] for name in config.variables_of_agent if name in os.environ},
     )
+
+
+def _count_files(config: Config) -> int:
+    """The files that one worker has open at most."""
+    return _FILES_PER_WORKER + (MOST_CONNECTIONS if config.workspace.network == ALLOWLIST else 0)
 
 
 def _unpublished(config: Config) -> str | None:
@@ -243,7 +270,10 @@ def _require_network(api: Any, endpoint: Endpoint, name: str) -> None:
     if name in _ALWAYS_THERE:
         return
     if name.startswith(_NO_ISOLATION):
-        raise ConfigError(f"workspace.network: {name} is no isolation", hint="none, bridge, or the name of a network")
+        raise ConfigError(
+            f"workspace.network: {name} is no isolation",
+            hint="none, model, allowlist, bridge, or the name of a network",
+        )
     try:
         with typed_errors(endpoint.host):
             api.inspect_network(name)

@@ -1,8 +1,9 @@
-"""The model port of a container: its one way out, although it has no network.
+"""A port on a container's loopback that leads to evalkit, although the container has no network.
 
-A small program inside listens on the container's loopback, and passes the data to us through the engine, over its
-standard input and output. So it works with a remote engine too, needs no network, port or mount to make and sweep, and
-the container identifies the caller. When evalkit ends, the program's input is closed, and the program ends too.
+It is the way to the model, and to the proxy of an allow-list. A small program inside listens on the container's
+loopback, and passes the data to us through the engine, over its standard input and output. So it works with a remote
+engine too, needs no network, port or mount to make and sweep, and the container identifies the caller. When evalkit
+ends, the program's input is closed, and the program ends too.
 
 The image must have Python 3.7 or newer, an agent installed by build-images, which brings a Python, or Perl.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ from evalkit.domain.protocols import Stream
 from evalkit.logs import logger
 
 _HEAD = struct.Struct("!II")
+_SIZE = struct.Struct("!I")
+_TAKEN = 1 << 31
+_WINDOW = 1 << 18
 _BLOCK = 1 << 16
 _LARGEST_FRAME = 1 << 20
 _MOST_CONNECTIONS = 256
@@ -34,13 +38,13 @@ _MOST_WAITING = 16 << 20
 _READY_SECONDS = 60.0
 _TRIES = 20
 _PAUSE = 0.1
-_INSIDE = Path(__file__).with_name("model_port_inside.py")
+_INSIDE = Path(__file__).with_name("loopback_port_inside.py")
 _START = """
 for python in /opt/evalkit-agent/venv/bin/python3 python3; do
   "$python" -I -c 'from __future__ import annotations' 2>/dev/null && exec "$python" -I -c "$1" "$3"
 done
 command -v perl >/dev/null && exec perl -e "$2" "$3"
-echo 'the image has neither Python 3.7 nor Perl, and one of them has to open the port of the model' >&2
+echo 'the image has neither Python 3.7 nor Perl, and one of them has to open the port of '"$4" >&2
 exit 127
 """
 
@@ -54,49 +58,82 @@ class _Ended(Exception):
     """The program inside has ended, or broke the protocol."""
 
 
-@dataclass(slots=True)
-class ModelPort:
-    """Connects a container to the model's proxy for one attempt."""
+@dataclass(frozen=True, slots=True)
+class LoopbackPort:
+    """Connects a container to a service of evalkit's."""
 
     begin: Begin
     serve: Serve
+    service: str
+    """What it leads to, in words."""
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Mapping[str, str]]:
-        """Keep the port open in this context. Yields the environment variables with its address."""
+    async def opened(self) -> AsyncIterator[int]:
+        """Keep the port open in this context. Yields its number."""
+
+        async def keep(*, task_status: TaskStatus[int]) -> None:
+            await self.keep_open(task_status.started)
+
         try:
             async with anyio.create_task_group() as tasks:
-                port = await tasks.start(self._keep_open)
-                yield {"EVALKIT_MODEL_URL": f"http://127.0.0.1:{port}/v1"}
+                yield await tasks.start(keep)
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise unwrap(group) from group
 
-    async def _keep_open(self, *, task_status: TaskStatus[int]) -> None:
+    async def keep_open(self, opened: Callable[[int], None]) -> None:
         """Run the program inside, and start it again on the same port if a process in the container ends it."""
         port = 0
         for _ in range(_TRIES):
-            conversation = await self.begin(_command(port))
+            conversation = await self.begin(_command(port, self.service))
             passage = _Passage(conversation, self.serve)
             try:
                 opened_at = await passage.meet()
                 if not port:
                     port = opened_at
-                    task_status.started(port)
+                    if port:
+                        opened(port)
                 if port == opened_at:
                     await passage.serve()
             finally:
                 await conversation.aclose()
             if not port:
-                raise Failed("setup", f"the model cannot be reached from the container: {passage.complaint}")
-            logger.warning("the model port was closed from inside, and is opened again: %s", passage.complaint)
+                raise Failed("setup", f"{self.service} cannot be reached from the container: {passage.complaint}")
+            logger.warning(
+                "the port of %s was closed from inside, and is opened again: %s", self.service, passage.complaint
+            )
             await anyio.sleep(_PAUSE)
-        raise Failed("agent", f"something in the container keeps the model port closed: {passage.complaint}")
+        raise Failed(
+            "agent", f"something in the container keeps the port of {self.service} closed: {passage.complaint}"
+        )
 
 
-def _command(port: int) -> tuple[str, ...]:
+def _command(port: int, service: str) -> tuple[str, ...]:
     programs = [_INSIDE.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".py", ".pl")]
-    return ("/bin/sh", "-c", _START, "sh", *programs, str(port))
+    return ("/bin/sh", "-c", _START, "sh", *programs, str(port), service)
+
+
+@dataclass(slots=True)
+class _Flow:
+    """What was sent on one connection, and the program has not taken yet."""
+
+    under_way: int = 0
+    is_gone: bool = False
+    _news: anyio.Event = field(default_factory=anyio.Event)
+
+    async def wait_for_room(self) -> None:
+        """Raises OSError once nobody takes anything any more."""
+        while self.under_way >= _WINDOW and not self.is_gone:
+            self._news = anyio.Event()
+            await self._news.wait()
+        if self.is_gone:
+            raise BrokenPipeError("the program has closed the connection")
+
+    def note_taken(self, size: int | None) -> None:
+        """So many bytes were taken; None where the program has closed the connection."""
+        self.under_way -= size or 0
+        self.is_gone = self.is_gone or size is None
+        self._news.set()
 
 
 @dataclass(slots=True)
@@ -110,6 +147,8 @@ class _Passage:
     _complaint: bytearray = field(default_factory=bytearray)
     _speaking: anyio.Lock = field(default_factory=anyio.Lock)
     _open: dict[int, MemoryObjectSendStream[bytes]] = field(default_factory=dict)
+    _flows: dict[int, _Flow] = field(default_factory=dict)
+    """Of open connections."""
     _waiting: int = 0
     _half_closed: set[int] = field(default_factory=set)
     """Open connections that the program inside has closed on its side."""
@@ -133,6 +172,9 @@ class _Passage:
             with suppress(_Ended):
                 while True:
                     number, payload = await self._next_frame()
+                    if number & _TAKEN:
+                        self._note_taken(number & ~_TAKEN, payload)
+                        continue
                     if number in self._closing:
                         if not payload:
                             self._closing.discard(number)
@@ -142,12 +184,18 @@ class _Passage:
                     self._hand_on(number, payload)
             tasks.cancel_scope.cancel()
 
+    def _note_taken(self, number: int, payload: bytes) -> None:
+        flow = self._flows.get(number)
+        if flow is not None:
+            flow.note_taken(_SIZE.unpack(payload)[0] if len(payload) == _SIZE.size else None)
+
     def _begin(self, number: int, tasks: TaskGroup) -> None:
         if len(self._open) + len(self._closing) >= _MOST_CONNECTIONS:
             self._closing.add(number)
             tasks.start_soon(self._end, number)
             return
         self._open[number], receiver = anyio.create_memory_object_stream[bytes](math.inf)
+        self._flows[number] = _Flow()
         tasks.start_soon(self._connect, number, receiver)
 
     def _hand_on(self, number: int, payload: bytes) -> None:
@@ -167,8 +215,9 @@ class _Passage:
     async def _connect(self, number: int, receiver: MemoryObjectReceiveStream[bytes]) -> None:
         """Serve one connection until the proxy ends it."""
         try:
-            await self.serve_one(_Connection(self, number, receiver))
+            await self.serve_one(_Connection(self, number, receiver, self._flows[number]))
         finally:
+            del self._flows[number]
             self._open.pop(number).close()
             self._waiting -= sum(len(payload) for payload in _rest_of(receiver))
             receiver.close()
@@ -182,9 +231,11 @@ class _Passage:
         with suppress(Unreachable):
             await self.say(number, b"")
 
-    def taken(self, size: int) -> None:
-        """Note that a connection has received so many bytes of the backlog."""
+    async def taken(self, number: int, size: int) -> None:
+        """A connection has received so many bytes of the backlog, and the program may send as many more."""
         self._waiting -= size
+        with suppress(Unreachable):
+            await self.say(number | _TAKEN, _SIZE.pack(size))
 
     async def say(self, number: int, payload: bytes) -> None:
         async with self._speaking:
@@ -216,19 +267,23 @@ class _Connection:
     passage: _Passage
     number: int
     received: MemoryObjectReceiveStream[bytes]
+    flow: _Flow
 
     async def receive(self) -> bytes:
         try:
             payload = await self.received.receive()
         except anyio.EndOfStream:
             return b""
-        self.passage.taken(len(payload))
+        await self.passage.taken(self.number, len(payload))
         return payload
 
     async def send(self, content: bytes) -> None:
         try:
             for start in range(0, len(content), _BLOCK):
-                await self.passage.say(self.number, content[start : start + _BLOCK])
+                block = content[start : start + _BLOCK]
+                await self.flow.wait_for_room()
+                self.flow.under_way += len(block)
+                await self.passage.say(self.number, block)
         except Unreachable as error:
             raise BrokenPipeError(str(error)) from error
 

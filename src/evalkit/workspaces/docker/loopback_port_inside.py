@@ -1,11 +1,14 @@
-"""The inner side of the model port: listens on the container's loopback, and speaks frames on its own pipes.
+"""The inner side of a loopback port: listens on the container's loopback, and speaks frames on its own pipes.
 
-This file is the whole program, given to a Python of the image, 3.7 or newer. `model_port_inside.pl` does the same.
+This file is the whole program, given to a Python of the image, 3.7 or newer. `loopback_port_inside.pl` does the same.
 
     python3 -c PROGRAM PORT
 
 A frame is the number of a connection and a length, four bytes each, and that many bytes; none means that this side has
 ended. Frame 0 says which port it is. The end of the input is the end of it all.
+
+Of each connection, either side sends only so much that the other has not taken yet. A number with its highest bit set
+says how much more was taken, in four bytes; without them, the connection is gone, and what is sent to it is lost.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ import struct
 import sys
 
 _HEAD = struct.Struct("!II")
+_SIZE = struct.Struct("!I")
+_TAKEN = 1 << 31
+_WINDOW = 1 << 18
 _BLOCK = 1 << 16
 _INPUT, _OUTPUT = 0, 1
 
@@ -30,6 +36,8 @@ class Link:
         self.ends = False
         """Once what is pending is sent."""
         self.heard_all = False
+        self.under_way = 0
+        """Bytes that were heard, and that the other side has not taken yet."""
 
 
 class PortServer:
@@ -68,13 +76,18 @@ class PortServer:
         self.received += content
         while len(self.received) >= _HEAD.size:
             number, length = _HEAD.unpack_from(self.received)
+            connection = self.connections.get(number & ~_TAKEN)
             end = _HEAD.size + length
             if len(self.received) < end:
                 break
             payload = bytes(self.received[_HEAD.size : end])
             del self.received[:end]
-            connection = self.connections.get(number)
-            if connection is not None:
+            if connection is None:
+                continue
+            if number & _TAKEN:
+                connection.under_way -= _SIZE.unpack(payload)[0]
+                self.watch(connection)
+            else:
                 connection.pending += payload
                 connection.ends = connection.ends or not payload
                 self.attend(connection, selectors.EVENT_WRITE)
@@ -85,9 +98,12 @@ class PortServer:
             if events & selectors.EVENT_READ and not connection.heard_all:
                 content = connection.raw.recv(_BLOCK)
                 connection.heard_all = not content
+                connection.under_way += len(content)
                 say(connection.number, content)
             if connection.pending and events & selectors.EVENT_WRITE:
-                del connection.pending[: connection.raw.send(connection.pending)]
+                sent = connection.raw.send(connection.pending)
+                del connection.pending[:sent]
+                say(connection.number | _TAKEN, _SIZE.pack(sent))
         except BlockingIOError:
             pass
         except OSError:
@@ -97,7 +113,7 @@ class PortServer:
 
     def watch(self, connection: Link) -> None:
         wanted = selectors.EVENT_WRITE if connection.pending else 0
-        if not connection.heard_all:
+        if not connection.heard_all and connection.under_way < _WINDOW:
             wanted |= selectors.EVENT_READ
         if connection.ends and not connection.pending:
             self.drop(connection)
@@ -116,6 +132,7 @@ class PortServer:
         self.forget(connection)
         connection.raw.close()
         del self.connections[connection.number]
+        say(connection.number | _TAKEN, b"")
         if not connection.heard_all:
             say(connection.number, b"")
 

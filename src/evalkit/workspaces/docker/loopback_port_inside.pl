@@ -1,11 +1,11 @@
-# The inner side of the model port, as in model_port_inside.py, for images that have Perl and no Python.
+# The inner side of a loopback port, as in loopback_port_inside.py, for images that have Perl and no Python.
 use strict;
 use warnings;
 use Socket;
 use Fcntl qw(F_GETFL F_SETFL O_NONBLOCK);
 
-my ($head, $block) = (8, 65536);
-my (%sockets, %pending, %ends, %heard_all, $received, $count);
+my ($head, $block, $taken, $window) = (8, 65536, 0x80000000, 262144);
+my (%sockets, %pending, %ends, %heard_all, %under_way, $received, $count);
 ($received, $count) = ("", 0);
 $SIG{PIPE} = "IGNORE";
 
@@ -19,7 +19,7 @@ while (1) {
     my ($readers, $writers) = ("", "");
     vec($readers, fileno($_), 1) = 1 for *STDIN, $listener;
     for my $number (keys %sockets) {
-        vec($readers, fileno($sockets{$number}), 1) = 1 unless $heard_all{$number};
+        vec($readers, fileno($sockets{$number}), 1) = 1 unless $heard_all{$number} || $under_way{$number} >= $window;
         vec($writers, fileno($sockets{$number}), 1) = 1 if length $pending{$number};
     }
     next if select($readers, $writers, undef, undef) < 0;
@@ -38,6 +38,7 @@ sub accept_one {
     $count++;
     $sockets{$count} = $socket;
     $pending{$count} = "";
+    $under_way{$count} = 0;
 }
 
 sub take_frames {
@@ -47,6 +48,10 @@ sub take_frames {
         last if length $received < $head + $length;
         my $payload = substr($received, $head, $length);
         substr($received, 0, $head + $length) = "";
+        if ($number & $taken) {
+            $under_way{$number & ~$taken} -= unpack("N", $payload) if $sockets{$number & ~$taken};
+            next;
+        }
         next unless $sockets{$number};
         $pending{$number} .= $payload;
         $ends{$number} = 1 unless $length;
@@ -61,6 +66,7 @@ sub hear {
     return if !defined $got && $!{EAGAIN};
     return drop($number) unless defined $got;
     $heard_all{$number} = 1 unless $got;
+    $under_way{$number} += $got;
     say_frame($number, $content);
 }
 
@@ -70,6 +76,7 @@ sub flush_one {
         my $sent = syswrite($sockets{$number}, $pending{$number});
         return drop($number) unless defined $sent || $!{EAGAIN};
         substr($pending{$number}, 0, $sent || 0) = "";
+        say_frame($number | $taken, pack("N", $sent)) if $sent;
     }
     drop($number) if $ends{$number} && !length $pending{$number};
 }
@@ -79,6 +86,8 @@ sub drop {
     close delete $sockets{$number};
     delete $pending{$number};
     delete $ends{$number};
+    delete $under_way{$number};
+    say_frame($number | $taken, "");
     say_frame($number, "") unless delete $heard_all{$number};
 }
 

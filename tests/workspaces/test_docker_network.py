@@ -1,0 +1,277 @@
+"""What a container reaches, on a real engine: by an allow-list, by the engine's networks, and by neither."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import anyio
+import pytest
+
+from evalkit.domain.failures import Failed, unwrap
+from evalkit.domain.networks import OFFLINE, Address, NetworkPolicy
+from evalkit.domain.protocols import Stream, Workspace
+from evalkit.workspaces.network_log import FILE
+from tests.support.engine import Engine, own_containers
+from tests.support.workspaces import Place, make_job, open_place
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
+
+HOSTS = ("mirror.example", "127.0.0.1")
+FETCH = """
+import sys, urllib.request, urllib.error
+for url in sys.argv[1:]:
+    try:
+        print(urllib.request.urlopen(url, timeout=20).read().decode())
+    except urllib.error.HTTPError as error:
+        print(error.code)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+BRIDGE = NetworkPolicy("bridge")
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+async def resolve(name: str) -> Sequence[Address]:
+    return [ip_address("127.0.0.1")] if name.endswith(".example") else []
+
+
+@pytest.fixture
+def python(engine: Engine, tmp_path: Path) -> Iterator[Place]:
+    """Containers with a Python, and a resolver that says of every name in `.example` that it is this machine."""
+    with open_place("docker", tmp_path, Engine(engine.host, engine.python)) as place:
+        place.workspaces.resolve = resolve  # type: ignore[attr-defined]  # of the workspaces in containers
+        yield place
+
+
+def run(place: Place, work: Callable[[Workspace], Awaitable[Any]], loop: str = "asyncio", **changes: Any) -> Any:
+    try:
+        return place.run(work, loop=loop, **changes)
+    except BaseExceptionGroup as group:
+        raise unwrap(group) from group
+
+
+async def say(workspace: Workspace, *argv: str, **options: Any) -> str:
+    return (await workspace.exec(argv, **options)).tail
+
+
+async def interfaces(workspace: Workspace) -> list[str]:
+    return sorted((await say(workspace, "ls", "/sys/class/net")).split())
+
+
+def log_of(place: Place) -> list[tuple[str, str, str | None]]:
+    path = make_job(place.folder).folder / FILE
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(each["phase"], each["host"], each["reason"]) for each in lines]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_listed_host_is_reached_and_no_other(python: Place, port: int, loop: str) -> None:
+    async def work(workspace: Workspace) -> tuple[list[str], str, str]:
+        urls = [f"http://{name}:{port}/" for name in ("mirror.example", "other.example", "10.0.0.1")]
+        said = await say(workspace, "python3", "-c", FETCH, *urls)
+        direct = await say(workspace, "env", "-u", "http_proxy", "-u", "HTTP_PROXY", "python3", "-c", FETCH, urls[0])
+        return await interfaces(workspace), said, direct
+
+    found, said, direct = run(python, work, loop, network="allowlist", hosts=HOSTS)
+    assert found == ["lo"]
+    assert said.split() == ["hello", "403", "403"]
+    assert direct.split() == ["URLError"]
+    assert log_of(python) == [
+        ("solve", "mirror.example", None),
+        ("solve", "other.example", "not_listed"),
+        ("solve", "10.0.0.1", "not_listed"),
+    ]
+
+
+def test_it_lasts_for_what_the_agent_leaves_running(python: Place, port: int) -> None:
+    """A daemon reaches the host between two commands, and after the port's own program was killed inside."""
+
+    async def work(workspace: Workspace) -> str:
+        later = '(sleep 1; exec python3 -c "$1" $2 >/tmp/said) </dev/null >/dev/null 2>&1 &'
+        await workspace.exec(("sh", "-c", later, "sh", FETCH, f"http://mirror.example:{port}/"))
+        kill = "for each in /proc/[0-9]*; do grep -q DefaultSel[e]ctor $each/cmdline && kill -9 ${each#/proc/}; done"
+        await workspace.exec(("sh", "-c", kill))
+        return await say(workspace, "sh", "-c", "until [ -s /tmp/said ]; do sleep 0.1; done; cat /tmp/said")
+
+    assert run(python, work, network="allowlist", hosts=HOSTS).split() == ["hello"]
+
+
+def test_the_grader_of_a_shared_container_has_a_list_of_its_own(python: Place, port: int) -> None:
+    async def work(workspace: Workspace) -> str:
+        urls = [f"http://{name}:{port}/" for name in ("mirror.example", "other.example")]
+        said = await say(workspace, "python3", "-c", FETCH, *urls)
+        await workspace.interrupt()
+        await workspace.change_network(NetworkPolicy("allowlist", ("other.example", "127.0.0.1")))
+        said += await say(workspace, "python3", "-c", FETCH, *urls)
+        await workspace.interrupt()
+        await workspace.change_network(OFFLINE)
+        return said + await say(workspace, "sh", "-c", 'python3 -c "$1" $2; env | grep -ci proxy', "sh", FETCH, urls[0])
+
+    said = run(python, work, network="allowlist", hosts=HOSTS)
+    assert said.split() == ["hello", "403", "403", "hello", "URLError", "0"]
+    assert [phase for phase, _, _ in log_of(python)] == ["solve", "solve", "grade", "grade"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (OFFLINE, BRIDGE, [["lo"], ["eth0", "lo"]]),
+        (BRIDGE, OFFLINE, [["eth0", "lo"], ["lo"]]),
+        (BRIDGE, NetworkPolicy("allowlist", HOSTS), [["eth0", "lo"], ["lo"]]),
+        (NetworkPolicy("allowlist", HOSTS), BRIDGE, [["lo"], ["eth0", "lo"]]),
+    ],
+    ids=["opened", "cut", "narrowed", "widened"],
+)
+def test_the_engines_network_changes_with_the_phase(
+    python: Place, before: NetworkPolicy, after: NetworkPolicy, expected: list[list[str]]
+) -> None:
+    """Also once the container has ended and was started again, as after a process that killed everything in it."""
+
+    async def work(workspace: Workspace) -> list[list[str]]:
+        seen = [await interfaces(workspace)]
+        await workspace.interrupt()
+        await workspace.change_network(after)
+        seen.append(await interfaces(workspace))
+        await workspace.exec(("sh", "-c", "kill -9 -1"))
+        seen.append(await interfaces(workspace))
+        return seen
+
+    seen = run(python, work, network=before.mode, hosts=before.hosts)
+    assert seen == [*expected, expected[1]]
+
+
+class Other:
+    """A service behind the port of the model."""
+
+    problem: Failed | None = None
+
+    def __init__(self, serve: Callable[[Stream], Awaitable[None]]) -> None:
+        self._serve = serve
+
+    async def serve(self, stream: Stream) -> None:
+        await self._serve(stream)
+
+
+@pytest.mark.parametrize("network", ["none", "model", "bridge", "allowlist"])
+def test_the_model_is_there_in_any_network(python: Place, network: str) -> None:
+    async def serve(stream: Stream) -> None:
+        await stream.receive()
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nmodel")
+
+    async def all_of_it() -> str:
+        spec = replace(python.spec(network=network, hosts=HOSTS), model=Other(serve))
+        script = 'python3 -c "$1" $EVALKIT_MODEL_URL $OPENAI_BASE_URL; echo $OPENAI_API_KEY'
+        async with python.lasting(), python.workspaces.open(spec) as workspace:
+            return await say(workspace, "sh", "-c", script, "sh", FETCH, asks_model=True)
+
+    assert anyio.run(all_of_it).split() == ["model", "model", "none-needed"]
+
+
+_READ_SLOWLY = r"""
+use IO::Socket::INET;
+my ($host) = $ENV{EVALKIT_MODEL_URL} =~ m{http://([^/]+)};
+my $socket = IO::Socket::INET->new($host) or die "cannot connect: $!";
+print $socket "begin\n";
+sleep 2;
+print $socket "go on\n";
+my $size = 0;
+while (sysread($socket, my $block, 65536)) { $size += length $block }
+print "$size\n";
+"""
+_SEND_MUCH = r"""
+use IO::Socket::INET;
+my ($host) = $ENV{EVALKIT_MODEL_URL} =~ m{http://([^/]+)};
+my $socket = IO::Socket::INET->new($host) or die "cannot connect: $!";
+my $block = "x" x 1048576;
+print $socket $block for 1 .. 64;
+shutdown($socket, 1);
+my $said = <$socket>;
+print $said;
+"""
+_MUCH = 64 << 20
+
+
+@pytest.mark.parametrize("inside", ["python", "perl"])
+def test_who_reads_slowly_fills_no_memory(python: Place, inside: str) -> None:
+    """Neither of the container nor of this process: of much that is sent, little is under way."""
+    sent = at_that_time = 0
+
+    async def serve(stream: Stream) -> None:
+        async def send() -> None:
+            nonlocal sent
+            while sent < _MUCH:
+                await stream.send(b"y" * 65536)
+                sent += 65536
+
+        nonlocal at_that_time
+        await stream.receive()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            await stream.receive()
+            at_that_time = sent
+
+    said = _with_port(python, inside, serve, _READ_SLOWLY)
+    assert said.split() == [str(_MUCH)]
+    assert at_that_time < _MUCH // 2
+
+
+@pytest.mark.parametrize("inside", ["python", "perl"])
+def test_who_sends_much_waits_until_it_is_taken(python: Place, inside: str) -> None:
+    async def serve(stream: Stream) -> None:
+        size = 0
+        await anyio.sleep(1)
+        while block := await stream.receive():
+            size += len(block)
+        await stream.send(f"{size}\n".encode())
+
+    assert _with_port(python, inside, serve, _SEND_MUCH).split() == [str(_MUCH)]
+
+
+def _with_port(place: Place, inside: str, serve: Callable[[Stream], Awaitable[None]], program: str) -> str:
+    async def all_of_it() -> str:
+        spec = replace(place.spec(network="none"), model=Other(serve))
+        async with place.lasting(), place.workspaces.open(spec) as workspace:
+            if inside == "perl":
+                await workspace.exec(("sh", "-c", "rm /usr/bin/python3*"))
+            return await say(workspace, "perl", "-e", program, asks_model=True)
+
+    return anyio.run(all_of_it)
+
+
+def test_nothing_is_left(python: Place, engine: Engine, port: int) -> None:
+    async def work() -> None:
+        with anyio.move_on_after(5):
+            spec = python.spec(network="allowlist", hosts=HOSTS)
+            async with python.lasting(), python.workspaces.open(spec) as workspace:
+                await workspace.exec(("python3", "-c", FETCH, f"http://mirror.example:{port}/"))
+                await workspace.exec(("sleep", "60"))
+
+    anyio.run(work)
+    assert own_containers(engine) == []
