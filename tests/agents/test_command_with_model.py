@@ -42,18 +42,21 @@ def cli(evalkit: Evalkit) -> ModelCli:
     return ModelCli(evalkit, agent="command")
 
 
-def settings(*values: str) -> list[str]:
-    return [word for value in ("workspace.network=model", *values) for word in ("--set", value)]
+def settings(*values: str, network: str = "model") -> list[str]:
+    return [word for value in (f"workspace.network={network}", *values) for word in ("--set", value)]
 
 
-def run_agent(cli: ModelCli, server: Any, task: Path, *values: str) -> dict[str, Any]:
+def run_agent(cli: ModelCli, server: Any, task: Path, *values: str, network: str = "model") -> dict[str, Any]:
     argv = json.dumps(["python3", "-c", AGENT, server.root_url.rpartition(":")[2]])
-    return cli.infer(server, str(task), *settings(f"agent.command={argv}", *values))
+    return cli.infer(server, str(task), *settings(f"agent.command={argv}", *values, network=network))
 
 
-def test_it_reaches_the_model_and_nothing_else_and_is_counted(cli: ModelCli, serve: Any, task: Path) -> None:
+@pytest.mark.parametrize("network", ["model", "none", "allowlist"])
+def test_it_reaches_the_model_and_nothing_else_and_is_counted(
+    cli: ModelCli, serve: Any, task: Path, network: str
+) -> None:
     server = serve(in_turn(REPLY), cost_style="openrouter")
-    document = run_agent(cli, server, task)
+    document = run_agent(cli, server, task, network=network)
     assert document["buckets"]["resolved"] == 1, cli.said
     usage = cli.row()["usage"]
     assert (usage["llm_calls"], usage["input_tokens"], usage["cached_tokens"], usage["cost_usd"]) == (2, 200, 80, 0.02)
@@ -70,19 +73,35 @@ def test_it_is_stopped_at_its_limit_with_what_it_has(cli: ModelCli, serve: Any, 
     assert (row["outcome"], row["failure"], row["usage"]["cost_usd"]) == ("empty", None, 0.01)
 
 
+def test_the_model_is_counted_and_its_key_stays_outside_where_there_is_a_network(
+    cli: ModelCli, serve: Any, task: Path
+) -> None:
+    """Even where the config names the key for the agent."""
+    server = serve(in_turn(REPLY), cost_style="openrouter")
+    document = run_agent(cli, server, task, 'agent.env=["THE_KEY"]', network="bridge")
+    assert document["buckets"]["resolved"] == 1, cli.said
+    assert cli.row()["usage"]["llm_calls"] == 2
+    log = (cli.folder / "runs/run/instances/task/attempt-1/agent.log").read_text()
+    assert "OPENAI_BASE_URL" in log
+    assert "THE_KEY" not in log
+    assert "[secret]" not in log
+
+
+WITHOUT_MODEL = ("infer", "--agent", "command", "--workspace", "local", "--run-id", "run")
+
+
 @pytest.mark.parametrize("limit", ["agent.max_cost_usd=1", "agent.max_tokens=100"])
-def test_a_limit_that_cannot_be_kept_is_refused(cli: ModelCli, serve: Any, task: Path, limit: str) -> None:
-    server = serve(in_turn(REPLY))
+def test_a_limit_that_cannot_be_kept_is_refused(evalkit: Evalkit, task: Path, limit: str) -> None:
     words = [word for value in ('agent.command=["true"]', limit) for word in ("--set", value)]
-    document = cli.infer(server, str(task), *words)
+    document = evalkit(*WITHOUT_MODEL, str(task), *words).document
     assert document["error"]["kind"] == "config"
     assert limit.partition("=")[0] in document["error"]["message"]
     assert "workspace.network=model" in document["error"]["hint"]
 
 
-def test_a_limit_of_the_run_wants_to_know_what_the_program_spends(cli: ModelCli, serve: Any, task: Path) -> None:
+def test_a_limit_of_the_run_wants_to_know_what_the_program_spends(cli: ModelCli, task: Path) -> None:
     words = [word for value in ('agent.command=["true"]', "run.max_cost_usd=1") for word in ("--set", value)]
-    cli.infer(serve(in_turn(REPLY)), str(task), *words)
+    cli.evalkit(*WITHOUT_MODEL, str(task), *words)
     failure = cli.row()["failure"]
     assert (failure["kind"], "EVALKIT_USAGE" in failure["message"]) == ("budget", True)
 

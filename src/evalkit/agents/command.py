@@ -4,8 +4,8 @@ The file named by EVALKIT_STATEMENT_FILE holds the statement, as does EVALKIT_ST
 environment variable. The program may write a trajectory to the file named by EVALKIT_TRAJECTORY, and its usage, with
 the keys of a result's `usage`, to the file named by EVALKIT_USAGE.
 
-With `workspace.network = "model"`, the model EVALKIT_MODEL_NAME is at EVALKIT_MODEL_URL. It needs no key, and the model
-port counts the usage.
+Where `model.name` and `model.base_url` are set, the model EVALKIT_MODEL_NAME is at EVALKIT_MODEL_URL, in any network.
+It needs no key, and the usage is counted on the way.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class CommandAgent:
         except FileNotFoundError:
             pass
         if self.model is not None:
-            return  # counted by the model port
+            return  # counted on the way to the model
         usage = Usage(cost_usd=None)
         try:
             with suppress(FileNotFoundError):
@@ -149,7 +149,7 @@ def create(config: Config, _benchmark: Benchmark) -> CommandAgent:
         )
     model: ModelEndpoint | None = None
     _require_countable(config)
-    if config.workspace.network == "model":
+    if config.has_model:
         model = plugins.load("models", config.model.api)(config)
     if config.agent.preset:
         argv = preset.wrap(argv)
@@ -158,7 +158,7 @@ def create(config: Config, _benchmark: Benchmark) -> CommandAgent:
 
 def _require_countable(config: Config) -> None:
     """Refuse limits on spending that evalkit has no way to count."""
-    if config.workspace.network == "model":
+    if config.has_model:
         return
     limits = {"agent.max_cost_usd": config.agent.max_cost_usd, "agent.max_tokens": config.agent.max_tokens}
     if config.agent.preset:
@@ -170,5 +170,5 @@ def _require_countable(config: Config) -> None:
         if limit:
             raise ConfigError(
                 f"{key} cannot be kept: what an agent spends in a workspace is counted on its way to the model only",
-                hint="set workspace.network=model, and model.name and model.base_url; or leave the limit out",
+                hint="set model.name and model.base_url, as for workspace.network=model; or leave the limit out",
             )
