@@ -212,7 +212,7 @@ def test_environments_have_variables_and_resources_of_their_own(evalkit: Evalkit
     tests = f'if [ "$(cat /logs/artifacts/said) $A $B$C $PWD" = "agent c /made here b /judged" ]; {REWARD}'
     make_task(evalkit.folder / "tasks" / "one", solution=solution, tests=tests, toml=toml)
     evalkit.variables["FROM_HERE"] = "here"
-    memories = []
+    memories: list[int] = []
 
     def look(request: Any) -> None:
         if request.endpoint == "container_start":

@@ -131,8 +131,9 @@ def referenced_images(values: Mapping[str, Any]) -> list[str]:
     """The images of the statement that it refers to, in its order. Images of patches are never among them."""
     assets = read_assets(values)
     given = list_of(assets.get("problem_statement"))
-    urls = [entry.get("url") if isinstance(entry, dict) else entry for entry in given]
-    if not all(isinstance(url, str) for url in urls):
+    entries = [entry.get("url") if isinstance(entry, dict) else entry for entry in given]
+    urls = [url for url in entries if isinstance(url, str)]
+    if len(urls) < len(entries):
         raise ValueError("problem_statement is not a list of addresses")
     statement = str(values["problem_statement"])
     places = {url: statement.find(url) for url in dict.fromkeys(urls)}
