@@ -3,8 +3,10 @@ PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BENCH ?= overhead memory scale aggregate startup containers images disk
 PEERS := $(or $(BENCH_PEERS),$(HOME)/.cache/evalkit-bench)
 RESULTS := build/bench
+ROUNDS ?= 100
+SEED ?= 1
 
-.PHONY: help check lint test test-slow test-all coverage completions release bench peers
+.PHONY: help check lint test test-slow test-all coverage completions release bench peers faults
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,6 +43,9 @@ bench: ## Measure: all benches, or BENCH="overhead startup"; writes docs/perform
 	done; \
 	$(PYTHON) benchmarks/report.py $(RESULTS) docs; \
 	if [ -n "$$failed" ]; then echo "not within its targets:$$failed" >&2; exit 1; fi
+
+faults: ## Faults at random moments: make faults ROUNDS=100 SEED=7; docs/reliability.md says what is looked at
+	@PYTHONPATH=benchmarks $(PYTHON) -m faults --rounds $(ROUNDS) --seed $(SEED)
 
 # A version manager's shim of that name may be there without the Python behind it.
 PYTHON312 = $(shell for each in python3.12 $(HOME)/.pyenv/versions/3.12*/bin/python3.12; do \
