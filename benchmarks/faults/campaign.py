@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -28,7 +29,7 @@ from faults.scene import Command, Ended, Scene, eventually
 from faults.workloads import WORKLOADS, Work, Workload
 
 _MOST_RESUMES = 3
-_STRIKES = (1, 1, 1, 2, 2, 3)
+_STRIKES = (1, 1, 2, 2, 3, 4)
 _LONGEST_WAIT = 30.0
 BUILD_ROWS = "builds/*/manifest.jsonl"
 
@@ -56,12 +57,15 @@ class Plan:
         chance = random.Random(f"{seed}/{number}")
         possible = {name: _faults_for(WORKLOADS[name], faults) for name in sorted(workloads)}
         name = chance.choice([each for each, some in possible.items() if some])
-        strikes = []
+        strikes: list[Strike] = []
         for _ in range(chance.choice(_STRIKES)):
             rows = chance.choice((0, 0, 1, 2))
-            seconds = chance.uniform(0.0, 0.8 if rows else WORKLOADS[name].span)
+            seconds = chance.uniform(0.0, 0.8 if rows or strikes else WORKLOADS[name].span)
             strikes.append(Strike(chance.choice(possible[name]), rows, round(seconds, 3)))
         return cls(seed, number, name, tuple(strikes))
+
+    def chance(self, of: str) -> random.Random:
+        return random.Random(f"{self.seed}/{self.number}/{of}")
 
     def lack(self) -> str | None:
         """What this machine lacks for the round."""
@@ -112,8 +116,7 @@ def play(plan: Plan, *, keep: bool = False) -> Played:
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=find_roomy_parent()))
     scene = Scene(folder, f"faults-{secrets.token_hex(4)}")
     try:
-        chance = random.Random(f"{plan.seed}/{plan.number}/work")
-        with WORKLOADS[plan.workload].opened(scene, chance) as work:
+        with WORKLOADS[plan.workload].opened(scene, plan.chance("work")) as work:
             _Round(played, scene, work).play()
     except Exception:  # noqa: BLE001  # a defect of the campaign costs one round
         played.findings.append((len(played.struck) - 1, Finding("campaign", traceback.format_exc())))
@@ -130,14 +133,17 @@ class _Round:
     played: Played
     scene: Scene
     work: Work
+    code: int | None = None
+    """The exit status of the last command."""
 
     def play(self) -> None:
-        strikes = enumerate(self.played.plan.strikes)
-        code = next((code for number, strike in strikes if (code := self._struck(number, strike)) == 0), None)
+        strikes = deque(enumerate(self.played.plan.strikes))
+        while strikes and not self._is_done:
+            self._struck(strikes)
         for _ in range(_MOST_RESUMES):
-            if code == 0:
+            if self._is_done:
                 break
-            code = self._unharmed().code
+            self._unharmed()
         before = self.scene.read_rows()
         last = self._unharmed()
         rows = self.scene.read_rows()
@@ -151,38 +157,52 @@ class _Round:
             self._note(judge_images(self.work, done=True))
         self._note(judge_leftovers(self.scene, self.work))
 
-    def _struck(self, number: int, strike: Strike) -> int:
-        """Run the next command, and strike it. Returns its exit status."""
-        plan, fault = self.played.plan, INJECTIONS[strike.fault]
-        chance = random.Random(f"{plan.seed}/{plan.number}/{number}")
-        with fault.arrange(self.scene):
+    @property
+    def _is_done(self) -> bool:
+        """Whether the last command has said so, and no fault has removed its folder since."""
+        return self.code == 0 and (bool(self.work.repository) or self._is_there)
+
+    @property
+    def _is_there(self) -> bool:
+        return (self.scene.run / "run.json").exists()
+
+    def _struck(self, strikes: deque[tuple[int, Strike]]) -> None:
+        """Run the next command, and strike it until it ends."""
+        hit: list[Injection] = []
+        early = False
+        with INJECTIONS[strikes[0][1].fault].arrange(self.scene):
             command = self._start()
-            handles = _wait_for(strike, command, self._count_rows)
-            if handles is not None:
-                fault.strike(self.scene, command, chance)
+            while strikes and not (hit and INJECTIONS[strikes[0][1].fault].is_arranged):
+                number, strike = strikes.popleft()
+                self.played.struck += [False] * (number - len(self.played.struck))
+                handles = _wait_for(strike, command, self._count_rows)
+                self.played.struck.append(handles is not None)
+                if handles is None:
+                    break
+                fault = INJECTIONS[strike.fault]
+                fault.strike(self.scene, command, self.played.plan.chance(str(number)))
+                hit.append(fault)
+                early = early or not handles
             ended = command.wait()
-        self.played.struck.append(handles is not None)
-        self._judge(ended, fault, early=handles is False)
-        return ended.code
+        self._judge(ended, by_signal=early or any(fault.by_signal for fault in hit))
 
     def _unharmed(self) -> Ended:
         ended = self._start().wait()
-        self._judge(ended, None, early=False)
+        self._judge(ended, by_signal=False)
         return ended
 
     def _start(self) -> Command:
-        again = (self.scene.run / "run.json").exists()
-        return self.scene.start(*(self.work.resume if again else self.work.first))
+        return self.scene.start(*(self.work.resume if self._is_there else self.work.first))
 
     def _count_rows(self) -> int:
         if self.work.repository:
             return sum(path.read_bytes().count(b"\n") for path in self.scene.folder.glob(BUILD_ROWS))
         return len(self.scene.read_rows())
 
-    def _judge(self, ended: Ended, fault: Injection | None, *, early: bool) -> None:
+    def _judge(self, ended: Ended, *, by_signal: bool) -> None:
         described = {"argv": " ".join(ended.argv), "exit": ended.code, "seconds": ended.seconds}
         self.played.commands.append(described)
-        by_signal = early or (fault is not None and fault.by_signal)
+        self.code = ended.code
         self._note(judge_command(ended, by_signal=by_signal))
         for other in self.scene.others:
             self._note(judge_command(other, usage=True))

@@ -28,6 +28,10 @@ Strike = Callable[[Scene, Command, random.Random], None]
 Arrange = Callable[[Scene], AbstractContextManager[object]]
 
 
+def _nothing(_scene: Scene) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class Injection:
     """One fault: it strikes at a moment, and returns when it is put back."""
@@ -36,12 +40,16 @@ class Injection:
     strike: Strike
     needs: frozenset[Need] = frozenset()
     """What a workload has to have for it to mean anything."""
-    arrange: Arrange = lambda _scene: nullcontext()
+    arrange: Arrange = _nothing
     """What has to be there before the command starts, and is put back after it."""
     lack: Callable[[], str | None] = lambda: None
     """What this machine lacks for it."""
     by_signal: bool = False
     """The command may end by a signal that no program can handle."""
+
+    @property
+    def is_arranged(self) -> bool:
+        return self.arrange is not _nothing
 
 
 def _hold(chance: random.Random, longest: float = 1.5) -> None:

@@ -76,9 +76,9 @@ def _judge_output(ended: Ended, named: str) -> Iterator[Finding]:
     if not isinstance(document, dict):
         yield _finding("output", f"{named}: the document is {type(document).__name__}")
         return
-    error = document.get("error")
-    if isinstance(error, dict) and error.get("kind") == "internal":
-        yield _finding("traceback", f"{named}: {error}")
+    problem = document.get("error")
+    if isinstance(problem, dict) and problem.get("kind") == "internal":
+        yield _finding("traceback", f"{named}: {problem}")
     buckets = document.get("buckets")
     if isinstance(buckets, dict) and sum(buckets.values()) != document["total"]:
         yield _finding("output", f"{named}: the buckets are not the total: {buckets}, {document['total']}")

@@ -67,7 +67,7 @@ class Command:
         return False
 
     def children(self) -> list[int]:
-        found = []
+        found: list[int] = []
         with suppress(OSError):
             for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
                 found += map(int, listing.read_text().split())

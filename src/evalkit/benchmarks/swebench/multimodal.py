@@ -131,9 +131,8 @@ def referenced_images(values: Mapping[str, Any]) -> list[str]:
     """The images of the statement that it refers to, in its order. Images of patches are never among them."""
     assets = read_assets(values)
     given = list_of(assets.get("problem_statement"))
-    entries = [entry.get("url") if isinstance(entry, dict) else entry for entry in given]
-    urls = [url for url in entries if isinstance(url, str)]
-    if len(urls) < len(entries):
+    urls: list[Any] = [entry.get("url") if isinstance(entry, dict) else entry for entry in given]
+    if not all(isinstance(url, str) for url in urls):
         raise ValueError("problem_statement is not a list of addresses")
     statement = str(values["problem_statement"])
     places = {url: statement.find(url) for url in dict.fromkeys(urls)}
