@@ -28,6 +28,24 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """
 
+_SIGNAL_AFTER_THE_DOCUMENT = """
+import os, signal
+write = os.write
+
+def write_and_kill(descriptor, content):
+    written = write(descriptor, content)
+    if content.startswith(b"{{") and os.readlink(f"/proc/self/fd/{{descriptor}}").startswith("pipe:"):
+        os.kill(os.getpid(), signal.{name})
+    return written
+
+os.write = write_and_kill
+"""
+
+_SIGNAL_AT_EXIT = """
+import atexit, os, signal
+atexit.register(lambda: os.kill(os.getpid(), signal.{name}))
+"""
+
 _BREAK = """
 import sys
 
@@ -57,6 +75,28 @@ def test_a_signal_while_modules_load_ends_in_its_exit_code(
     assert "Traceback" not in finished.stderr
     if finished.stdout:
         assert json.loads(finished.stdout)["error"]["kind"] == kind
+
+
+SIGNALS = pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+
+
+@SIGNALS
+@pytest.mark.parametrize("command", [("config",), ("infer", "--limit", "1", "--quiet")], ids=["config", "infer"])
+def test_a_signal_after_the_document_adds_no_other(
+    tmp_path: Path, name: str, code: int, command: tuple[str, ...]
+) -> None:
+    finished = run(tmp_path, _SIGNAL_AFTER_THE_DOCUMENT.format(name=name), *command)
+    assert finished.returncode == code, finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert "error" not in json.loads(finished.stdout)
+
+
+@SIGNALS
+def test_a_signal_at_the_very_end_changes_nothing(tmp_path: Path, name: str, code: int) -> None:
+    finished = run(tmp_path, _SIGNAL_AT_EXIT.format(name=name), "infer", "--limit", "1", "--quiet")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    assert json.loads(finished.stdout)["buckets"]["resolved"] == 1
 
 
 def test_a_bug_is_reported_with_version_and_traceback(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def odd_texts() -> bytes:
 @given(data=st.data())
 def test_parquet(tmp_path: Path, data: st.DataObject) -> None:
     """In any of its encodings, with any bytes in the place of others."""
-    encoding = data.draw(
+    encoding: dict[str, Any] = data.draw(
         st.sampled_from(({}, {"compression": "none"}, {"use_dictionary": False, "compression": "zstd"}))
     )
     path = tmp_path / "rows.parquet"
