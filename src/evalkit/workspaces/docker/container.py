@@ -150,7 +150,7 @@ class Container:
     async def revive(self) -> bool:
         """Start it again if a process inside has ended it. Returns whether that was the case."""
         async with self._starting:
-            has_ended = not await self._is_running()
+            has_ended = not await self.is_running()
             if has_ended:
                 await self._restart()
         return has_ended
@@ -304,7 +304,7 @@ class Container:
 
     async def _restart_if_running(self) -> None:
         async with self._starting:
-            if await self._is_running():
+            if await self.is_running():
                 await self._restart()
 
     def _living_supervisor(self) -> Supervisor:
@@ -315,7 +315,7 @@ class Container:
     async def _state(self) -> Any:
         return (await self.client.call(self.client.closing.inspect_container, self.name))["State"]
 
-    async def _is_running(self) -> bool:
+    async def is_running(self) -> bool:
         return bool((await self._state())["Running"])
 
     async def _ended(self) -> Any:

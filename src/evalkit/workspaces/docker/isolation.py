@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ async def require_shared_files(workspace: Workspace, scratch: Path) -> None:
 
     gVisor does unless told otherwise: https://gvisor.dev/docs/user_guide/filesystem/
     """
-    inside, outside = workspace.places.logs / _CHECKED, scratch / _CHECKED
+    inside, outside = workspace.places.logs / _CHECKED, scratch / f"{_CHECKED}-{secrets.token_hex(4)}"
     scratch.mkdir(parents=True, exist_ok=True)
     show = ("/bin/sh", "-c", 'cat "$0" 2>/dev/null', str(inside))
     seen = []

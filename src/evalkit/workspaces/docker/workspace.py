@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -15,7 +17,7 @@ from evalkit.containers import archives
 from evalkit.containers.api import Client
 from evalkit.containers.connection import EngineError, Exchange, Refused, Unreachable
 from evalkit.containers.output import Output
-from evalkit.domain.failures import Failed
+from evalkit.domain.failures import Failed, unwrap
 from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, ModelAccess, Places
@@ -37,6 +39,7 @@ _END_SECONDS = 0.5
 _LAST_WORDS_SECONDS = 0.2
 _LULL = 0.005
 _KILLS_TRIED = 3
+Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
@@ -138,18 +141,14 @@ class DockerWorkspace:
         """Run a command. Returns its status, and the number of the container's start that it belongs to."""
         exec_id, start, conversation = await self._start_exec(command, variables, user, with_input=stdin is not None)
         watch = _EndWatch(self.container, conversation)
+        beside: list[Task] = []
+        if stdin is not None:
+            beside.append(partial(_feed, conversation, stdin))
+        if not self.container.ends_commands:
+            beside.append(watch.run)
         try:
             try:
-                if stdin is None and self.container.ends_commands:
-                    await _drain(conversation, output)
-                else:
-                    async with anyio.create_task_group() as tasks:
-                        if stdin is not None:
-                            tasks.start_soon(_feed, conversation, stdin)
-                        if not self.container.ends_commands:
-                            tasks.start_soon(watch.run)
-                        await _drain(conversation, output)
-                        tasks.cancel_scope.cancel()
+                await _take_output(conversation, output, beside)
             except BaseException:
                 await self._end(exec_id, conversation, output)
                 raise
@@ -220,6 +219,8 @@ class DockerWorkspace:
             facts = await self.client.call(self.client.api.exec_inspect, exec_id)
             if not facts["Running"]:
                 return _KILLED if facts["ExitCode"] is None else int(facts["ExitCode"])
+        if not await self.container.is_running():
+            return _KILLED
         raise Failed("workspace", "the engine says that a command still runs whose output has ended")
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
@@ -278,6 +279,21 @@ class DockerWorkspace:
             if isinstance(error, Failed):
                 raise
             raise await self.client.explain(error) from error
+
+
+async def _take_output(conversation: Exchange, output: Output, beside: Sequence[Task]) -> None:
+    """Take all output while other tasks run beside."""
+    if not beside:
+        await _drain(conversation, output)
+        return
+    try:
+        async with anyio.create_task_group() as tasks:
+            for task in beside:
+                tasks.start_soon(task)
+            await _drain(conversation, output)
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise unwrap(group) from group
 
 
 @dataclass(slots=True)
