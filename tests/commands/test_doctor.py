@@ -13,6 +13,7 @@ from evalkit.containers.labels import Owner
 from evalkit.testing.model_server import Fault, ModelServer, Reply, Tokens, ToolCall, in_turn
 from tests.support.cli import Evalkit, Finished
 from tests.support.engine import Engine
+from tests.support.requirements import require
 
 
 def checks_of(finished: Finished) -> dict[str, Any]:
@@ -84,6 +85,25 @@ def test_what_isolates_containers_is_tried_in_one(evalkit: Evalkit, engine: Engi
     absent = evalkit("doctor", "--workspace", "docker", "--set", "workspace.image=no-such-image")
     assert checks_of(absent)["isolation"]["status"] == "warning"
     assert absent.code == 0
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_another_runtime_is_described(evalkit: Evalkit, engine: Engine) -> None:
+    require(
+        "runsc",
+        "runsc" in engine.api.info()["Runtimes"],
+        "the engine has no runtime runsc: .ci/services brings one that has",
+    )
+    profile = evalkit.folder / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []}')
+    settings = (f"workspace.image={engine.busybox}", "workspace.runtime=runsc")
+    given = ("--workspace", "docker", *(word for each in settings for word in ("--set", each)))
+    check = checks_of(evalkit("doctor", *given))["isolation"]
+    assert (check["status"], check["facts"]["shares_kernel"]) == ("ok", False), check
+    assert "under runsc on a kernel of their own" in check["message"]
+    warned = checks_of(evalkit("doctor", *given, "--set", f"workspace.seccomp={profile}"))["isolation"]
+    assert (warned["status"], "--oci-seccomp" in warned["hint"]) == ("warning", True), warned
 
 
 @pytest.mark.engine

@@ -68,7 +68,8 @@ class Place:
 
 
 @contextmanager
-def open_place(kind: str, folder: Path, engine: Engine | None) -> Iterator[Place]:
+def open_place(kind: str, folder: Path, engine: Engine | None, **chosen: Any) -> Iterator[Place]:
+    """Open a place of this kind; containers with these settings of the section `workspace`."""
     with scratch.folder() as temporary:
         if kind == "fake":
             yield Place(kind, FakeWorkspaces(temporary), folder)
@@ -79,9 +80,13 @@ def open_place(kind: str, folder: Path, engine: Engine | None) -> Iterator[Place
             assert engine is not None
             from evalkit.workspaces.docker.workspaces import create
 
-            chosen = {"image": engine.busybox, "runtime": None if kind == "docker" else kind}
+            chosen = {"image": engine.busybox, "runtime": None if kind == "docker" else kind, **chosen}
             if kind == "runsc":
-                require("runsc", kind in engine.api.info()["Runtimes"], "the engine has no runtime runsc")
+                require(
+                    "runsc",
+                    kind in engine.api.info()["Runtimes"],
+                    "the engine has no runtime runsc: .ci/services brings one that has",
+                )
             config = Config.model_validate({"workspace": chosen, "agent": {"env": list(SECRET)}})
             workspaces = create(config, RunScope("run", temporary))
             yield Place(kind, workspaces, folder, engine.busybox)

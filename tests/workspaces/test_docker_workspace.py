@@ -20,7 +20,7 @@ from evalkit.domain.protocols import Workspace
 from evalkit.workspaces.docker import container as containers
 from evalkit.workspaces.docker.workspace import DockerWorkspace
 from tests.support.engine import Engine, derived, imported, own_containers
-from tests.support.workspaces import MEGABYTE, SECRET, Place
+from tests.support.workspaces import MEGABYTE, SECRET, Place, open_place
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
@@ -67,6 +67,17 @@ def test_a_container_gets_no_privileges(docker: Place, engine: Engine) -> None:
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0b11111011
     assert status["NoNewPrivs"] == "1"
     assert tried.count("ermitted") >= 3, tried
+
+
+def test_a_seccomp_profile_of_ones_own_holds(engine: Engine, tmp_path: Path) -> None:
+    denied = {"names": ["symlink", "symlinkat"], "action": "SCMP_ACT_ERRNO"}
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}))
+    tried = "ln -s /etc link 2>/dev/null && echo linked"
+    with open_place("docker", tmp_path, engine, seccomp=str(profile)) as place:
+        assert place.run(lambda workspace: say(workspace, tried)) == ""
+    with open_place("docker", tmp_path, engine) as place:
+        assert place.run(lambda workspace: say(workspace, tried)) == "linked"
 
 
 def test_labels_say_whose_it_is_and_no_secret_is_kept(docker: Place, engine: Engine) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -143,10 +143,11 @@ def _check_isolation(config: Config, info: Mapping[str, Any], folder: Path) -> C
 
     if config.workspace_kind != "docker" or not info:
         return Check("isolation", "skipped", "workspaces are no containers" if info else "no engine, no containers")
+    options = inspection.security(info)
     facts: dict[str, Any] = {
         "runtime": config.workspace.runtime or info.get("DefaultRuntime", ""),
         "runtimes": inspection.runtimes(info),
-        "seccomp": str(config.workspace.seccomp or inspection.security(info).get("seccomp", "")),
+        "seccomp": str(config.workspace.seccomp or options.get("seccomp", "")),
     }
     try:
         found = trial.start_container(config, folder)
@@ -161,16 +162,20 @@ def _check_isolation(config: Config, info: Mapping[str, Any], folder: Path) -> C
     facts |= {
         "kernel": found.kernel,
         "shares_kernel": found.kernel == info.get("KernelVersion"),
-        "user_namespaces": found.maps_users,
+        "user_namespaces": found.maps_users or not options.keys().isdisjoint(("userns", "rootless")),
         "filters_calls": found.filters_calls,
     }
-    return _describe_isolation(facts)
+    check = _describe_isolation(facts)
+    if config.workspace.seccomp is not None and not found.filters_calls:
+        hint = "give it the argument that makes it do so, like --oci-seccomp of runsc, or leave workspace.seccomp out"
+        return replace(check, status="warning", message=f"{check.message}: the runtime takes none", hint=hint)
+    return check
 
 
 def _describe_isolation(facts: Mapping[str, Any]) -> Check:
     kernel = "the engine's kernel" if facts["shares_kernel"] else f"a kernel of their own ({facts['kernel']})"
     users = "in user namespaces" if facts["user_namespaces"] else "without user namespaces"
-    profile = f"the seccomp profile {facts['seccomp']}" if facts["filters_calls"] else "no seccomp profile"
+    profile = f"the seccomp profile {facts['seccomp']}" if facts["filters_calls"] else "no seccomp profile inside"
     said = f"containers run under {facts['runtime']} on {kernel}, {users}, with {profile}"
     if facts["shares_kernel"] and not (facts["user_namespaces"] or facts["filters_calls"]):
         hint = "turn on the engine's seccomp profile or userns-remap, or use another runtime: see docs/isolation.md"
