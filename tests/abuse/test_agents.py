@@ -85,6 +85,8 @@ REPORTS = {
 ACTS = HANGING | DAEMONS | ENDING | FILES | REPORTS
 
 
+@pytest.mark.attack("hang", "local as root")
+@pytest.mark.attack("outlive", "local as root")
 @pytest.mark.parametrize("sandboxed", [True, False], ids=["sandboxed", "unsandboxed"])
 def test_misbehaving_agents(evalkit: Evalkit, sandboxed: bool) -> None:
     evalkit.choose_sandbox(sandboxed)

@@ -54,6 +54,7 @@ LEFT = {
 }
 
 
+@pytest.mark.attack("output", "local as root", "docker")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "note", [pytest.param(note, marks=pytest.mark.slow if "files" in note else ()) for note in LEFT]

@@ -136,6 +136,7 @@ def test_the_image_has_it_all_before_it_is_scrubbed(secret: Secret) -> None:
         client.remove_container(container, force=True)
 
 
+@pytest.mark.attack("history", "docker")
 def test_an_agent_that_searches_finds_nothing(secret: Secret, evalkit: Evalkit) -> None:
     script = SEARCH.replace("$LATER", secret.later)
     command = json.dumps(["/bin/bash", "-c", script])

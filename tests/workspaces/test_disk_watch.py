@@ -125,6 +125,7 @@ def test_which_engines_may_have_quotas(driver: str, backing: str, expected: bool
 KINDS = ["local", pytest.param("docker", marks=pytest.mark.engine)]
 
 
+@pytest.mark.attack("disk", "local as root", "docker")
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_that_fills_the_disk_is_ended_and_not_tried_again(evalkit: Evalkit, kind: str, engine: Engine) -> None:
     agent = "echo began; dd if=/dev/zero of=big bs=1M count=80 2>/dev/null; sleep 100"

@@ -62,11 +62,13 @@ class Way:
         return f"{end.tail.strip()}" + (f" [{end.code}]" if end.code else "")
 
 
-@pytest.fixture
-def python(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """Containers with a Python."""
+@pytest.fixture(params=["docker", pytest.param("runsc", marks=pytest.mark.slow)])
+def python(
+    request: pytest.FixtureRequest, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Place]:
+    """Containers with a Python, under each runtime."""
     monkeypatch.setenv("UPSTREAM_KEY", KEY)
-    with open_place("docker", tmp_path, Engine(engine.host, engine.python)) as place:
+    with open_place(request.param, tmp_path, Engine(engine.host, engine.python)) as place:
         yield place
     masking._known.clear()
 
@@ -149,6 +151,7 @@ def test_an_image_that_cannot_open_it(docker: Place, monkeypatch: pytest.MonkeyP
     masking._known.clear()
 
 
+@pytest.mark.attack("model-only", "docker", "docker + runsc")
 def test_there_is_no_other_way_out(python: Place, engine: Engine) -> None:
     """Not to other ports of this machine, by any address of it, nor to the world, nor to other containers."""
     with socket.create_server(("0.0.0.0", 0)) as other:
@@ -198,6 +201,7 @@ def _addresses_of_this_machine() -> set[str]:
     return {address for address in found if not address.startswith("127.")}
 
 
+@pytest.mark.attack("model-key", "docker", "docker + runsc")
 def test_the_key_is_nowhere_in_the_container(python: Place, engine: Engine) -> None:
     """Neither in a process nor in a file, while the port is open; what is sought comes backwards, so as not to stay."""
     look = """

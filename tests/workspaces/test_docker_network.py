@@ -91,6 +91,7 @@ def log_of(place: Place) -> list[tuple[str, str, str | None]]:
     return [(each["phase"], each["host"], each["reason"]) for each in lines]
 
 
+@pytest.mark.attack("allow-list", "docker")
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_listed_host_is_reached_and_no_other(python: Place, port: int, loop: str) -> None:
     async def work(workspace: Workspace) -> tuple[list[str], str, str]:

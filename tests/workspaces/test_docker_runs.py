@@ -198,6 +198,7 @@ def test_a_signal_leaves_no_container(evalkit: Evalkit, engine: Engine, number: 
     assert containers_of(engine, evalkit) == []
 
 
+@pytest.mark.attack("outlive", "docker")
 def test_containers_end_by_themselves_when_evalkit_is_killed(evalkit: Evalkit, engine: Engine) -> None:
     make_tasks(evalkit.folder / "tasks", 3)
     api = engine.api

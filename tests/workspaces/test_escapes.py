@@ -22,6 +22,7 @@ import pytest
 from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.workspaces.sandbox import find_bubblewrap
 from tests.support.cli import IMPORTABLE, parse_strictly
+from tests.support.processes import all_end
 from tests.support.requirements import require
 from tests.support.tasks import make_task
 
@@ -43,7 +44,7 @@ class Machine:
     def home(self) -> Path:
         return self.folder / "home"
 
-    def infer(self, argv: list[str], *more: str) -> tuple[dict[str, Any], str]:
+    def infer(self, argv: list[str], *more: str, code: int = 0) -> tuple[dict[str, Any], str]:
         """The row and the log of an agent at the one task there is."""
         done = subprocess.run(
             [*self.command, "-m", "evalkit", "infer", "tasks", "--workspace", "local", "--agent", "command",
@@ -52,7 +53,7 @@ class Machine:
         )  # fmt: skip
         run = Path(self.folder, parse_strictly(done.stdout.encode())["run"])
         row = parse_strictly((run / "results.jsonl").read_bytes())
-        assert done.returncode == 0, row["failure"]
+        assert done.returncode == code, row["failure"]
         return row, (run / row["artifacts"] / "agent.log").read_text()
 
 
@@ -97,13 +98,25 @@ def _as_stranger() -> tuple[list[str], str]:
     pytest.skip("no other user can run evalkit here: no setpriv, or no Python of this version that all may read")
 
 
+@pytest.mark.attack("capabilities", "local as user", "local as root")
+@pytest.mark.attack("mounts", "local as user", "local as root")
+@pytest.mark.attack("namespaces", "local as user", "local as root")
+@pytest.mark.attack("kernel", "local as user", "local as root")
+@pytest.mark.attack("host-files", "local as user", "local as root")
+@pytest.mark.attack("host-write", "local as user", "local as root")
+@pytest.mark.attack("host-sockets", "local as user", "local as root")
+@pytest.mark.attack("processes", "local as user", "local as root")
+@pytest.mark.attack("workspaces", "local as user", "local as root")
+@pytest.mark.attack("network", "local as user", "local as root")
+@pytest.mark.attack("answers", "local as user", "local as root")
 def test_nothing_of_the_machine_can_be_had(machine: Machine, tmp_path: Path) -> None:
     """Neither rights, nor secrets, nor sockets, wherever they are."""
     with ExitStack() as stack:
         files = [Path("/etc/shadow"), ROOT / "pyproject.toml", *BUNDLED.glob("*/tests/*")]
         sockets = []
         places = [Path(place) for place in PLACES if os.access(place, os.W_OK)]
-        for place in (*places, machine.home / ".ssh", machine.home / ".docker", machine.folder / "runs/other"):
+        inside = [machine.folder / name for name in ("home/.ssh", "home/.docker", "runs/other", "tmp/other")]
+        for place in (*places, *inside):
             place.mkdir(parents=True, exist_ok=True)
             planted = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place, prefix="evalkit-test-")))
             planted.chmod(0o755)
@@ -115,9 +128,17 @@ def test_nothing_of_the_machine_can_be_had(machine: Machine, tmp_path: Path) -> 
             files.append(planted / "secret")
             sockets.append(planted / "socket")
         os.chown(machine.folder / "runs", machine.folder.stat().st_uid, -1)
+        port = stack.enter_context(socket.create_server(("0.0.0.0", 0))).getsockname()[1]
+        sleeper = stack.enter_context(subprocess.Popen(["sleep", "543.21"]))
+        stack.callback(sleeper.kill)
         task = make_task(machine.folder / "tasks" / "one", files={"escape.py": ESCAPE.read_text()})
         files.append(task / "tests" / "test.sh")
-        found = {"files": list(map(str, files)), "sockets": list(map(str, sockets))}
+        found = {
+            "files": list(map(str, files)),
+            "sockets": list(map(str, sockets)),
+            "addresses": [("127.0.0.1", port), ("169.254.169.254", 80), ("1.1.1.1", 443)],
+            "processes": ["sleep 543.21"],
+        }
         (task / "environment" / "places.json").write_text(json.dumps(found))
         _, log = machine.infer(["python3", "escape.py", "places.json"])
     assert log.splitlines() == ["tried everything"]
@@ -156,6 +177,7 @@ def test_the_environment_of_an_agent_that_is_named_by_its_path(machine: Machine)
     assert "secret" not in listing
 
 
+@pytest.mark.attack("forks", "local as user", "local as root")
 def test_processes_are_limited(machine: Machine) -> None:
     make_task(machine.folder / "tasks" / "one")
     script = """
@@ -172,6 +194,7 @@ os._exit(0)
     assert machine.infer(["python3", "-c", script])[1] == "no more\n"
 
 
+@pytest.mark.attack("memory", "local as user", "local as root")
 def test_lack_of_memory_is_told_as_such(machine: Machine) -> None:
     """The second try gets twice as much, and all of it."""
     make_task(machine.folder / "tasks" / "one", tests="grep -q done answer")
@@ -187,3 +210,63 @@ open("answer", "w").write("done")
     row, _ = machine.infer(["python3", "-c", script], "--set", "workspace.memory=250m")
     assert (row["verdict"], row["resource_factor"], row["retries"]) == ("resolved", 2, 1)
     assert "oom in solve" in "".join(path.read_text() for path in machine.folder.glob("runs/*/run.log"))
+
+
+@pytest.mark.attack("outlive", "local as user", "local as root")
+@pytest.mark.attack("hang", "local as user", "local as root")
+def test_what_hangs_and_hides_is_ended(machine: Machine) -> None:
+    make_task(machine.folder / "tasks" / "one", tests="grep -q done answer")
+    script = """
+        echo done >answer
+        (cd /; env -i setsid sh -c 'trap "" TERM; while :; do sleep 543.24; done' </dev/null >/dev/null 2>&1 &)
+        trap '' TERM INT HUP QUIT
+        kill -STOP $$
+    """
+    row, _ = machine.infer(["sh", "-c", script], "--timeout", "3")
+    assert (row["outcome"], row["verdict"]) == ("timeout", "resolved")
+    assert all_end(Path("543.24"))
+
+
+@pytest.mark.attack("disk", "local as user", "local as root")
+def test_what_fills_the_disk_is_ended(machine: Machine) -> None:
+    make_task(machine.folder / "tasks" / "one")
+    script = "dd if=/dev/zero of=big bs=1M count=80 2>/dev/null; sleep 100"
+    row, _ = machine.infer(["sh", "-c", script], "--set", "workspace.disk=20m", "--timeout", "60", code=1)
+    assert row["failure"]["kind"] == "disk_quota"
+
+
+@pytest.mark.attack("output", "local as user", "local as root")
+def test_what_is_too_large_is_not_kept(machine: Machine) -> None:
+    make_task(machine.folder / "tasks" / "one")
+    row, _ = machine.infer(["dd", "if=/dev/zero", "of=holes", "bs=1", "count=1", "seek=2000000000"])
+    assert (row["verdict"], row["note"]) == ("unresolved", "what was left behind has more than 1024 MB")
+
+
+@pytest.mark.attack("links", "local as user", "local as root")
+def test_links_and_devices_are_not_followed(machine: Machine) -> None:
+    make_task(machine.folder / "tasks" / "one", tests="grep -q done answer")
+    (machine.home / "secret").write_text("planted")
+    links = f"ln -s {machine.home} home; ln -s {machine.home}/secret stolen; ln -s /dev/zero zero; mkfifo in"
+    script = f"echo done >answer; {links}"
+    assert machine.infer(["sh", "-c", script])[0]["verdict"] == "resolved"
+    files = [path for path in (machine.folder / "runs").rglob("*") if path.is_file()]
+    assert not any(b"planted" in path.read_bytes() for path in files if not path.is_symlink())
+
+
+@pytest.mark.attack("reward", "local as user", "local as root")
+@pytest.mark.attack("grader", "local as user", "local as root")
+def test_what_was_put_where_the_grader_looks_counts_for_nothing(machine: Machine) -> None:
+    make_task(machine.folder / "tasks" / "one", tests="grep -q right answer")
+    script = """
+        echo wrong >answer
+        mkdir -p "$EVALKIT_LOGS/verifier" "$EVALKIT_TESTS" "$HOME/.local/bin" /usr/local/bin bin
+        echo 1 >"$EVALKIT_LOGS/verifier/reward.txt"; echo '{"reward": 1}' >"$EVALKIT_LOGS/verifier/reward.json"
+        for program in grep bash sh test.sh; do
+            for folder in "$EVALKIT_TESTS" "$HOME/.local/bin" /usr/local/bin bin .; do
+                { printf '#!/bin/sh\nexit 0\n' >$folder/$program; chmod +x $folder/$program; } 2>/dev/null
+            done
+        done
+        true
+    """
+    row, _ = machine.infer(["sh", "-c", script])
+    assert (row["outcome"], row["verdict"]) == ("submitted", "unresolved")

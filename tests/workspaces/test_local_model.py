@@ -45,6 +45,7 @@ def sandboxed(tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
+@pytest.mark.attack("model-only", "local as root")
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_only_the_command_that_asks_has_it(sandboxed: Place, loop: str) -> None:
     async def work() -> tuple[str, str, str, list[Path]]:

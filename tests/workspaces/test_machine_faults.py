@@ -88,6 +88,7 @@ CHEATS = {
 }
 
 
+@pytest.mark.attack("grader", "docker")
 @pytest.mark.engine
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_a_shared_grader_is_alone_and_says_what_was_changed(evalkit: Evalkit, engine: Engine, cheat: str) -> None:
