@@ -28,6 +28,18 @@ def test_a_bench_prints_its_document_and_its_status_says_whether_targets_hold(tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_commands_hold_20_000_rows_in_little_memory(tmp_path: Path) -> None:
+    environment = {**os.environ, "BENCH_ROUNDS": "1", "TMPDIR": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "rows.py"], env=environment, capture_output=True, check=False
+    )
+    assert ended.stdout, ended.stderr.decode()
+    targets = json.loads(ended.stdout)["targets"]
+    assert [each for each in targets if not each["holds"]] == []
+    assert len(targets) == 5
+
+
 def test_the_page_shows_every_figure(tmp_path: Path) -> None:
     figure = {"min": 1.0, "median": 2.0, "max": 3.0}
     cost = {"wall": figure, "cpu": figure, "megabytes": figure}

@@ -14,6 +14,9 @@ from typing import Any
 
 import anyio
 
+from evalkit.benchmarks.patches import describe_patch
+from evalkit.benchmarks.swebench import harness
+from evalkit.config import Config
 from evalkit.domain.protocols import Exit, Places, Workspace, WorkspaceSpec
 from evalkit.domain.records import Answer, Grade, Instance, Job, Meter, Usage
 from evalkit.trajectories.events import FILE, Trajectory
@@ -72,6 +75,27 @@ class Sleep:
         return Grade(verdict="resolved", score=1.0)
 
 
+class Rows(Sleep):
+    """Rows of SWE-bench's schema, of which only the tests are left out."""
+
+    def __init__(self, config: Config) -> None:
+        self._rows = harness.create(config)
+
+    def load(self) -> Iterator[Instance]:
+        yield from self._rows.load()
+
+    def read(self, outline: Instance) -> Instance:
+        return self._rows.read(outline)
+
+    def reference_patch(self, instance: Instance) -> bytes:
+        return self._rows.reference_patch(instance)
+
+    async def collect(self, job: Job, _workspace: Workspace) -> Answer:
+        patch = job.folder / "patch.diff"
+        patch.write_text(job.instance.data["patch"])
+        return describe_patch(patch, job)
+
+
 class Sleeper:
     """Sleeps, and writes its trajectory as the `shell` agent does: each message as it comes."""
 
@@ -96,6 +120,10 @@ def create_agent(_config: Any, _benchmark: Any) -> Sleeper:
 
 def create_benchmark(_config: Any) -> Sleep:
     return Sleep()
+
+
+def create_rows(config: Config) -> Rows:
+    return Rows(config)
 
 
 def create_workspaces(_config: Any, _scope: Any) -> Nowhere:

@@ -51,6 +51,10 @@ class DatasetError(EvalkitError):
     kind = "dataset"
 
 
+class DatasetChanged(DatasetError):
+    """The data set is no longer the one that was loaded. Nothing more may start after this."""
+
+
 class RunLocked(EvalkitError):
     """Another process writes to this run."""
 

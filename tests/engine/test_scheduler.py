@@ -21,9 +21,9 @@ from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import PATCH, TooLarge
 from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
-from evalkit.domain.records import Answer, Grade, Job, Meter, Overrides, Result, Usage
+from evalkit.domain.records import Answer, Grade, Instance, Job, Meter, Overrides, Result, Usage
 from evalkit.domain.results import Row
-from evalkit.errors import CredentialsRefused, EngineUnavailable, StoreError
+from evalkit.errors import CredentialsRefused, DatasetError, EngineUnavailable, StoreError
 from evalkit.testing import (
     FakeAgent,
     FakeBenchmark,
@@ -775,3 +775,55 @@ def test_an_agent_that_ends_every_workspace_has_failed_itself(tmp_path: Path) ->
     rig = Rig(tmp_path, FakeBenchmark(1), FakeAgent(script={ONE: [fail(WorkspaceEnded("sh"))]}), retries=1)
     row = only(rig.execute())
     assert (row["outcome"], row["failure"]["kind"], row["retries"]) == ("error", "agent", 1)
+
+
+class Outlined(FakeBenchmark):
+    """Reads its instances when they are needed, until the data set is gone."""
+
+    gone = False
+
+    def load(self) -> list[Instance]:
+        return [structs.replace(each, statement="") for each in self.instances]
+
+    def read(self, outline: Instance) -> Instance:
+        if self.gone:
+            raise DatasetError("rows.jsonl is gone", hint="bring it back")
+        return next(each for each in self.instances if each.id == outline.id)
+
+
+def test_agents_get_whole_instances_where_outlines_were_loaded(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, Outlined(3))
+    assert outcomes(rig.execute()) == {("submitted", "resolved"): 3}
+    assert sorted(job.instance.statement for job in rig.agent.jobs) == [f"Say the right word, {n}." for n in range(3)]
+    assert {each.statement for each in rig.instances.values()} == {""}
+
+
+def test_a_data_set_that_is_gone_ends_the_run_and_what_runs_is_kept(tmp_path: Path) -> None:
+    benchmark = Outlined(5)
+
+    async def lose(_job: Job, _workspace: Workspace) -> None:
+        benchmark.gone = True
+
+    steps = {ONE: [in_turn(sleep(10), answer("right"))], "fake-0001": [in_turn(answer("right"))]}
+    benchmark.graded = FakeBenchmark(0, script={"grade": {"fake-0001": [lose]}}).graded
+    rig = Rig(tmp_path, benchmark, FakeAgent(script=steps), workers=2)
+    with pytest.raises(DatasetError, match=r"rows\.jsonl is gone") as caught:
+        rig.execute()
+    assert caught.value.hint == "bring it back"
+    assert {row["instance_id"]: row["verdict"] for row in rig.rows()} == {ONE: "resolved", "fake-0001": "resolved"}
+    assert_all_closed_once(rig)
+    benchmark.gone = False
+    assert len(rig.execute()) == 5
+
+
+def test_another_error_of_reading_costs_one_instance(tmp_path: Path) -> None:
+    class Stumbling(Outlined):
+        def read(self, outline: Instance) -> Instance:
+            if outline.id == ONE:
+                raise OSError(errno.EMFILE, "too many open files")
+            return super().read(outline)
+
+    rig = Rig(tmp_path, Stumbling(2), retries=1)
+    rows = {row["instance_id"]: row for row in rig.execute()}
+    assert (rows[ONE]["failure"]["kind"], rows[ONE]["retries"]) == ("workspace", 1)
+    assert rows["fake-0001"]["verdict"] == "resolved"

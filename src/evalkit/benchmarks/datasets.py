@@ -1,6 +1,7 @@
 """Reads rows of data sets: from parquet, JSON lines or JSON files, a directory of such files, or a name on the hub.
 
-Rows are read one at a time, with all columns. Each library is imported only where a format needs it.
+Rows are read one at a time, with all columns. Of large data sets only outlines are kept in memory, and an instance is
+read again when it is needed. Each library is imported only where a format needs it.
 """
 
 from __future__ import annotations
@@ -8,18 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
+from evalkit.benchmarks.row_files import SUFFIXES, FileOfRows, RowPlace, open_rows
+from evalkit.domain.records import Instance
 from evalkit.errors import DatasetError
 from evalkit.system.installation import install_hint
 
-_SUFFIXES = (".parquet", ".jsonl", ".json")
 _SPLITS = ("train", "validation", "val", "dev", "test")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
-_ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,9 @@ class DatasetRow:
     source: str
     folder: Path = Path()
     """The folder of files that belong to the row."""
+    file: FileOfRows | None = None
+    place: RowPlace | None = None
+    """Where it can be read again."""
 
     @property
     def digest(self) -> str:
@@ -55,7 +63,7 @@ def read_rows(dataset: str, split: str, *, attachments: bool = False) -> Iterato
     path = Path(dataset).expanduser()
     if path.exists():
         yield from _read_place(path, split, str(path))
-    elif _HUB_NAME.fullmatch(dataset) and not path.suffix.endswith(_SUFFIXES):
+    elif _HUB_NAME.fullmatch(dataset) and not path.suffix.endswith(SUFFIXES):
         name = dataset.partition("@")[0]
         folder = _download(dataset, split, "*" if attachments else "")
         yield from _read_place(folder, split, f"{name}@{folder.name}")
@@ -66,74 +74,72 @@ def read_rows(dataset: str, split: str, *, attachments: bool = False) -> Iterato
         )
 
 
+class RowAgain(msgspec.Struct, frozen=True, gc=False):
+    """The `data` of an outline: how to read its row again."""
+
+    file: FileOfRows
+    place: RowPlace
+    source: str
+
+
+def make_outlines(rows: Iterable[DatasetRow], make: Callable[[DatasetRow], Instance]) -> Iterator[Instance]:
+    """The instances of these rows, without what is large: `read_whole` brings it back."""
+    for row in rows:
+        instance = make(row)
+        if row.file is None or row.place is None:
+            yield instance
+            continue
+        data = RowAgain(row.file, row.place, row.source)
+        fields, env = _share(tuple(instance.fields.items())), _share(tuple(instance.env.items()))
+        yield structs.replace(instance, statement="", images=(), fields=fields, env=env, data=data)
+
+
+@lru_cache(maxsize=4096)
+def _share(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """One object for equal ones: thousands of instances have few different fields."""
+    return dict(items)
+
+
+def read_whole(outline: Instance, make: Callable[[DatasetRow], Instance]) -> Instance:
+    """An instance with its statement, images and data. Raises DatasetError if its row is no longer what it was."""
+    again = outline.data
+    if not isinstance(again, RowAgain):
+        return outline
+    where = again.file.describe(again.place)
+    try:
+        values = _require_object(again.file.read(again.place), where)
+        row = DatasetRow(values, where, again.source, again.file.path.parent)
+        whole = make(row)
+        if whole.digest != outline.digest:
+            raise DatasetError(f"{where} is another row than before")
+    except FileNotFoundError as error:
+        raise _changed(outline, f"{again.file.path} is gone") from error
+    except DatasetError as error:
+        raise _changed(outline, error.message) from error
+    return structs.replace(outline, statement=whole.statement, images=whole.images, data=whole.data)
+
+
+def _changed(outline: Instance, reason: str) -> DatasetError:
+    return DatasetError(
+        f"the data set has changed since it was read, and {outline.id} cannot be found again: {reason}",
+        hint="bring it back, then finish the run with `evalkit resume`",
+    )
+
+
 def _read_place(path: Path, split: str, source: str) -> Iterator[DatasetRow]:
-    for file in _find_files(path, split) if path.is_dir() else [path]:
-        for where, values in _read_file(file):
-            if not isinstance(values, dict):
-                raise DatasetError(f"{where}: a row is an object, this is {type(values).__name__}")
-            yield DatasetRow(values, where, source, file.parent)
+    for name in _find_files(path, split) if path.is_dir() else [path]:
+        file = open_rows(name)
+        try:
+            for place, where, values in file.scan():
+                yield DatasetRow(_require_object(values, where), where, source, name.parent, file, place)
+        except OSError as error:
+            raise DatasetError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
-def _read_file(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        match path.suffix:
-            case ".parquet":
-                yield from _read_parquet(path)
-            case ".jsonl":
-                yield from _read_lines(path)
-            case ".json":
-                yield from _read_json(path)
-            case _:
-                raise DatasetError(f"{path}: a data set is a .parquet, .jsonl or .json file, or a directory of them")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield where, _parse(line, where)
-
-
-def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
-    document = _parse(path.read_bytes(), str(path))
-    if isinstance(document, dict) and all(isinstance(row, dict) for row in document.values()):
-        document = list(document.values())
-    if not isinstance(document, list):
-        raise DatasetError(f"{path}: a list of rows is needed, or an object of rows by id")
-    for number, row in enumerate(document, start=1):
-        yield f"{path}, row {number}", row
-
-
-def _parse(text: bytes, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise DatasetError(f"{where}: not JSON: {error.msg} ({place}column {error.colno})") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{where}: not JSON: {error}") from error
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        import pyarrow  # an extra, and slow to import
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DatasetError(
-            f"{path}: reading parquet needs pyarrow", hint=f"install it with: {install_hint('parquet')}"
-        ) from error
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", row
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # parquet does not check that text is UTF-8
-        raise DatasetError(f"{path}, after row {number}: not readable as parquet: {error}") from error
+def _require_object(values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise DatasetError(f"{where}: a row is an object, this is {type(values).__name__}")
+    return values
 
 
 def _find_files(folder: Path, split: str) -> Sequence[Path]:
@@ -144,7 +150,7 @@ def _find_files(folder: Path, split: str) -> Sequence[Path]:
     there = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix in _SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith(".")
     )
     found = [path for path in there if _split_of(path) == split]
     if not found and len(there) == 1 and _split_of(there[0]) not in _SPLITS:
@@ -165,7 +171,7 @@ def _split_of(path: Path) -> str:
 def _one_format(paths: Iterable[Path]) -> list[Path]:
     """Choose one format for a data set that comes in several."""
     paths = list(paths)
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         if chosen := [path for path in paths if path.suffix == suffix]:
             return chosen
     return paths
@@ -181,7 +187,7 @@ def _download(dataset: str, split: str, others: str) -> Path:
             hint=f"install it with: {install_hint('hub')}; or name a local file",
         ) from error
     name, _, revision = dataset.partition("@")
-    patterns = [f"*{split}*{suffix}" for suffix in (*_SUFFIXES, *others)]
+    patterns = [f"*{split}*{suffix}" for suffix in (*SUFFIXES, *others)]
     try:
         return Path(snapshot_download(name, repo_type="dataset", revision=revision or None, allow_patterns=patterns))
     except errors.GatedRepoError as error:

@@ -16,7 +16,6 @@ from evalkit.agents.builtin import RECORDED
 from evalkit.cli.options import BuildMissing, Quiet, RunArgument, configured, explain
 from evalkit.config import Config
 from evalkit.domain.planning import StandingRows, Step
-from evalkit.domain.protocols import ReferencePatches
 from evalkit.domain.records import Instance
 from evalkit.errors import UsageError
 from evalkit.runs.execute import Parts, create_parts, execute, load_instances, select_instances
@@ -28,6 +27,7 @@ from evalkit.runs.regrade import (
     find_bad,
     import_predictions,
     plan_grading,
+    reference_predictions,
     require_log_judge,
     write_report,
 )
@@ -39,7 +39,6 @@ from evalkit.store.prediction_file import Prediction, read_predictions, require_
 from evalkit.store.run_directory import RunDirectory, find_run
 
 _SOURCES = "Answers"
-GOLD = "gold"
 
 
 @configured("benchmark", "dataset", "split", "select", "limit", "shard", "workspace", "workers", "run-dir")
@@ -154,7 +153,7 @@ class Opened:
     directory: RunDirectory
     settings: Settings
     parts: Parts
-    instances: Mapping[str, Instance]
+    instances: dict[str, Instance]
     models: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -191,7 +190,7 @@ def _import(request: GradingRequest, settings: Settings, run_id: str | None, *, 
         require_known(given, instances, request.predictions)
     instances = select_instances(instances, config)
     if request.gold:
-        given = _reference_predictions(parts, instances)
+        given = reference_predictions(parts, instances)
     _mention_missing(given, instances)
     if dry_run:
         _print_plan([Step(name, 1) for name in given if name in instances])
@@ -208,19 +207,6 @@ def _create_parts(settings: Settings, *, from_logs: bool) -> Parts:
     return parts
 
 
-def _reference_predictions(parts: Parts, instances: Mapping[str, Instance]) -> dict[str, Prediction]:
-    benchmark = parts.benchmark
-    if not isinstance(benchmark, ReferencePatches):
-        raise UsageError(
-            f"the reference solutions of {parts.config.benchmark.name!r} are no patches",
-            hint="run them with `evalkit infer --agent gold`",
-        )
-    return {
-        name: Prediction(name, benchmark.reference_patch(instance), GOLD, instance.source)
-        for name, instance in instances.items()
-    }
-
-
 def _grade(opened: Opened, logs: RecordedLogs | None, how: How) -> int:
     directory, parts, instances = opened.directory, opened.parts, opened.instances
     rows = directory.standing_rows()
@@ -235,9 +221,11 @@ def _grade(opened: Opened, logs: RecordedLogs | None, how: How) -> int:
             anyio.run(grading.execute, instances, steps, answers)
         return _print_summary(directory)
     pending = {step.instance_id: instances[step.instance_id] for step in steps}
+    del rows  # of thousands of instances they are large
     config = _without_agent(opened.settings.config)
-    ready = {**instances, **provide_images(config, pending, build=how.build_missing, quiet=how.quiet)}
-    return execute(directory, parts, opened.settings, ready, steps, recorded=answers, quiet=how.quiet)
+    instances |= provide_images(config, pending, build=how.build_missing, quiet=how.quiet)
+    del pending
+    return execute(directory, parts, opened.settings, instances, steps, recorded=answers, quiet=how.quiet)
 
 
 def _without_agent(config: Config) -> Config:

@@ -78,9 +78,12 @@ def resume(
         if dry_run:
             stdout.emit(_describe(directory, steps))
             return 0
-        _require_budget(settings.config, ledger.spent_usd, steps)
+        spent_usd, spent_usd_on = ledger.spent_usd, ledger.spent_usd_on
+        del ledger  # of thousands of instances it is large
+        _require_budget(settings.config, spent_usd, steps)
         pending = {step.instance_id: instances[step.instance_id] for step in steps}
         instances |= provide_images(settings.config, pending, build=build_missing, quiet=quiet)
+        del pending
         if directory.manifest is not manifest:
             directory.save()
         return execute(
@@ -90,8 +93,8 @@ def resume(
             instances,
             steps,
             recorded=recorded,
-            spent_usd=ledger.spent_usd,
-            spent_usd_on=ledger.spent_usd_on,
+            spent_usd=spent_usd,
+            spent_usd_on=spent_usd_on,
             quiet=quiet,
         )
 

@@ -449,6 +449,22 @@ class Recovering(Protocol):
 
 
 @runtime_checkable
+class OnDemand(Protocol):
+    """A benchmark of a large data set: what `load` gives are outlines, and an instance is read when it is needed.
+
+    An outline has everything but `statement` and `images`, and its `data` says how to read the rest. Selection, images
+    and `Workspaces` see outlines; agents and all other members of the benchmark get the whole instance.
+    """
+
+    def read(self, outline: Instance) -> Instance:
+        """The outline with its statement, images and data. Called in a thread, before each try.
+
+        Raises DatasetError, which ends the run, where the data set is no longer the one that was loaded.
+        """
+        ...
+
+
+@runtime_checkable
 class LogJudge(Protocol):
     """A benchmark that can judge the recorded log of its tests, without a workspace."""
 

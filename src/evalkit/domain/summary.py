@@ -130,17 +130,16 @@ class Tally:
     def unknown_ids(self) -> set[str]:
         return {name for ledger in self.ledgers for name in ledger.unknown_ids}
 
-    def _marks(self) -> dict[str, list[Mark]]:
-        """The marks of each instance, in the order of runs and attempts."""
-        marks: dict[str, list[Mark]] = {}
-        for ledger in self.ledgers:
-            for name, standing in ledger.standings.items():
-                marks.setdefault(name, []).extend(standing.in_order())
-        return marks
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for ledger in self.ledgers for name in ledger.standings))
+
+    def _marks_of(self, name: str) -> list[Mark]:
+        """The marks of an instance, in the order of runs and attempts."""
+        standings = (ledger.standings.get(name) for ledger in self.ledgers)
+        return [mark for standing in standings if standing is not None for mark in standing.in_order()]
 
     def sampled(self, cluster: str | None = None) -> Sampled:
         """The samples for rates and comparisons. Instances with one value of the field `cluster` form a cluster."""
-        names = dict.fromkeys(name for ledger in self.ledgers for name in ledger.standings)
         parts = list(zip(self.runs, self.ledgers, self.spent, strict=True))
         samples = {
             name: sample_of(
@@ -150,29 +149,31 @@ class Tally:
                     if (standing := ledger.standings.get(name)) is not None
                 ]
             )
-            for name in names
+            for name in self._names()
         }
         return Sampled(samples, None if cluster is None else self._values_of(cluster))
 
     def summary(
         self, *, by: Sequence[str] = (), cluster: str | None = None, bad: Collection[str] | None = None
     ) -> dict[str, Any]:
-        marks, sampled = self._marks(), self.sampled(cluster)
+        sampled = self.sampled(cluster)
         resolved, selected = sampled.rate(), sampled.selected()
         repeats = sampled.of_k() if any(len(each.values) > 1 for each in sampled.rated.values()) else None
-        placed = {name: bucket_of(each) for name, each in marks.items()}
+        placed = {name: bucket_of(self._marks_of(name)) for name in sampled.all}
         buckets = Counter(placed.values())
         ids: dict[str, list[str]] = {bucket: [] for bucket in BUCKETS}
         for name, bucket in placed.items():
             ids[bucket].append(name)
-        failures = Counter(mark.failure for each in marks.values() for mark in each if mark.failure is not None)
-        unsupported = [name for name in ids["error"] if any(mark.failure == "unsupported" for mark in marks[name])]
+        failures = Counter(mark.failure for name in placed for mark in self._marks_of(name) if mark.failure is not None)
+        unsupported = [
+            name for name in ids["error"] if any(mark.failure == "unsupported" for mark in self._marks_of(name))
+        ]
         suspicious = sorted({name for name, _, _ in self.suspicious})
         return {
             "schema": SCHEMA,
             "runs": [run.name for run in self.runs],
             "label": " + ".join(dict.fromkeys(run.label for run in self.runs if run.label)),
-            "total": len(marks),
+            "total": len(placed),
             "notes": list(note(resolved, selected)),
             "buckets": {bucket: buckets[bucket] for bucket in BUCKETS},
             "resolve_rate": resolved,

@@ -51,8 +51,11 @@ class Admission(Generic[T]):
     _reason: str | None = None
     _resting_until: float = -math.inf
     _changed: anyio.Event = field(default_factory=anyio.Event)
+    _stopped: bool = False
 
     def add(self, entry: T, *, delay: float = 0.0) -> None:
+        if self._stopped:
+            return
         if delay > 0:
             heapq.heappush(self._waiting, (anyio.current_time() + delay, next(self._order), entry))
         else:
@@ -69,6 +72,13 @@ class Admission(Generic[T]):
         """Let nothing start for this time."""
         if seconds > 0:
             self._resting_until = max(self._resting_until, anyio.current_time() + seconds)
+
+    def stop(self) -> None:
+        """Let nothing more start, neither what is queued nor what is added later."""
+        self._stopped = True
+        self._ready.clear()
+        self._waiting.clear()
+        self._changed.set()
 
     async def next(self) -> T | None:
         """The next entry that may start, or None when none is left and none is running."""
@@ -109,7 +119,7 @@ class Admission(Generic[T]):
         return entry
 
     def _draw(self) -> None:
-        if not self._ready:
+        if not (self._ready or self._stopped):
             self._ready.extend(islice(self.supply, 1))
 
     def _wake_waiting(self) -> None:

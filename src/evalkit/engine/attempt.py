@@ -34,6 +34,7 @@ from evalkit.domain.protocols import (
     Critic,
     Observer,
     OfAnImage,
+    OnDemand,
     Purpose,
     Recovering,
     Workspace,
@@ -55,7 +56,8 @@ from evalkit.domain.records import (
 from evalkit.domain.results import Outcome, timestamp
 from evalkit.domain.startup_files import name_deciding
 from evalkit.engine.readiness import wait_until_healthy
-from evalkit.engine.run import Run
+from evalkit.engine.run import Run, complete
+from evalkit.errors import DatasetChanged
 from evalkit.logs import logger
 from evalkit.system.threads import in_thread
 
@@ -68,6 +70,9 @@ async def try_once(attempt: Attempt, run: Run) -> None:
         logs.route_to(job.log)
         if job.instance.problem is not None:
             raise Failed(job.instance.problem_kind, job.instance.problem, may_pass=False)
+        if isinstance(run.benchmark, OnDemand):
+            with attempt.within("open", job.limits.open):
+                job = structs.replace(job, instance=await in_thread(complete, job.instance, run.benchmark))
         try:
             if not attempt.solved:
                 await _solve(attempt, job, run)
@@ -329,7 +334,7 @@ class Attempt:
         """Make a failure part of the result. The first one is the cause; what follows from it is only logged."""
         try:
             yield
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit, DatasetChanged):
             raise
         except BaseException as caught:
             # Libraries call sys.exit, and let cancellations of their own escape: those are failures like others.

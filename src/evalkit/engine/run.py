@@ -10,8 +10,19 @@ from typing import Protocol
 
 from evalkit.domain.budget import Budgets
 from evalkit.domain.networks import OFFLINE, NetworkPolicy
-from evalkit.domain.protocols import Agent, Benchmark, Critic, Observer, Workspaces
+from evalkit.domain.protocols import Agent, Benchmark, Critic, Observer, OnDemand, Workspaces
 from evalkit.domain.records import Instance, Job, Limits, Result
+from evalkit.errors import DatasetChanged, DatasetError
+
+
+def complete(outline: Instance, benchmark: Benchmark) -> Instance:
+    """The whole instance, whether its benchmark loads outlines or not."""
+    if not isinstance(benchmark, OnDemand):
+        return outline
+    try:
+        return benchmark.read(outline)
+    except DatasetError as error:
+        raise DatasetChanged(error.message, hint=error.hint) from error
 
 
 class Journal(Protocol):

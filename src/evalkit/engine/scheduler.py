@@ -14,7 +14,7 @@ from evalkit.domain.records import Failure, Instance, Meter, Recorded, Result
 from evalkit.engine.admission import Admission
 from evalkit.engine.attempt import Attempt, try_once
 from evalkit.engine.run import Run
-from evalkit.errors import CredentialsRefused, EngineUnavailable, EvalkitError
+from evalkit.errors import CredentialsRefused, DatasetChanged, EngineUnavailable, EvalkitError
 from evalkit.logs import logger
 
 
@@ -42,6 +42,7 @@ class Scheduler:
         )
         self._breaker = Breaker(instances=len(steps), tries=run.retries + 1)
         self._began = 0.0
+        self._changed: DatasetChanged | None = None
 
     async def execute(self) -> None:
         """Take all steps and those that follow from them. Raises EvalkitError when the run cannot go on."""
@@ -53,13 +54,19 @@ class Scheduler:
         except BaseExceptionGroup as group:
             fatal, _ = group.split(EvalkitError)
             raise unwrap(fatal or group) from group
+        if self._changed is not None:
+            raise self._changed
 
     async def _work(self, attempt: Attempt) -> None:
         spent = attempt.meter.budget.exhausted(ignoring="attempt")
         if spent is not None:
             attempt.failure = Failure(kind="budget", message=str(spent), stage="open")
         else:
-            await try_once(attempt, self._run)
+            try:
+                await try_once(attempt, self._run)
+            except DatasetChanged as error:
+                self._stop_for(error, attempt)
+                return
             if attempt.failure is not None:
                 # Without the run's folder every try fails, and neither another try nor a row would mean anything.
                 self._run.store.require_present()
@@ -72,6 +79,13 @@ class Scheduler:
         if retry is not None:
             attempt.queue_again(retry)
             self._admission.add(attempt, delay=retry.delay)
+
+    def _stop_for(self, error: DatasetChanged, attempt: Attempt) -> None:
+        """Start nothing more, and let what runs end: its instances were read before."""
+        logger.error("no further attempt starts: %s", error.message)
+        self._changed = self._changed or error
+        self._admission.stop()
+        self._admission.release(attempt)
 
     async def _finish(self, attempt: Attempt) -> None:
         """Make the result durable before anything else may start, then queue the next step of the instance."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -118,15 +118,18 @@ def execute(
     directory: RunDirectory,
     parts: Parts,
     settings: Settings,
-    instances: Mapping[str, Instance],
-    steps: Sequence[Step],
+    instances: dict[str, Instance],
+    steps: list[Step],
     *,
-    recorded: Mapping[tuple[str, int], Recorded] | None = None,
+    recorded: dict[tuple[str, int], Recorded] | None = None,
     spent_usd: float = 0.0,
     spent_usd_on: Mapping[str, float] | None = None,
     quiet: bool = False,
 ) -> int:
-    """Take the steps, print the document of the run, and return the exit code. Needs `directory.writing()`."""
+    """Take the steps, print the document of the run, and return the exit code. Needs `directory.writing()`.
+
+    Instances, steps and answers are used up: their memory is free for the summary.
+    """
     budgets = _budgets(settings.config, spent_usd, spent_usd_on or {})
     problem: EvalkitError | None = None
     masking.protect_variables(settings.config.agent.env)
@@ -144,6 +147,8 @@ def execute(
             signal_number = anyio.run(until_signal, work, watch.keep_fresh)
         except EvalkitError as error:
             problem, signal_number = error, None
+    for used in (instances, steps, recorded or {}):
+        used.clear()
     document = _report(directory, problem, quiet=quiet)
     return exit_code(document) if signal_number is None else 128 + signal_number
 

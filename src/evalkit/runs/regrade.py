@@ -19,10 +19,11 @@ from evalkit.benchmarks.swebench.official_report import Judged, State, classify,
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
 from evalkit.domain.planning import StandingRows, Step, bucket_of, mark_of
-from evalkit.domain.protocols import Benchmark, Critic, LogJudge, Observer
+from evalkit.domain.protocols import Benchmark, Critic, LogJudge, Observer, ReferencePatches
 from evalkit.domain.records import Answer, Grade, Instance, Limits, Recorded, checked, grade_key
 from evalkit.domain.results import UNKNOWN_USAGE, Collected, Patch, Result, Row
 from evalkit.engine.attempt import Attempt
+from evalkit.engine.run import complete
 from evalkit.errors import EvalkitError, UsageError
 from evalkit.runs.execute import Parts
 from evalkit.runs.identity import make_manifest
@@ -32,6 +33,8 @@ from evalkit.store.manifest import write_atomically
 from evalkit.store.prediction_file import Prediction
 from evalkit.store.run_directory import RunDirectory
 from evalkit.system import files
+
+GOLD = "gold"
 
 Answers = dict[tuple[str, int], Recorded]
 
@@ -47,6 +50,19 @@ def import_predictions(
                 (run.fresh_attempt_folder(name, attempt) / PATCH).write_bytes(prediction.patch)
 
     return RunDirectory.create(path, make_manifest(path.name, settings, instances), fill)
+
+
+def reference_predictions(parts: Parts, instances: Mapping[str, Instance]) -> dict[str, Prediction]:
+    benchmark = parts.benchmark
+    if not isinstance(benchmark, ReferencePatches):
+        raise UsageError(
+            f"the reference solutions of {parts.config.benchmark.name!r} are no patches",
+            hint="run them with `evalkit infer --agent gold`",
+        )
+    return {
+        name: Prediction(name, benchmark.reference_patch(complete(instance, benchmark)), GOLD, instance.source)
+        for name, instance in instances.items()
+    }
 
 
 def find_answers(directory: RunDirectory, rows: StandingRows) -> Answers:
@@ -165,7 +181,7 @@ class LogGrading:
         folder = self.directory.attempt_folder(instance.id, step.attempt)
         folder.mkdir(parents=True, exist_ok=True)
         copyfile(found / LOG, folder / LOG)
-        return self.benchmark.judge_log(instance, folder)
+        return self.benchmark.judge_log(complete(instance, self.benchmark), folder)
 
 
 def require_log_judge(parts: Parts, config: Config) -> None:

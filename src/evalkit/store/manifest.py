@@ -105,9 +105,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
                 hint="use the version of evalkit that wrote the run, or a newer one",
             )
         try:
-            return msgspec.convert(document, cls)
+            read = msgspec.convert(document, cls)
+            return msgspec.structs.replace(read, fields={name: _share(each) for name, each in read.fields.items()})
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from error
+
+
+def _share(values: Sequence[str]) -> list[str]:
+    """The same values, with one object for equal ones: there are few for thousands of instances."""
+    known: dict[str, str] = {}
+    return [known.setdefault(value, value) for value in values]
 
 
 def look_up(config: Mapping[str, Mapping[str, Any]], key: str) -> Any:

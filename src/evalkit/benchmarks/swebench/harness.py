@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from msgspec import structs
 
-from evalkit.benchmarks.datasets import read_rows
+from evalkit.benchmarks.datasets import make_outlines, read_rows, read_whole
 from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository, joined_output
@@ -47,7 +47,10 @@ class SweBench:
         return f"swebench {graders.load().version}"
 
     def load(self) -> Iterable[Instance]:
-        return map(rows.to_instance, read_rows(self.dataset, self.split))
+        return make_outlines(read_rows(self.dataset, self.split), rows.to_instance)
+
+    def read(self, outline: Instance) -> Instance:
+        return read_whole(outline, rows.to_instance)
 
     def grader_network(self, _instance: Instance) -> str:
         # The scripts of most rows install the repository again, which fetches its build requirements.

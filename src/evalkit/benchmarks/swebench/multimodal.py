@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from msgspec import structs
 
-from evalkit.benchmarks.datasets import DatasetRow, read_rows
+from evalkit.benchmarks.datasets import DatasetRow, make_outlines, read_rows, read_whole
 from evalkit.benchmarks.swebench import harness
 from evalkit.benchmarks.swebench.instances import to_instance
 from evalkit.config import Config
@@ -45,7 +45,10 @@ class Multimodal:
         return self.swebench.grader_version
 
     def load(self) -> Iterable[Instance]:
-        return map(illustrate, read_rows(self.swebench.dataset, self.swebench.split))
+        return make_outlines(read_rows(self.swebench.dataset, self.swebench.split), illustrate)
+
+    def read(self, outline: Instance) -> Instance:
+        return read_whole(outline, illustrate)
 
     def grader_network(self, instance: Instance) -> str:
         return self.swebench.grader_network(instance)

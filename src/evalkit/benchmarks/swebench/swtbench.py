@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import structs
 
-from evalkit.benchmarks.datasets import DatasetRow, read_rows
+from evalkit.benchmarks.datasets import DatasetRow, make_outlines, read_rows, read_whole
 from evalkit.benchmarks.grading import require_not_killed, require_resources, set_aside
 from evalkit.benchmarks.patches import describe_patch
 from evalkit.benchmarks.repository import Repository, joined_output
@@ -112,10 +112,11 @@ class SwtBench:
 
     def load(self) -> Iterable[Instance]:
         excluded = read_excluded(self.reference, self.dataset)
-        for row in read_rows(self.dataset, self.split):
-            instance = to_instance(_with_usual_names(row))
-            if instance.id not in excluded:
-                yield structs.replace(instance, statement=_ASK.format(issue=instance.statement))
+        outlines = make_outlines(read_rows(self.dataset, self.split), _ask_for_tests)
+        return (outline for outline in outlines if outline.id not in excluded)
+
+    def read(self, outline: Instance) -> Instance:
+        return read_whole(outline, _ask_for_tests)
 
     def grader_network(self, _instance: Instance) -> str:
         return "bridge"  # as for SWE-bench, whose scripts install the repository again
@@ -340,6 +341,11 @@ def read_excluded(reference: Path | None, dataset: str) -> frozenset[str]:
         return frozenset(path.read_text().split())
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"benchmark.reference: the excluded ids {path} cannot be read: {error}") from error
+
+
+def _ask_for_tests(row: DatasetRow) -> Instance:
+    instance = to_instance(_with_usual_names(row))
+    return structs.replace(instance, statement=_ASK.format(issue=instance.statement))
 
 
 def _with_usual_names(row: DatasetRow) -> DatasetRow:
