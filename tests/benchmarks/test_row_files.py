@@ -81,7 +81,7 @@ def test_an_outline_is_small_and_its_instance_whole(tmp_path: Path, name: str) -
     WRITERS[name](tmp_path / name, rows)
     benchmark = SweBench(str(tmp_path / name), "test")
     outlines = list(benchmark.load())
-    assert len(repr([(each.statement, each.data) for each in outlines])) < 40_000
+    assert not any(each.statement or "patch " in repr(each.data) for each in outlines)
     for outline, row, made in zip(outlines, rows, read_rows(str(tmp_path / name), "test"), strict=True):
         assert benchmark.read(outline) == to_instance(made)
         assert benchmark.read(outline).data == row

@@ -167,17 +167,17 @@ class ParquetRows:
 
     def _read_batches(self, number: int) -> Iterator[_Batch]:
         """The batches from the row group on that has this row."""
-        parquet = _import_parquet(self.path)
+        pyarrow = _import_pyarrow(self.path)
         first = number
         try:
-            with parquet.ParquetFile(self.path, buffer_size=_BLOCK) as file:
+            with pyarrow.parquet.ParquetFile(self.path, buffer_size=_BLOCK) as file:
                 groups, first = _groups_from(file.metadata, number)
                 for group in groups:  # a reader of all of them keeps their pages
                     for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):
                         rows = batch.to_pylist()
                         yield _Batch(first, rows)
                         first += len(rows)
-        except (parquet.core.ArrowException, UnicodeDecodeError) as error:  # parquet does not check that text is UTF-8
+        except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # parquet does not check that text is UTF-8
             raise DatasetError(f"{self.path}, after row {first - 1}: not readable as parquet: {error}") from error
 
 
@@ -199,14 +199,15 @@ def _groups_from(metadata: Any, number: int) -> tuple[list[int], int]:
     return [], first
 
 
-def _import_parquet(path: Path) -> Any:
+def _import_pyarrow(path: Path) -> Any:
     try:
-        from pyarrow import parquet  # an extra, and slow to import
+        import pyarrow  # an extra, and slow to import
+        import pyarrow.parquet
     except ImportError as error:
         raise DatasetError(
             f"{path}: reading parquet needs pyarrow", hint=f"install it with: {install_hint('parquet')}"
         ) from error
-    return parquet
+    return pyarrow
 
 
 def _read_bytes(path: Path, place: RowPlace) -> bytes:
