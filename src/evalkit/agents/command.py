@@ -10,6 +10,7 @@ It needs no key, and the usage is counted on the way.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -92,8 +93,9 @@ class CommandAgent:
 
     async def _pick_up(self, job: Job, workspace: Workspace, place: PurePosixPath, meter: Meter) -> None:
         try:
-            await workspace.read(place / self.trajectory, job.folder / self.trajectory, outputs.TRAJECTORY)
-            await in_thread(masking.mask_file, job.folder / self.trajectory)
+            draft = job.scratch / self.trajectory
+            await workspace.read(place / self.trajectory, draft, outputs.TRAJECTORY)
+            await in_thread(_keep_masked, draft, job.folder / self.trajectory)
         except TooLarge as error:  # not part of the answer, so the attempt goes on
             logger.warning("%s: it is left out", error)
         except FileNotFoundError:
@@ -123,6 +125,12 @@ def _environment(job: Job, place: PurePosixPath) -> dict[str, str]:
     if len(statement.encode()) <= _LONGEST_VARIABLE:
         environment["EVALKIT_STATEMENT"] = statement
     return environment
+
+
+def _keep_masked(draft: Path, target: Path) -> None:
+    """Keep a file of the workspace with the run, where no secret of it is ever written, not even for a moment."""
+    masking.mask_file(draft)
+    shutil.move(draft, target)
 
 
 class _ToldUsage(Usage, frozen=True, kw_only=True, forbid_unknown_fields=True):
