@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import sys
@@ -34,9 +35,24 @@ def is_claimed() -> bool:
 
 
 def emit(document: Any) -> None:
-    """Write one JSON document, indented on a terminal."""
+    """Write one JSON document, indented on a terminal. A number that JSON has no word for, like NaN, becomes null."""
     indent = 2 if os.isatty(_channel) else None
-    _write(json.dumps(document, indent=indent).encode() + b"\n")
+    try:
+        text = json.dumps(document, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(document), indent=indent, allow_nan=False)
+    _write(text.encode() + b"\n")
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _without_nan(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_without_nan(each) for each in value]
+    return value
 
 
 def emit_text(pieces: Iterable[str]) -> None:
