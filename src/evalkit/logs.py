@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,9 +24,10 @@ logger = logging.getLogger("evalkit")
 class RoutedHandler(logging.Handler):
     """Appends each record to its files. Files are opened for a record only, so their number stays bounded."""
 
-    def __init__(self, run_log: Path) -> None:
+    def __init__(self, run_log: Path, say: Callable[[str], None] | None) -> None:
         super().__init__()
         self._run_log = run_log
+        self._say = say
         self.setFormatter(logging.Formatter(_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -38,6 +39,13 @@ class RoutedHandler(logging.Handler):
         for path in (self._run_log, _attempt_log.get()):
             if path is not None:
                 _append(path, line)
+        if self._say is not None and getattr(record, "for_people", False):
+            self._say(f"evalkit: {masking.mask(record.getMessage())}")
+
+
+def tell(message: str) -> None:
+    """Log a warning that the person who started the command should see at once."""
+    logger.warning("%s", message, extra={"for_people": True})
 
 
 def _name_attempt() -> str:
@@ -56,9 +64,9 @@ def _append(path: Path, line: bytes) -> None:
 
 
 @contextmanager
-def written_to(run_log: Path, level: int = logging.INFO) -> Iterator[None]:
-    """Log to this file while the context lasts."""
-    handler = RoutedHandler(run_log)
+def written_to(run_log: Path, level: int = logging.INFO, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Log to this file while the context lasts. `say` also shows what is meant for people."""
+    handler = RoutedHandler(run_log, say)
     root = logging.getLogger()
     earlier = root.level
     root.addHandler(handler)

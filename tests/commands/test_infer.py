@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -67,6 +69,16 @@ def test_any_string_is_an_id(evalkit: Evalkit) -> None:
 
 def count(folder: Path) -> int:
     return sum(1 for _ in folder.iterdir())
+
+
+def test_a_limit_on_open_files_that_is_too_low_is_said_on_the_screen(tmp_path: Path) -> None:
+    program = "import resource; resource.setrlimit(7, (100, 100)); from evalkit.__main__ import main; main()"
+    command = ("infer", "--select", "csv-quoting", "--agent", "nop", "--workers", "30", "--quiet")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "at most 100 files can be open, and 424 may be needed: use fewer workers, or raise" in done.stderr
+    assert json.loads(done.stdout)["total"] == 1
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from evalkit.images.orders import Orders
 from evalkit.images.parts import AgentImageFailed, ImageParts
 from evalkit.images.plan import ImageSpec, Plan
 from evalkit.images.shortages import shortage_behind
-from evalkit.logs import logger
+from evalkit.logs import tell
 from evalkit.system import processes
 
 # A worker's pipes, the commands that query the engine, and connections to registries.
@@ -61,7 +61,7 @@ async def build(
     """Add the outcome of each image to the results. Raises EvalkitError where the rest cannot be made now."""
     images, docker = config.images, sources.docker
     if lack := processes.allow_open_files(images.workers * _FILES_PER_WORKER):
-        logger.warning("%s", lack)
+        tell(lack)
     secrets = find_secrets(config, folder)
 
     async def find_orders() -> Orders:

@@ -134,7 +134,7 @@ def execute(
     problem: EvalkitError | None = None
     masking.protect_variables(settings.config.agent.env)
     with ExitStack() as stack:
-        stack.enter_context(logs.written_to(directory.path / directories.LOG))
+        stack.enter_context(logs.written_to(directory.path / directories.LOG, say=console.say))
         scratch.sweep_leftovers()
         logs.logger.info("attempts to make: %d, at most %d at once", len(steps), settings.config.run.workers)
         folder = stack.enter_context(scratch.folder())

@@ -24,7 +24,7 @@ from evalkit.domain.outputs import ARTIFACTS, OutputLimit
 from evalkit.domain.protocols import Exit, ModelAccess, Places, Purpose, RunScope, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, SandboxRequired
-from evalkit.logs import logger
+from evalkit.logs import logger, tell
 from evalkit.system import capture, files, processes, scratch
 from evalkit.system.capture import Sink
 from evalkit.workspaces import ports, relay, unix_server
@@ -378,7 +378,7 @@ def create(config: Config, scope: RunScope) -> LocalWorkspaces:
         sandbox = Sandbox(bubblewrap, hidden, (*shown, *parts_of_command(config.agent.command)), processes_of_each)
         logger.info("the sandbox of local workspaces: %s", describe_limits(groups))
     if lack := processes.allow_open_files(config.run.workers * _OPEN_FILES_EACH):
-        logger.warning("%s", lack)
+        tell(lack)
     passed_on = {name: os.environ[name] for name in config.variables_of_agent if name in os.environ}
     return LocalWorkspaces(scope.scratch, sandbox, passed_on, groups, disks=DiskWatch.over(scope.scratch))
 

@@ -24,7 +24,7 @@ from evalkit.domain.networks import ALLOWLIST
 from evalkit.domain.protocols import Places, RunScope, Workspace, WorkspaceSpec, environments_of
 from evalkit.domain.records import Environment, Instance
 from evalkit.errors import ConfigError
-from evalkit.logs import logger
+from evalkit.logs import logger, tell
 from evalkit.system import processes
 from evalkit.workspaces.background import Background
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded
@@ -216,7 +216,7 @@ def _places(image: Image, environment: Environment) -> Places:
 def create(config: Config, scope: RunScope) -> DockerWorkspaces:
     """Connect to the engine, and sweep the leftovers of evalkit processes that have ended."""
     if lack := processes.allow_open_files(config.run.workers * _count_files(config)):
-        logger.warning("%s", lack)
+        tell(lack)
     workspaces = connect_workspaces(config, scope.scratch)
     try:
         with inspection.needed():
