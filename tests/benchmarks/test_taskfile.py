@@ -316,3 +316,131 @@ def test_where_two_rewards_differ_the_object_counts_and_it_is_said(
     (row,) = evalkit.rows()
     assert row["verdict"] == verdict
     assert row["suspicious"] == (["reward.json and reward.txt differ"] if suspicious else [])
+
+
+@pytest.mark.parametrize(
+    ("toml", "place"),
+    [
+        ('[environment]\nnetwork_mode = "allowlist"\nallowed_hosts = ["https://x.org"]', "environment.allowed_hosts.0"),
+        ('[agent]\nnetwork_mode = "allowlist"\nallowed_hosts = ["x.org:443"]', "agent.allowed_hosts.0"),
+        ('[agent]\nnetwork_mode = "allowlist"\nallowed_hosts = ["*.10.0.0.1"]', "agent.allowed_hosts.0"),
+        ('[verifier]\nnetwork_mode = "allowlist"\nallowed_hosts = ["a.*.org"]', "verifier.allowed_hosts.0"),
+        ('[verifier]\nnetwork_mode = "allowlist"\nallowed_hosts = ["10.0.0.1/8"]', "verifier.allowed_hosts.0"),
+        ('[environment]\nos = "plan9"', "environment.os"),
+        ('[environment.tpu]\ntype = "v6e"\ntopology = "2by4"', "environment.tpu.topology"),
+        ("[environment.healthcheck]\ninterval_sec = 1", "environment.healthcheck.command"),
+        ('[[environment.mcp_servers]]\nname = "x"', "environment.mcp_servers.0"),
+        ('[[environment.mcp_servers]]\nname = "x"\ntransport = "stdio"', "environment.mcp_servers.0"),
+        (
+            '[[environment.mcp_servers]]\nname = "x"\nurl = "u"\nheaders = {Authorization = "Bearer abc"}',
+            "environment.mcp_servers.0",
+        ),
+        (
+            '[[environment.mcp_servers]]\nname = "x"\nurl = "u"\nheaders = {X-Other = "${KEY:-abc}"}',
+            "environment.mcp_servers.0",
+        ),
+        ('[[verifier.collect]]\ncommand = "x"\nservice = "no name"', "verifier.collect.0.service"),
+        ('artifacts = ["/app/../etc"]', "artifacts.0.source"),
+        ('artifacts = [{source = "/app", destination = "../out"}]', "artifacts.0.destination"),
+        ('artifacts = [{source = "/app", destination = "manifest.json"}]', "artifacts.0.destination"),
+        ('artifacts = [{source = "data", service = "db"}]', "artifacts.0"),
+        ('[[steps]]\nname = "One"\n[[steps]]\nname = "one"', "steps"),
+        ('[[steps]]\nname = "a/b"', "steps.0.name"),
+        ('[[steps]]\nname = "one"\nmin_reward = "high"', "steps.0.min_reward"),
+        ('multi_step_reward_strategy = "best"', "multi_step_reward_strategy"),
+        ('[task]\nname = "no-org"', "task.name"),
+        ('[verifier]\nenvironment_mode = "own"', "verifier.environment_mode"),
+    ],
+)
+def test_a_wrong_value_names_the_file_and_the_field(tmp_path: Path, toml: str, place: str) -> None:
+    with pytest.raises(DatasetError) as refused:
+        read(tmp_path, toml)
+    assert f"task.toml: {place}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        '[agent]\nnetwork_mode = "allowlist"\nallowed_hosts = ["X.org.", "*.x.org", "10.0.0.0/8", "::1", "2001::/32"]',
+        '[[environment.mcp_servers]]\nname = "x"\ntransport = "http"\nurl = "u"\nheaders = {Api-Key = "${K}", A = "b"}',
+        'artifacts = ["relative", {source = "/data", service = "db", exclude = ["*.pyc"]}]',
+        '[[steps]]\nname = "one"\nmin_reward = {a = 0.5}\nartifacts = ["/x"]\n[[steps]]\nname = "two"\nmin_reward = 1',
+    ],
+)
+def test_what_is_right_is_read(tmp_path: Path, toml: str) -> None:
+    read(tmp_path, toml)
+
+
+def test_hosts_and_transports_have_one_spelling(tmp_path: Path) -> None:
+    toml = """
+        [environment]
+        network_mode = "allowlist"
+        allowed_hosts = ["X.org.", "2001:DB8:0::1", "10.0.0.0/8"]
+        [[environment.mcp_servers]]
+        name = "x"
+        transport = "http"
+        url = "u"
+    """
+    file = read(tmp_path, toml).data.file
+    assert file.environment.allowed_hosts == ["x.org", "2001:db8::1", "10.0.0.0/8"]
+    assert file.environment.mcp_servers[0].transport == "streamable-http"
+
+
+@pytest.mark.parametrize(
+    ("toml", "problem"),
+    [
+        (
+            '[verifier]\nenvironment_mode = "shared"\n[verifier.environment]\ncpus = 1',
+            "verifier.environment_mode = shared and verifier.environment exclude each other",
+        ),
+        ('[agent]\nallowed_hosts = ["x.org"]', "agent.allowed_hosts needs agent.network_mode = allowlist"),
+        (
+            '[environment]\nnetwork_mode = "public"\nallowed_hosts = ["x.org"]',
+            "environment.allowed_hosts needs environment.network_mode = allowlist",
+        ),
+        ('[environment]\nmemory = "2G"\nmemory_mb = 1024', "environment.memory and memory_mb differ"),
+    ],
+)
+def test_fields_that_exclude_each_other_refuse_the_task_and_no_other(tmp_path: Path, toml: str, problem: str) -> None:
+    instance = read(tmp_path, toml)
+    assert problem in (instance.problem or "")
+    assert instance.problem_kind == "setup"
+
+
+@pytest.mark.parametrize(
+    ("toml", "name"),
+    [
+        ('[environment]\nos = "Windows"', "environment.os = windows"),
+        ('[verifier.environment]\nos = "windows"', "verifier.environment.os = windows"),
+        ('[environment.tpu]\ntype = "v6e"\ntopology = "2x4"', "environment.tpu"),
+    ],
+)
+def test_what_no_machine_has_is_a_kind_of_its_own(tmp_path: Path, toml: str, name: str) -> None:
+    instance = read(tmp_path, toml)
+    assert name in (instance.problem or "")
+    assert instance.problem_kind == "unsupported"
+
+
+def test_the_image_of_a_separate_verifier(tmp_path: Path) -> None:
+    separate = IN_IMAGE + '[verifier]\nenvironment_mode = "separate"\n'
+    fresh = read(tmp_path / "fresh", separate).verifier
+    assert fresh is not None
+    assert (fresh.image, fresh.build) == (None, None)
+    task = make_task(tmp_path / "built", toml=f"{separate}environment.cpus = 2\n")
+    write(task / "tests" / "Dockerfile", "FROM x")
+    built = read_task(task, in_containers=True).verifier
+    assert built is not None
+    assert (built.image, built.build, built.overrides.cpus) == (None, task / "tests", 2)
+    write(task / "task.toml", f'{separate}environment.docker_image = "own"\n')
+    named = read_task(task, in_containers=True).verifier
+    assert named is not None
+    assert (named.image, named.build) == ("own", None)
+    (task / "tests" / "test.sh").unlink()
+    assert read_task(task, in_containers=True).problem is None, "the tests are in the image"
+
+
+def test_a_verifier_environment_alone_means_separate(tmp_path: Path) -> None:
+    assert read(tmp_path / "one", IN_IMAGE + "[verifier.environment]\nmemory_mb = 64\n").verifier is not None
+    assert read(tmp_path / "two", IN_IMAGE).verifier is None
+    both = IN_IMAGE + '[verifier]\nenvironment_mode = "separate"\n[evalkit]\ngrade = "fresh"\n'
+    assert read(tmp_path / "three", both).verifier is None

@@ -55,7 +55,8 @@ def check_instance(made: Instance) -> None:
     msgspec.convert(structs.asdict(made), Instance)
     checked(Overrides, made.overrides)
     if made.verifier is not None:
-        checked(Environment, made.verifier)
+        msgspec.convert(structs.asdict(made.verifier), Environment)
+        checked(Overrides, made.verifier.overrides)
 
 
 class Overrides(Model, frozen=True, kw_only=True):

@@ -61,6 +61,7 @@ def describe(
         "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
         "NetworkMode": network_of_engine(spec.policy),
         "LogConfig": {"Type": "none"},
+        **({"DeviceRequests": [_request_gpus(spec.environment.gpus)]} if spec.environment.gpus else {}),
         # The engine makes the image's volumes in any case; listed here, they get our labels and can be swept.
         "Mounts": [
             {"Type": "volume", "Target": place, "VolumeOptions": {"Labels": dict(labels)}} for place in image.volumes
@@ -81,6 +82,11 @@ def describe(
         "Labels": dict(labels),
         "HostConfig": host,
     }
+
+
+def _request_gpus(count: int) -> dict[str, Any]:
+    """https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate"""
+    return {"Driver": "nvidia", "Count": count, "Capabilities": [["gpu"]]}
 
 
 def name_for(job: Job) -> str:

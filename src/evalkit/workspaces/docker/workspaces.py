@@ -59,6 +59,7 @@ class DockerWorkspaces:
     grace: float
     watch: DiskWatch
     isolation: Isolation = field(default_factory=Isolation)
+    has_gpus: bool = False
     quota: bool = False
     """Whether the engine may be able to limit the size of a container."""
     passed_on: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +80,8 @@ class DockerWorkspaces:
 
     @asynccontextmanager
     async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
+        if spec.purpose == "solve":
+            self._require_gpus(spec.job.instance)
         image, container = await self._start(spec)
         try:
             guarded = Guarded(container.name, spec.disk, written=container.count_written, end=container.remove)
@@ -127,6 +130,11 @@ class DockerWorkspaces:
                     to_be_built[what] = failure.message
         with inspection.needed():
             return to_be_built | await self.images.missing(names)
+
+    def _require_gpus(self, instance: Instance) -> None:
+        """Refuse an instance before anything is spent on it, where it or its verifier needs what is not here."""
+        if not self.has_gpus and any(environment.gpus for environment in environments_of(instance).values()):
+            raise Failed("unsupported", "the task asks for gpus, and the engine offers none", may_pass=False)
 
     def _image_of(self, environment: Environment) -> str:
         if environment.image is None and environment.build is not None:
@@ -188,12 +196,13 @@ class DockerWorkspaces:
         """Give the user of the workspace the folders that commands write to."""
         key = (image.id, workspace.user)
         if key not in self._users:
+            await workspace.exec(("true",), user="root")  # where this runs and the next does not, it is the user
             said = await workspace.exec(("/bin/sh", "-c", "id -u && id -g"))
             try:
                 user, group = map(int, said.tail.split())
             except ValueError:
                 raise Failed(
-                    "workspace", f"the user {workspace.user!r} is not known in the image: {said.tail}", may_pass=False
+                    "setup", f"the user {workspace.user!r} is not known in the image: {said.tail}", may_pass=False
                 ) from None
             self._users[key] = user, group
         workspace.owner = self._users[key]
@@ -250,6 +259,7 @@ def connect_workspaces(config: Config, scratch: Path) -> DockerWorkspaces:
         grace=config.workspace.grace,
         watch=DiskWatch.over(root),
         isolation=chosen,
+        has_gpus="nvidia" in (info.get("Runtimes") or ()),
         quota=inspection.may_have_quota(info),
         passed_on={name: os.environ[name] for name in config.variables_of_agent if name in os.environ},
     )
