@@ -140,10 +140,11 @@ class TaskDirectories:
         await artifacts.run_hooks(file.verifier.collect, job.folder / "collect.log", workspace)
         wanted = all_artifacts(file.artifacts)
         entries = await artifacts.collect_files(wanted, folder, workspace, are_needed=is_needed)
-        if not is_needed and not file.artifacts and all(entry.status != "ok" for entry in entries):
+        if is_needed:
+            return await in_thread(_describe_files, folder, job.run_folder)
+        if not file.artifacts and all(entry.status != "ok" for entry in entries):
             await in_thread(shutil.rmtree, folder)
-            return None
-        return await in_thread(_describe_files, folder, job.run_folder)
+        return None
 
     async def grade(self, job: Job, answer: Answer, workspace: Workspace) -> Grade:
         if job.instance.verifier is not None:
