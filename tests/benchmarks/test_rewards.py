@@ -51,14 +51,30 @@ def test_the_object_wins_over_the_number(tmp_path: Path, files: dict[str, str], 
         ("reward.json", '{"reward": 1', "reward.json is no object"),
         ("reward.json", '{"a": 1, "b": NaN}', "reward.json: b is nan"),
         ("reward.json", '{"a": 1e309}', "reward.json: a is inf"),
+        ("reward.json", '{"\udcff": 1}', "reward.json is no text"),
     ],
 )
 def test_what_is_no_reward_is_a_failure_of_the_grader(tmp_path: Path, name: str, text: str, problem: str) -> None:
     (tmp_path / "reward.txt").write_text("1")
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(Failed, match=problem) as failed:
         read_rewards(tmp_path)
     assert failed.value.kind == "grader"
+
+
+def test_a_link_to_a_reward_is_followed_within_the_folder_and_nowhere_else(tmp_path: Path) -> None:
+    folder = tmp_path / "verifier"
+    folder.mkdir()
+    (folder / "reward.txt").write_text("1")
+    (folder / "real.json").write_text('{"reward": 0.5}')
+    (folder / "reward.json").symlink_to("real.json")
+    assert read_rewards(folder) == {"reward": 0.5}
+    (tmp_path / "outside.json").write_text('{"reward": 1}')
+    for target in ("../outside.json", "gone.json", "."):
+        (folder / "reward.json").unlink()
+        (folder / "reward.json").symlink_to(target)
+        with pytest.raises(Failed, match=r"reward\.json is no file"):
+            read_rewards(folder)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ REWARD_JSON, REWARD_TEXT, CTRF = "reward.json", "reward.txt", "ctrf.json"
 
 def read_rewards(folder: Path) -> dict[str, float] | None:
     """The rewards of a verifier, if it wrote any: the object in reward.json, else the number in reward.txt."""
-    if _is_plain(folder / REWARD_JSON):
-        return _parse_object(_read(folder / REWARD_JSON))
-    if _is_plain(folder / REWARD_TEXT):
-        return {"reward": _parse_number(_read(folder / REWARD_TEXT))}
+    if _is_there(folder / REWARD_JSON):
+        return _parse_object(_read(folder, REWARD_JSON))
+    if _is_there(folder / REWARD_TEXT):
+        return {"reward": _parse_number(_read(folder, REWARD_TEXT))}
     return None
 
 
@@ -31,10 +31,10 @@ def score_of(rewards: Mapping[str, float]) -> float:
 
 def find_disagreement(folder: Path, score: float) -> Iterator[str]:
     """Report two reward files that disagree: tests write one, and the code under test may have left the other."""
-    if not (_is_plain(folder / REWARD_JSON) and _is_plain(folder / REWARD_TEXT)):
+    if not (_is_there(folder / REWARD_JSON) and _is_there(folder / REWARD_TEXT)):
         return
     try:
-        differs = _parse_number(_read(folder / REWARD_TEXT)) != score
+        differs = _parse_number(_read(folder, REWARD_TEXT)) != score
     except (Failed, TooLarge):
         differs = True
     if differs:
@@ -47,7 +47,7 @@ def count_tests(folder: Path) -> dict[str, float]:
     Without a list of tests, its summary counts. A report that cannot be read is left out: it decides nothing.
     """
     path = folder / CTRF
-    if not _is_plain(path) or path.stat().st_size > REPORT.bytes:
+    if not _is_file_in(folder, path) or path.stat().st_size > REPORT.bytes:
         return {}
     try:
         results = mapping_of(mapping_of(parse_leniently(path.read_bytes())).get("results"))
@@ -64,17 +64,28 @@ def count_tests(folder: Path) -> dict[str, float]:
     return {"tests_passed": float(passed), "tests_total": float(total), "tests_ratio": passed / total}
 
 
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
 
 
-def _read(path: Path) -> str:
+def _is_file_in(folder: Path, path: Path) -> bool:
+    """Whether it is a file, or a link to one in the folder: others would lead to files of this machine."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+
+
+def _read(folder: Path, name: str) -> str:
+    path = folder / name
+    if not _is_file_in(folder, path):
+        raise Failed("grader", f"{name} is no file")
     size = path.stat().st_size
     if size > REWARD.bytes:
         raise TooLarge.in_bytes(REWARD)
     if size == 0:
-        raise Failed("grader", f"{path.name} is empty")
-    return path.read_bytes().decode("utf-8", "replace")
+        raise Failed("grader", f"{name} is empty")
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise Failed("grader", f"{name} is no text: {error}") from error
 
 
 def _parse_number(text: str) -> float:
