@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from evalkit.config import Config
     from evalkit.domain.failures import Failed, Kind, Stage
+    from evalkit.domain.networks import NetworkPolicy
     from evalkit.domain.protocols import (
         Agent,
         Benchmark,
@@ -84,6 +85,7 @@ __all__ = [
     "Message",
     "Meter",
     "ModelEndpoint",
+    "NetworkPolicy",
     "Observer",
     "OnDemand",
     "Outcome",
@@ -110,6 +112,7 @@ _HOMES = (
     "evalkit.domain.failures",
     "evalkit.domain.results",
     "evalkit.domain.records",
+    "evalkit.domain.networks",
     "evalkit.domain.protocols",
     "evalkit.config",
 )

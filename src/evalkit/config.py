@@ -78,9 +78,11 @@ def require_variables(names: Any) -> Any:
 
 def require_hosts(entries: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     """The entries of an allow-list, in their normal form."""
+    if not entries:
+        return entries
     from evalkit.domain.networks import ALLOWLIST, parse_entry  # most commands allow nothing
 
-    if entries and info.data.get("network") != ALLOWLIST:
+    if info.data.get("network") != ALLOWLIST:
         raise ValueError("a list of hosts needs workspace.network = allowlist, or --network allowlist")
     return tuple(parse_entry(each) for each in entries)
 
@@ -196,7 +198,6 @@ class WorkspaceConfig(Section):
     allow_hosts: Annotated[Names, AfterValidator(require_hosts)] = Field(
         (),
         description="Where the network is allowlist: names, *.suffix, addresses or CIDR ranges that can be reached",
-        validate_default=False,
     )
     memory: Size = Field(4 << 30, description="Memory of one instance")
     cpus: float = Field(1.0, gt=0, description="CPUs of one instance")

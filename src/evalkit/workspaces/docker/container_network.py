@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalkit.containers.api import Client
+from evalkit.domain.failures import Failed
 from evalkit.domain.networks import ALLOWLIST, MODEL, NONE, OFFLINE, AllowedHosts, NetworkPolicy
 from evalkit.domain.protocols import Purpose
 from evalkit.workspaces import ports
@@ -49,6 +50,12 @@ class ContainerNetwork:
         port = LoopbackPort(begin, proxy.serve, "the proxy of the allowed hosts")
         self._port = await self.background.start(port.keep_open)
         self.environment = ports.proxy(self.neighbours).environment(self._port.value)
+
+    def require_open(self) -> None:
+        """Raise Failed if the way to the proxy was lost, but for what processes in the container did to it."""
+        problem = self._port.problem if self._port is not None else None
+        if problem is not None and not (isinstance(problem, Failed) and problem.kind == "agent"):
+            raise Failed("workspace", f"the way to the allowed hosts was lost: {problem}")
 
     async def change(self, policy: NetworkPolicy, phase: Purpose, begin: Begin) -> None:
         """Cut what the container reaches, and then open the other, with a port and a log of its own."""

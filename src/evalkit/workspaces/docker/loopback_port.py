@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from evalkit.containers.connection import Exchange, Unreachable
+from evalkit.containers.connection import Exchange, Refused, Unreachable
 from evalkit.containers.output import STDERR, Frames
 from evalkit.domain.failures import Failed, unwrap
 from evalkit.domain.protocols import Stream
@@ -37,6 +37,8 @@ _MOST_CONNECTIONS = 256
 _MOST_WAITING = 16 << 20
 _READY_SECONDS = 60.0
 _TRIES = 20
+_LONG_SECONDS = 10.0
+"""A program that ends after this time was not kept from working: tries are counted anew."""
 _PAUSE = 0.1
 _INSIDE = Path(__file__).with_name("loopback_port_inside.py")
 _START = """
@@ -83,29 +85,35 @@ class LoopbackPort:
 
     async def keep_open(self, opened: Callable[[int], None]) -> None:
         """Run the program inside, and start it again on the same port if a process in the container ends it."""
-        port = 0
-        for _ in range(_TRIES):
-            conversation = await self.begin(_command(port, self.service))
-            passage = _Passage(conversation, self.serve)
-            try:
-                opened_at = await passage.meet()
-                if not port:
-                    port = opened_at
-                    if port:
-                        opened(port)
-                if port == opened_at:
-                    await passage.serve()
-            finally:
-                await conversation.aclose()
+        port = tries = 0
+        while tries < _TRIES:
+            began = anyio.current_time()
+            port, complaint = await self._serve_once(port, opened)
             if not port:
-                raise Failed("setup", f"{self.service} cannot be reached from the container: {passage.complaint}")
-            logger.warning(
-                "the port of %s was closed from inside, and is opened again: %s", self.service, passage.complaint
-            )
+                raise Failed("setup", f"{self.service} cannot be reached from the container: {complaint}")
+            logger.warning("the port of %s was closed from inside, and is opened again: %s", self.service, complaint)
+            tries = 0 if anyio.current_time() - began > _LONG_SECONDS else tries + 1
             await anyio.sleep(_PAUSE)
-        raise Failed(
-            "agent", f"something in the container keeps the port of {self.service} closed: {passage.complaint}"
-        )
+        raise Failed("agent", f"something in the container keeps the port of {self.service} closed: {complaint}")
+
+    async def _serve_once(self, port: int, opened: Callable[[int], None]) -> tuple[int, str]:
+        """Serve until the program inside ends. Returns its port, 0 if it has none, and its last words."""
+        try:
+            conversation = await self.begin(_command(port, self.service))
+        except Refused as error:
+            if not port:
+                raise
+            return port, error.message  # as while the container is started again
+        passage = _Passage(conversation, self.serve)
+        try:
+            opened_at = await passage.meet()
+            if not port and opened_at:
+                opened(opened_at)
+            if opened_at and opened_at == (port or opened_at):
+                await passage.serve()
+        finally:
+            await conversation.aclose()
+        return port or opened_at, passage.complaint
 
 
 def _command(port: int, service: str) -> tuple[str, ...]:

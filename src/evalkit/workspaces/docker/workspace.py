@@ -20,7 +20,7 @@ from evalkit.containers.output import Output
 from evalkit.domain.failures import Failed, unwrap
 from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.protocols import Exit, ModelAccess, Places
+from evalkit.domain.protocols import Exit, ModelAccess, Places, Purpose
 from evalkit.logs import logger
 from evalkit.workspaces import ports
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded
@@ -99,6 +99,8 @@ class DockerWorkspace:
             await self.watch.find_culprit()
             self.guarded.require_room()
             raise Failed("disk_full", f"{argv[0]} ended with status {code}, and the engine's disk is full")
+        if code != 0:
+            self.network.require_open()
         has_ended = code != 0 and not (condition.is_alive and self.container.starts == start)
         if output.leader is None:
             code = await self._explain_no_start(argv[0], code, output.tail, has_ended=has_ended)
@@ -265,6 +267,10 @@ class DockerWorkspace:
     async def interrupt(self) -> None:
         async with self._failures():
             await self.container.end_processes()
+
+    async def open_network(self, policy: NetworkPolicy, phase: Purpose) -> None:
+        async with self._failures():
+            await self.network.open(policy, phase, self.converse)
 
     async def change_network(self, policy: NetworkPolicy) -> None:
         async with self._failures():

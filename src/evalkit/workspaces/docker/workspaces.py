@@ -113,12 +113,11 @@ class DockerWorkspaces:
 
     @asynccontextmanager
     async def _connected(self, workspace: DockerWorkspace, spec: WorkspaceSpec) -> AsyncIterator[None]:
-        network = workspace.network
         try:
-            await network.open(spec.policy, spec.purpose, workspace.converse)
+            await workspace.open_network(spec.policy, spec.purpose)
             yield
         finally:
-            await network.aclose()
+            await workspace.network.aclose()
 
     async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
         names, to_be_built = set(), {}
