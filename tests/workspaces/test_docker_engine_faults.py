@@ -18,6 +18,7 @@ from evalkit.containers import inspection as engines
 from evalkit.containers.connection import Unreachable
 from evalkit.containers.labels import Owner
 from evalkit.domain.failures import Failed
+from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.protocols import Workspace
 from evalkit.errors import EngineUnavailable
 from evalkit.testing import FakeEngine
@@ -123,6 +124,32 @@ def test_a_fault_at_any_request_is_overcome_or_has_a_kind_and_leaves_nothing(
         assert eventually(lambda: engine.under_way == []), endpoint
         for container in engine.containers:
             engine.remove_container(container)
+
+
+@pytest.mark.parametrize("endpoint", ["network_disconnect", "network_connect", "exec_start"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_as_the_network_changes_is_overcome_or_has_a_kind_and_leaves_nothing(
+    place: Place, engine: FakeEngine, fault: Fault, endpoint: str
+) -> None:
+    """From a list to another network and back; each list begins a program inside."""
+
+    async def work(workspace: Workspace) -> None:
+        listed = NetworkPolicy("allowlist", ("a.example",))
+        for policy in (NetworkPolicy("bridge"), listed):
+            await workspace.interrupt()
+            await workspace.change_network(policy)
+        script = "import os; assert os.environ['http_proxy']"
+        assert (await workspace.exec(("python3", "-c", script))).code == 0
+
+    engine.inject(fault, endpoint)
+    kind = None
+    try:
+        place.run(work, network="allowlist", hosts=("a.example",))
+    except Failed as error:
+        kind = error.kind
+    engine.heal()
+    assert kind in (None, "engine", "workspace", "setup")
+    assert eventually(lambda: engine.containers == [])
 
 
 async def use(workspace: Workspace) -> None:

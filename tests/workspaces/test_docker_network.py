@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -18,7 +19,9 @@ from evalkit.domain.failures import Failed, unwrap
 from evalkit.domain.networks import OFFLINE, Address, NetworkPolicy
 from evalkit.domain.protocols import Stream, Workspace
 from evalkit.workspaces.network_log import FILE
+from tests.support.cli import Evalkit
 from tests.support.engine import Engine, own_containers
+from tests.support.tasks import make_task
 from tests.support.workspaces import Place, make_job, open_place
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
@@ -48,14 +51,20 @@ class Hello(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
+@contextmanager
+def serving(address: str) -> Iterator[int]:
+    with ThreadingHTTPServer((address, 0), Hello) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield server.server_address[1]
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with serving("127.0.0.1") as number:
+        yield number
 
 
 async def resolve(name: str) -> Sequence[Address]:
@@ -276,3 +285,53 @@ def test_nothing_is_left(python: Place, engine: Engine, port: int) -> None:
 
     anyio.run(work)
     assert own_containers(engine) == []
+
+
+def infer(evalkit: Evalkit, engine: Engine, toml: str, program: str, tests: str, *arguments: object) -> dict[str, Any]:
+    """The row of one task, solved by a program and graded by tests in the same container."""
+    make_task(
+        evalkit.folder / "tasks" / "one", toml=f'[environment]\ndocker_image = "{engine.python}"\n{toml}', tests=tests
+    )
+    argv = json.dumps(["python3", "-c", f"import os, time\n{program}"])
+    settings = ("--set", f"agent.command={argv}", "--set", "workspace.memory=256m", "--run-id", "run")
+    finished = evalkit("infer", "tasks", "--agent", "command", "--workspace", "docker", *settings, *arguments)
+    (row,) = evalkit.rows("run")
+    assert row["failure"] is None, finished.stderr
+    return dict(row)
+
+
+_LEAVE_A_PROGRAM = """
+import urllib.request
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(1000)
+said = urllib.request.urlopen(f"http://127.0.0.2:{PORT}/").read()
+open("/said", "wb").write(said + b" " + " ".join(os.listdir("/sys/class/net")).encode())
+"""
+
+
+def test_tests_in_the_agents_container_reach_nothing_where_their_table_says_so(
+    evalkit: Evalkit, engine: Engine
+) -> None:
+    tests = """
+        grep -qx 'hello lo' /said || exit 1
+        [ "$(ls /sys/class/net)" = lo ] || exit 1
+        env | grep -i proxy && exit 1
+        for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$each | grep 1000 | grep -v grep && exit 1; done
+        exit 0
+    """
+    with serving("127.0.0.2") as number:
+        program = f"PORT = {number}\n{_LEAVE_A_PROGRAM}"
+        hosts = ("--network", "allowlist", "--allow-host", "127.0.0.2")
+        row = infer(evalkit, engine, '[verifier]\nnetwork_mode = "no-network"\n', program, tests, *hosts)
+    folder = evalkit.runs / "run" / row["artifacts"]
+    assert row["verdict"] == "resolved", (folder / "test_output.txt").read_text()
+    (line,) = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    assert (line["phase"], line["host"], line["port"], line["refused"]) == ("solve", "127.0.0.2", number, False)
+
+
+def test_tests_in_the_agents_container_have_a_network_that_the_agent_had_not(evalkit: Evalkit, engine: Engine) -> None:
+    toml = '[agent]\nnetwork_mode = "no-network"\n[verifier]\nnetwork_mode = "public"\n'
+    program = 'open("/said", "w").write(" ".join(os.listdir("/sys/class/net")))'
+    tests = "grep -qx lo /said && ls /sys/class/net | grep -qx eth0"
+    assert infer(evalkit, engine, toml, program, tests, "--network", "bridge")["verdict"] == "resolved"
