@@ -177,6 +177,24 @@ def test_the_engines_network_changes_with_the_phase(
     assert seen == [*expected, expected[1]]
 
 
+@pytest.mark.slow
+def test_under_gvisor_an_allow_list_works_and_stays_after_other_networks(
+    engine: Engine, tmp_path: Path, port: int
+) -> None:
+    async def work(workspace: Workspace) -> list[str]:
+        said = []
+        for policy in (BRIDGE, NetworkPolicy("allowlist", HOSTS)):
+            said.append(await say(workspace, "python3", "-c", FETCH, f"http://mirror.example:{port}/"))
+            await workspace.interrupt()
+            await workspace.change_network(policy)
+        said.append(await say(workspace, "python3", "-c", FETCH, f"http://mirror.example:{port}/"))
+        return [each.strip() for each in said]
+
+    with open_place("runsc", tmp_path, Engine(engine.host, engine.python)) as place:
+        place.workspaces.resolve = resolve  # type: ignore[attr-defined]  # of the workspaces in containers
+        assert run(place, work, network="allowlist", hosts=HOSTS) == ["hello", "URLError", "hello"]
+
+
 class Other:
     """A service behind the port of the model."""
 

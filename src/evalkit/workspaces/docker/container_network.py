@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class ContainerNetwork:
     """Of the attempt."""
     neighbours: Sequence[str] = ()
     """Names of containers beside it, in a network of their own, which are reached without a proxy."""
+    restart: Callable[[], Awaitable[None]] | None = None
+    """Where the runtime looks at networks only as a container starts: starts it again."""
     resolve: Resolve = field(default_factory=SystemResolver)
     environment: Mapping[str, str] = field(default_factory=dict)
     """The variables by which programs find the proxy."""
@@ -68,6 +70,8 @@ class ContainerNetwork:
                 await self.client.call(api.disconnect_container_from_network, self.container, before)
             if not (never_in_none and after == NONE):
                 await self.client.call(api.connect_container_to_network, self.container, after)
+            if self.restart is not None:
+                await self.restart()
         await self.open(policy, phase, begin)
 
     async def aclose(self) -> None:

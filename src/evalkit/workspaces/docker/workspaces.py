@@ -88,9 +88,7 @@ class DockerWorkspaces:
             workspace = DockerWorkspace(
                 self.client,
                 container,
-                network=ContainerNetwork(
-                    self.client, container.name, self.background, spec.job.folder, resolve=self.resolve
-                ),
+                network=self._network_of(container, spec),
                 guarded=guarded,
                 watch=self.watch,
                 image_user=image.user,
@@ -110,6 +108,17 @@ class DockerWorkspaces:
                     yield workspace
         finally:
             await container.remove()
+
+    def _network_of(self, container: Container, spec: WorkspaceSpec) -> ContainerNetwork:
+        return ContainerNetwork(
+            self.client,
+            container.name,
+            self.background,
+            spec.job.folder,
+            # gVisor takes over the interfaces that are there at the start: https://gvisor.dev/docs/user_guide/networking/
+            restart=None if self.isolation.has_ordinary_runtime else container.restart,
+            resolve=self.resolve,
+        )
 
     @asynccontextmanager
     async def _connected(self, workspace: DockerWorkspace, spec: WorkspaceSpec) -> AsyncIterator[None]:
