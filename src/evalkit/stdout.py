@@ -14,6 +14,7 @@ from evalkit.errors import EvalkitError
 
 _STDOUT, _STDERR = 1, 2
 _channel = _STDOUT
+_has_document = False
 
 
 def claim() -> None:
@@ -36,12 +37,17 @@ def is_claimed() -> bool:
 
 def emit(document: Any) -> None:
     """Write one JSON document, indented on a terminal. A number that JSON has no word for, like NaN, becomes null."""
-    indent = 2 if os.isatty(_channel) else None
+    global _has_document  # noqa: PLW0603  # as above
+    content = _encode(document, 2 if os.isatty(_channel) else None)
+    _has_document = True
+    _write(content + b"\n")
+
+
+def _encode(document: Any, indent: int | None) -> bytes:
     try:
-        text = json.dumps(document, indent=indent, allow_nan=False)
+        return json.dumps(document, indent=indent, allow_nan=False).encode()
     except ValueError:
-        text = json.dumps(_without_nan(document), indent=indent, allow_nan=False)
-    _write(text.encode() + b"\n")
+        return json.dumps(_without_nan(document), indent=indent, allow_nan=False).encode()
 
 
 def _without_nan(value: Any) -> Any:
@@ -53,6 +59,11 @@ def _without_nan(value: Any) -> Any:
         case list() | tuple():
             return [_without_nan(each) for each in value]
     return value
+
+
+def has_document() -> bool:
+    """Whether a document is there, or has begun, so that no other may follow."""
+    return _has_document
 
 
 def emit_text(pieces: Iterable[str]) -> None:

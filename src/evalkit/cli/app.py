@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -143,6 +144,11 @@ class _Signals:
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGINT, self._interrupt)
 
+    def end_with(self, code: int) -> None:
+        """Let further signals end the process at once, with this exit code: everything is said."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os._exit(code))
+
     def _terminate(self, _number: int, _frame: object) -> NoReturn:
         self.caught = self.caught or Terminated
         raise _Terminated
@@ -157,10 +163,13 @@ def main() -> NoReturn:
     try:
         signals.listen()
         code = _run(signals)
+        signals.end_with(code)
     except BaseException as error:  # a signal outside the error boundary
         if signals.caught is None:
             raise
-        code = _report(_translate(error, signals))
+        translated = _translate(error, signals)
+        signals.end_with(translated.exit_code)
+        code = _report(translated)
     sys.exit(code)
 
 
@@ -208,6 +217,8 @@ def _report(error: EvalkitError) -> int:
     hint = f" ({error.hint})" if error.hint else ""
     message = masking.mask(error.message)
     console.say(f"evalkit: {message}{hint}")
+    if stdout.has_document():
+        return error.exit_code
     try:
         stdout.emit({"error": {"kind": error.kind, "message": message, "hint": error.hint}, **error.document})
     except EvalkitError as failure:

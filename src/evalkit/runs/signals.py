@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -13,6 +14,21 @@ from evalkit import console
 from evalkit.errors import EvalkitError
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put the handlers back afterwards. Asyncio leaves the system's own, which would end the process without a word.
+
+    https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.remove_signal_handler
+    """
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 async def until_signal(work: Work, meanwhile: Work) -> int | None:
@@ -25,7 +41,7 @@ async def until_signal(work: Work, meanwhile: Work) -> int | None:
 
     async def listen(scope: anyio.CancelScope) -> None:
         nonlocal received
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with _handlers_kept(), anyio.open_signal_receiver(*_SIGNALS) as signals:
             async for number in signals:
                 if received is not None:
                     os._exit(128 + number)
