@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,18 @@ ENDS = {"a": RESOLVED, "b": UNRESOLVED}
 
 
 @pytest.mark.slow
-@pytest.mark.engine
-def test_a_small_campaign_finds_nothing(tmp_path: Path) -> None:
-    """Each kind of work at least once, with whatever this machine can do to it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "TMPDIR": str(tmp_path)}
+def test_a_small_campaign_finds_nothing() -> None:
+    """Each kind of work at least once, as far as this machine has what it takes."""
     command = [sys.executable, "-m", "faults", "--rounds", "20", "--seed", "2026"]
-    ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # a short name, since there will be sockets in it
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "TMPDIR": folder}
+        ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+        left = list(Path(folder).iterdir())
     document = json.loads(ended.stdout)
     assert document["findings"] == {}, ended.stderr.decode()
     assert ended.returncode == 0
     assert document["faults"] >= document["rounds"] * 0.7
-    assert list(tmp_path.iterdir()) == []
+    assert left == []
 
 
 def test_a_round_is_a_function_of_seed_and_number() -> None:
