@@ -75,8 +75,8 @@ _evalkit_offer_value() {
 _evalkit_words() {
     case $1 in
         agents | benchmarks | workspaces | critics | options | values | runs | instances | fields) _evalkit_ask "$1" ;;
-        keys) printf '%s\n' benchmark.name benchmark.dataset benchmark.split benchmark.select benchmark.limit benchmark.seed benchmark.shard benchmark.reference benchmark.exclude agent.name agent.command agent.preset agent.prompt agent.options agent.max_steps agent.max_tokens agent.max_cost_usd agent.command_timeout agent.env model.name model.base_url model.api_key_env model.api model.temperature model.options model.stream model.timeout model.retries model.max_in_flight model.tokens_per_minute model.prices model.virtual_keys workspace.kind workspace.image workspace.network workspace.allow_hosts workspace.memory workspace.cpus workspace.disk workspace.runtime workspace.seccomp workspace.grace workspace.reconnect workspace.expose workspace.unsandboxed images.agent_source images.strategy images.agent_base images.agent_extra images.constraints images.install_env images.pip_conf images.ca_bundle images.repository images.push images.drop_after_push images.workers images.pulls images.retries images.stall images.disk_floor images.build_args images.network images.platform images.build_dir run.workers run.attempts run.stop_on run.critic run.retries run.max_cost_usd run.max_instance_cost_usd run.memory_share timeouts.open timeouts.solve timeouts.collect timeouts.grade timeouts.build output.dir ;;
-        assignments) printf '%s\n' benchmark.name= benchmark.dataset= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.allow_hosts= workspace.memory= workspace.cpus= workspace.disk= workspace.runtime= workspace.seccomp= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= ;;
+        keys) printf '%s\n' benchmark.name benchmark.dataset benchmark.pins benchmark.git_host benchmark.split benchmark.select benchmark.limit benchmark.seed benchmark.shard benchmark.reference benchmark.exclude agent.name agent.command agent.preset agent.prompt agent.options agent.max_steps agent.max_tokens agent.max_cost_usd agent.command_timeout agent.env model.name model.base_url model.api_key_env model.api model.temperature model.options model.stream model.timeout model.retries model.max_in_flight model.tokens_per_minute model.prices model.virtual_keys workspace.kind workspace.image workspace.network workspace.allow_hosts workspace.memory workspace.cpus workspace.disk workspace.runtime workspace.seccomp workspace.grace workspace.reconnect workspace.expose workspace.unsandboxed images.agent_source images.strategy images.agent_base images.agent_extra images.constraints images.install_env images.pip_conf images.ca_bundle images.repository images.push images.drop_after_push images.workers images.pulls images.retries images.stall images.disk_floor images.build_args images.network images.platform images.build_dir run.workers run.attempts run.stop_on run.critic run.retries run.max_cost_usd run.max_instance_cost_usd run.memory_share timeouts.open timeouts.solve timeouts.collect timeouts.grade timeouts.build output.dir ;;
+        assignments) printf '%s\n' benchmark.name= benchmark.dataset= benchmark.pins= benchmark.git_host= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.allow_hosts= workspace.memory= workspace.cpus= workspace.disk= workspace.runtime= workspace.seccomp= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= ;;
         kinds) printf '%s\n' empty timeout error oom image_missing image_pull rate_limited engine disk_full disk_quota workspace setup unsupported agent model_auth model_limit model_request model_unavailable context_overflow budget grader internal ;;
         *) printf '%s\n' $1 ;;
     esac
@@ -86,13 +86,13 @@ _evalkit_words() {
 _evalkit_takes() {
     takes=
     case "$1 $2" in
-        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --network' | 'infer --allow-host' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'compare --fail-if-worse' | 'power --difference' | 'power --rate' | 'power --instances' | 'power --repeats' | 'power --correlation' | 'power --power' | 'show --attempt' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'doctor --workers' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --network' | 'config --allow-host' | 'config --workers' | 'config --attempts' | 'config --timeout')
+        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --network' | 'infer --allow-host' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'compare --fail-if-worse' | 'power --difference' | 'power --rate' | 'power --instances' | 'power --repeats' | 'power --correlation' | 'power --power' | 'show --attempt' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'fetch --git-host' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'doctor --workers' | 'config --git-host' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --network' | 'config --allow-host' | 'config --workers' | 'config --attempts' | 'config --timeout')
             takes='nothing'
             ;;
         'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'doctor --benchmark' | 'config --benchmark')
             takes='benchmarks'
             ;;
-        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'show --config' | 'trajectory --config' | 'predictions --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
+        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'show --config' | 'trajectory --config' | 'predictions --config' | 'fetch --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
             takes='files'
             ;;
         'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'config --select')
@@ -107,7 +107,7 @@ _evalkit_takes() {
         'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'runs --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'power --run-dir' | 'show --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'doctor --run-dir' | 'config --run-dir')
             takes='directories'
             ;;
-        'infer --set' | 'resume --set' | 'grade --set' | 'runs --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'show --set' | 'trajectory --set' | 'predictions --set' | 'build-images --set' | 'doctor --set' | 'config --set')
+        'infer --set' | 'resume --set' | 'grade --set' | 'runs --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'show --set' | 'trajectory --set' | 'predictions --set' | 'fetch --set' | 'build-images --set' | 'doctor --set' | 'config --set')
             takes='assignments'
             ;;
         'resume --retry')
@@ -141,7 +141,7 @@ _evalkit() {
     done
     case $command in
         '')
-            _evalkit_offer '' infer resume grade runs aggregate compare power show trajectory predictions build-images doctor config completion
+            _evalkit_offer '' infer resume grade runs aggregate compare power show trajectory predictions fetch build-images doctor config completion
             [[ $current == -* ]] && _evalkit_offer '' -h --help --version
             return
             ;;
@@ -185,6 +185,10 @@ _evalkit() {
             options='--name --attempt --run-dir --config --set --help -h'
             arguments=('runs')
             ;;
+        fetch)
+            options='--force --quiet -q --git-host --config --set --help -h'
+            arguments=('files')
+            ;;
         build-images)
             options='--force --dry-run --quiet -q --benchmark --dataset --split --select --limit --shard --workers --push --drop-after-push --config --set --help -h'
             arguments=('directories')
@@ -194,7 +198,7 @@ _evalkit() {
             arguments=()
             ;;
         config)
-            options='--schema --benchmark --dataset --split --select --limit --shard --agent --model --workspace --network --allow-host --workers --attempts --timeout --run-dir --push --drop-after-push --config --set --help -h'
+            options='--schema --benchmark --dataset --git-host --split --select --limit --shard --agent --model --workspace --network --allow-host --workers --attempts --timeout --run-dir --push --drop-after-push --config --set --help -h'
             arguments=()
             ;;
         completion)

@@ -36,6 +36,7 @@ TAKES = {
     "FILE": "files",
     "DATASET": "files",
     "TASKS": "directories",
+    "SOURCE": "files",
     "DIR": "directories",
     "KEY": "keys",
     "KEY=VALUE": "assignments",

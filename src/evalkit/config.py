@@ -121,7 +121,13 @@ class Section(BaseModel):
 
 class BenchmarkConfig(Section):
     name: str = Field("tasks", description="Benchmark: what is asked, how it is graded")
-    dataset: str | None = Field(None, description="Path or hub name of the data set; for tasks, the bundled ones")
+    dataset: str | None = Field(
+        None, description="Path, repository, registry or hub name of the data set; for tasks, the bundled ones"
+    )
+    pins: Literal["warn", "require"] = Field(
+        "warn", description="What to do where tasks are not those that their dataset.toml pins"
+    )
+    git_host: str = Field("https://github.com", description="Where repositories named like org/name are")
     split: str = Field("test", description="Split of the data set")
     select: Names = Field(
         (), description="Instances to run: ids, regular expressions for the whole id, or files with one id a line"

@@ -55,6 +55,10 @@ class DatasetChanged(DatasetError):
     """The data set is no longer the one that was loaded. Nothing more may start after this."""
 
 
+class SourceUnreachable(DatasetError):
+    """Nothing could be learned from where a data set is. A copy that was made earlier may do."""
+
+
 class RunLocked(EvalkitError):
     """Another process writes to this run."""
 

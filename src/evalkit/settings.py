@@ -49,6 +49,8 @@ MAY_HOLD_SECRETS = frozenset(
 )
 """Keys whose values may be secrets, on purpose or by mistake: messages never repeat them."""
 _KEY = re.compile(r"[a-z][a-z_.]*")
+CACHE_VARIABLE = "EVALKIT_CACHE"
+"""Where fetched tasks are kept: of the machine, not of a run, and so no key of the config."""
 _IGNORED_PREFIXES = ("EVALKIT_TEST_", "EVALKIT_SERVICES_")
 
 Values = dict[str, Any]
@@ -168,7 +170,7 @@ def read_environment(environment: Mapping[str, str]) -> Layer:
     for variable, text in environment.items():
         if not variable.startswith(_PREFIX) or variable in WORKSPACE_VARIABLES:
             continue
-        if variable.startswith(_IGNORED_PREFIXES):
+        if variable.startswith(_IGNORED_PREFIXES) or variable == CACHE_VARIABLE:
             continue
         if variable not in key_of:
             raise ConfigError(f"unknown environment variable {variable}{_nearest(variable, key_of)}")

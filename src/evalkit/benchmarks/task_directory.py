@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from evalkit.benchmarks.task_folders import INSTRUCTION, TASK_FILE
 from evalkit.benchmarks.taskfile import (
     MAIN,
     EnvironmentTable,
@@ -21,6 +20,7 @@ from evalkit.benchmarks.taskfile import (
 from evalkit.domain.networks import BRIDGE, NetworkPolicy
 from evalkit.domain.records import Environment, HealthCheck, Instance, Overrides
 from evalkit.errors import DatasetError
+from evalkit.sources.contents import INSTRUCTION, TASK_FILE
 from evalkit.system import files
 
 COMPOSE = "docker-compose.yaml"

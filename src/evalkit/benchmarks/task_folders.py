@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from evalkit.sources.contents import INSTRUCTION, TASK_FILE
+
 BUNDLED = Path(__file__).parent / "bundled"
-INSTRUCTION = "instruction.md"
-TASK_FILE = "task.toml"
 
 
 def is_task(folder: Path) -> bool:

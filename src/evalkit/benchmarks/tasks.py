@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from evalkit.benchmarks import artifacts
 from evalkit.benchmarks.grading import require_resources, require_workspace, set_aside
 from evalkit.benchmarks.patches import apply_patch, compare_trees, describe_patch
@@ -32,6 +34,7 @@ from evalkit.domain.protocols import Exit, Workspace
 from evalkit.domain.records import Answer, Collected, Grade, Instance, Job
 from evalkit.errors import DatasetError, first_few
 from evalkit.logs import logger
+from evalkit.sources.provide import TaskSet, provide
 from evalkit.system import files
 from evalkit.system.threads import in_thread
 
@@ -54,6 +57,8 @@ class TaskDirectories:
     """That of the run, for tasks that ask for none."""
     hosts: tuple[str, ...] = ()
     collect_seconds: float = 0.0
+    found: TaskSet | None = None
+    """Where the tasks come from, if they were fetched."""
 
     @property
     def grader_version(self) -> str:
@@ -70,8 +75,13 @@ class TaskDirectories:
             logger.warning("%s", note)
 
     def _read(self) -> Iterator[Instance]:
+        for folder in self.folders():
+            yield self.read(folder)
+
+    def folders(self) -> Iterator[Path]:
+        """The folders of the tasks."""
         if is_task(self.root):
-            yield self._read_one(self.root.resolve())
+            yield self.root.resolve()
             return
         try:
             folders = sorted(path for path in self.root.resolve().iterdir() if path.is_dir())
@@ -79,16 +89,17 @@ class TaskDirectories:
             raise DatasetError(f"{self.root} cannot be read: {error.strerror}") from error
         for folder in folders:
             if is_task(folder):
-                yield self._read_one(folder)
+                yield folder
             elif not folder.name.startswith((".", "_")):
                 logger.warning("%s is no task: it has no instruction.md", folder)
 
-    def _read_one(self, folder: Path) -> Instance:
-        return read_task(
+    def read(self, folder: Path) -> Instance:
+        instance = read_task(
             folder,
             in_containers=self.in_containers,
             collect_seconds=self.collect_seconds,
         )
+        return instance if self.found is None else _as_fetched(instance, self.found)
 
     def grader_network(self, instance: Instance) -> NetworkPolicy:
         """The task's own policy, and without one that of the run."""
@@ -229,6 +240,19 @@ class TaskDirectories:
             (target / name).unlink(missing_ok=True)
 
 
+def _as_fetched(instance: Instance, found: TaskSet) -> Instance:
+    """The instance with its origin. Refuses a copy in the cache that is no longer what was fetched."""
+    stored = found.tasks.get(instance.id)
+    if stored is None:
+        return instance
+    if stored.digest != instance.digest:
+        raise DatasetError(
+            f"task {instance.id} is not as it was fetched: {found.folder / instance.id} was changed",
+            hint=f"copy what you want to change, and bring this back with `evalkit fetch --force '{found.pinned}'`",
+        )
+    return msgspec.structs.replace(instance, source=stored.source, revision=stored.source)
+
+
 def notes_on(instances: Iterable[Instance], network: str) -> Iterator[str]:
     """Notes on settings in task files that have no effect, or an unexpected one; each once, with its tasks."""
     said: dict[str, list[str]] = {}
@@ -307,8 +331,10 @@ def _task(job: Job) -> Task:
 
 def create(config: Config) -> TaskDirectories:
     dataset = config.benchmark.dataset
+    found = provide(dataset, config.benchmark.git_host) if dataset else None
     return TaskDirectories(
-        root=Path(dataset) if dataset else BUNDLED,
+        root=found.folder if found else BUNDLED,
+        found=found,
         in_containers=config.workspace_kind != "local",
         network=config.workspace.network,
         hosts=config.workspace.allow_hosts,

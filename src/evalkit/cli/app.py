@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "show": ("show", _READ, "Show one attempt: verdict, failing tests, patch"),
     "trajectory": ("trajectory", _READ, "Show what an agent did at an instance, or convert it"),
     "predictions": ("predictions", _READ, "Print the patches of a run as SWE-bench predictions"),
+    "fetch": ("fetch", _SETUP, "Fetch the tasks of a benchmark by name and version"),
     "build-images": ("build_images", _SETUP, "Build the images of a benchmark, agent included"),
     "doctor": ("doctor", _SETUP, "Say what this machine can do, and sweep leftovers"),
     "config": ("config", _SETUP, "Print the config in effect, and where it came from"),

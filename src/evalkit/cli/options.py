@@ -72,6 +72,7 @@ FLAGS = {
     for flag in (
         Flag("benchmark.name", "benchmark", _BENCHMARK, "BENCHMARK"),
         Flag("benchmark.dataset", "dataset", _BENCHMARK, "DATASET", default="the bundled tasks"),
+        Flag("benchmark.git_host", "git-host", _BENCHMARK, "URL"),
         Flag("benchmark.split", "split", _BENCHMARK, "SPLIT"),
         Flag("benchmark.select", "select", _BENCHMARK, "INSTANCES", default="all"),
         Flag("benchmark.limit", "limit", _BENCHMARK, "N"),

@@ -18,6 +18,7 @@ from evalkit.images.plan import plan
 from evalkit.runs.execute import load_selected
 from evalkit.runs.image_builds import BuildWork, build, describe_plan, inputs, working
 from evalkit.runs.signals import until_signal
+from evalkit.runs.task_sources import pin_dataset
 from evalkit.settings import Settings, override
 
 
@@ -40,6 +41,7 @@ def build_images(
     """
     if tasks is not None:
         settings = override(settings, {"benchmark.name": "tasks", "benchmark.dataset": tasks}, "argument TASKS")
+    settings = pin_dataset(settings, quiet=quiet)
     if settings.config.workspace_kind == "local":
         settings = override(settings, {"workspace.kind": "docker"}, "build-images")
     config = settings.config

@@ -16,6 +16,7 @@ from evalkit.errors import ImagesMissing, UsageError
 from evalkit.runs.execute import create_parts, execute, load_selected
 from evalkit.runs.identity import make_manifest, name_run
 from evalkit.runs.missing_images import provide_images
+from evalkit.runs.task_sources import pin_dataset
 from evalkit.settings import Settings, override
 from evalkit.store.run_directory import RunDirectory
 
@@ -59,6 +60,7 @@ def infer(
     """
     if tasks is not None:
         settings = override(settings, {"benchmark.name": "tasks", "benchmark.dataset": tasks}, "argument TASKS")
+    settings = pin_dataset(settings, quiet=quiet)
     config = settings.config
     parts = create_parts(config)
     instances = load_selected(parts.benchmark, config)

@@ -19,9 +19,10 @@ from evalkit.domain.results import Outcome, timestamp
 from evalkit.domain.selection import fingerprint
 from evalkit.errors import UsageError, first_few
 from evalkit.runs.execute import Parts, create_parts, execute, load_instances, select_instances
-from evalkit.runs.identity import chooses_otherwise, describe_dataset, find_changes, make_manifest
+from evalkit.runs.identity import chooses_otherwise, describe_dataset, find_changed, find_changes, make_manifest
 from evalkit.runs.missing_images import provide_images
 from evalkit.runs.regrade import find_answers, find_ungraded
+from evalkit.runs.task_sources import pin_dataset
 from evalkit.settings import Settings, load_again, override
 from evalkit.store.manifest import Manifest
 from evalkit.store.run_directory import RunDirectory, find_run
@@ -66,7 +67,7 @@ def resume(
     directory = RunDirectory.open(find_run(run, settings.config.output.dir))
     with directory.writing():
         manifest = directory.manifest
-        settings = _go_on_with(manifest, settings, raise_budget)
+        settings = _go_on_with(manifest, settings, raise_budget, quiet=quiet)
         parts = create_parts(settings.config)
         instances = _choose_instances(manifest, parts, accept_change or (), extend=extend)
         directory.adopt(_renew(manifest, settings, instances))
@@ -107,9 +108,10 @@ def _parse_kinds(text: str) -> frozenset[str]:
     return kinds
 
 
-def _go_on_with(manifest: Manifest, settings: Settings, budget: float | None) -> Settings:
+def _go_on_with(manifest: Manifest, settings: Settings, budget: float | None, *, quiet: bool) -> Settings:
     """The settings of the run, with today's changes."""
     settings = load_again(manifest.config, manifest.origin, manifest.given, settings.layers)
+    settings = pin_dataset(settings, quiet=quiet)
     if budget is not None:
         settings = override(settings, {"run.max_cost_usd": budget}, "flag --raise-budget")
     return settings
@@ -143,7 +145,9 @@ def _choose_instances(
     kept = {name: available[name] for name in manifest.instance_ids if name in available}
     if fingerprint(kept.values()) != manifest.dataset["fingerprint"] and _DATASET not in accepted:
         missing = [name for name in manifest.instance_ids if name not in available]
+        changed = find_changed(manifest, kept.values())
         what = f"lacks {first_few(missing)}" if missing else "has other contents under the same ids"
+        what += f": {first_few(changed)}" if changed and not missing else ""
         raise UsageError(
             f"the data set is not the one that the run began with: it {what}",
             hint=f"bring it back, or accept it with `--accept-change {_DATASET}`",

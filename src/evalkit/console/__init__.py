@@ -53,6 +53,18 @@ def watch_images(log_of: Callable[[str], Path], *, quiet: bool = False) -> Itera
 
 
 @contextmanager
+def watch_fetch(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Shows what is being fetched. The value tells of a step, with a share in percent or without."""
+    from evalkit.console.fetch_line import FetchLine  # not needed to say an error
+
+    line = FetchLine(quiet=quiet)
+    try:
+        yield line.tell
+    finally:
+        line.end()
+
+
+@contextmanager
 def showing(progress: Progress, *, quiet: bool = False) -> Iterator[Display]:
     """Shows a progress while the context lasts: in place on a terminal, else as lines."""
     global _display  # noqa: PLW0603  # the process has one standard error

@@ -157,6 +157,8 @@ class Instance(Environment, frozen=True, kw_only=True):
     digest: str = ""
     source: str = ""
     """Where the data set was found, with its revision if it has one."""
+    revision: str = ""
+    """The repository and commit that it was fetched from: part of what a run measures."""
     data: Any = None
 
     def __repr__(self) -> str:

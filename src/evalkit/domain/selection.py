@@ -104,5 +104,6 @@ def fingerprint(instances: Iterable[Instance]) -> str:
     """A hash of the instances of a run: it changes with them, not when the data set gains others."""
     digest = hashlib.sha256()
     for instance in instances:
-        digest.update(f"{instance.id}\0{instance.digest}\n".encode("utf-8", "surrogatepass"))
+        version = f"{instance.digest}\0{instance.revision}" if instance.revision else instance.digest
+        digest.update(f"{instance.id}\0{version}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -27,6 +27,7 @@ from evalkit.runs.missing_images import require_images
 from evalkit.runs.signals import until_signal
 from evalkit.runs.summarize import exit_code, summarize
 from evalkit.settings import Settings
+from evalkit.sources.task_cache import cache_folder
 from evalkit.store import run_directory as directories
 from evalkit.store.journal import BatchingJournal
 from evalkit.store.run_directory import RunDirectory
@@ -214,9 +215,9 @@ async def _execute(run: Run, engine: Scheduler) -> None:
 
 
 def _hidden_folders(directory: RunDirectory, config: Config) -> tuple[Path, ...]:
-    """The folders with answers on this machine: the data set, the bundled tasks, and all runs."""
+    """The folders with answers on this machine: the data set, the bundled tasks, fetched ones, and all runs."""
     dataset = Path(config.benchmark.dataset) if config.benchmark.dataset else BUNDLED
-    folders = (directory.path.parent, dataset if dataset.is_dir() else dataset.parent, BUNDLED)
+    folders = (directory.path.parent, dataset if dataset.is_dir() else dataset.parent, BUNDLED, cache_folder())
     return tuple(folder.resolve() for folder in folders if folder.is_dir())
 
 

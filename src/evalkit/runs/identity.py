@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def describe_dataset(config: Config, instances: Mapping[str, Instance]) -> dict[
         "split": config.benchmark.split,
         "sources": sorted({each.source for each in instances.values()} - {""}),
         "fingerprint": fingerprint(instances.values()),
+        "digests": {each.id: each.digest for each in instances.values() if each.digest},
     }
 
 
@@ -70,6 +71,12 @@ def find_changes(manifest: Manifest, config: Config) -> dict[str, tuple[Any, Any
     if "agent.prompt" not in changes and manifest.prompt_sha256 != (digest := hash_prompt(config)):
         changes["agent.prompt"] = (f"sha256:{manifest.prompt_sha256}", f"sha256:{digest}")
     return changes
+
+
+def find_changed(manifest: Manifest, instances: Iterable[Instance]) -> list[str]:
+    """The instances whose contents are not those that the run began with, as far as it is known."""
+    digests = manifest.dataset.get("digests", {})
+    return [each.id for each in instances if digests.get(each.id, each.digest) != each.digest]
 
 
 def chooses_otherwise(manifest: Manifest, config: Config) -> bool:

@@ -1,0 +1,1 @@
+"""Where sets of tasks come from: folders, git repositories, registries and the hub; fetched into a cache."""

@@ -1,0 +1,169 @@
+"""The cache of fetched tasks. An entry appears when it is complete, and never changes after that.
+
+sets/NAME-KEY/source.json, tasks/    an entry; the key is a hash of where its tasks are from, with the commits
+names/HASH.json                      what a text such as org/name@main stood for when it was last looked up
+locks/KEY                            held while an entry is made
+drafts-HOST/evalkit-PID-…            entries that are being made; swept when their process is gone
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from evalkit.domain.results import timestamp
+from evalkit.errors import DatasetError
+from evalkit.settings import CACHE_VARIABLE
+from evalkit.system import scratch
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_NAME = 60
+
+
+class StoredTask(msgspec.Struct, frozen=True):
+    """Where a task is from, with the commit, and a hash of its files."""
+
+    digest: str
+    source: str
+
+
+class StoredSet(msgspec.Struct, frozen=True):
+    """source.json: what an entry is."""
+
+    source: str
+    commit: str
+    pinned: str
+    """The text that names exactly these tasks."""
+    fetched_at: str
+    tasks: Mapping[str, StoredTask]
+    version: str = ""
+    differing: tuple[str, ...] = ()
+
+
+class Meaning(msgspec.Struct, frozen=True):
+    """What a text stood for at a time."""
+
+    entry: str
+    ref: str
+    resolved_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCache:
+    root: Path
+
+    def read(self, entry: str) -> StoredSet | None:
+        """An entry, if it is there and complete."""
+        with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode((self.folder(entry) / "source.json").read_bytes(), type=StoredSet)
+        return None
+
+    def folder(self, entry: str) -> Path:
+        return self.root / "sets" / entry
+
+    def recall(self, text: str) -> Meaning | None:
+        with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+            meaning = msgspec.json.decode(self._name(text).read_bytes(), type=Meaning)
+            return meaning if self.read(meaning.entry) else None
+        return None
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """A folder for what is in the making."""
+        with _writing(self.root):
+            drafts = self._drafts()
+        with scratch.folder(drafts) as draft:
+            yield draft
+
+    def remember(self, text: str, entry: str, ref: str) -> Meaning:
+        meaning = Meaning(entry, ref, timestamp())
+        with _writing(self.root), self.draft() as draft:
+            (draft / "name").write_bytes(msgspec.json.encode(meaning))
+            self._name(text).parent.mkdir(parents=True, exist_ok=True)
+            (draft / "name").replace(self._name(text))
+        return meaning
+
+    def provide(
+        self, entry: str, make: Callable[[Path], StoredSet], *, again: bool, wait: Callable[[str], None]
+    ) -> None:
+        """Make an entry, if it is not there. `make` fills a folder, whose `tasks` become those of the entry."""
+        with _writing(self.root), self._lock(entry, wait):
+            if self.read(entry) and not again:
+                return
+            self._sweep()
+            with self.draft() as draft:
+                work, ready = draft / "work", draft / "ready"
+                (ready / "tasks").mkdir(parents=True)
+                work.mkdir()
+                stored = make(draft)
+                (ready / "source.json").write_bytes(json.dumps(msgspec.to_builtins(stored), indent=1).encode() + b"\n")
+                place = self.folder(entry)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if place.exists():
+                    place.rename(draft / "old")
+                ready.rename(place)
+
+    def _name(self, text: str) -> Path:
+        return self.root / "names" / f"{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
+
+    def _drafts(self) -> Path:
+        """A folder for each machine, since only there can a process be seen to have ended."""
+        folder = self.root / f"drafts-{_UNSAFE.sub('-', platform.node()) or 'here'}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _sweep(self) -> None:
+        for path in self._drafts().glob("evalkit-*"):
+            if scratch.is_left_over(path.name):
+                scratch.sweep(path)
+
+    @contextmanager
+    def _lock(self, entry: str, wait: Callable[[str], None]) -> Iterator[None]:
+        path = self.root / "locks" / entry
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait("waiting for another evalkit, which fetches the same")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """EVALKIT_CACHE, or else a folder in the user's cache: https://specifications.freedesktop.org/basedir-spec."""
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given).expanduser().absolute()
+    usual = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(usual) if usual.startswith("/") else Path.home() / ".cache") / "evalkit"
+
+
+def name_entry(title: str, parts: object) -> str:
+    """The name of an entry: readable at its beginning, and other for other parts."""
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    readable = _UNSAFE.sub("-", title).strip("-.")[-_LONGEST_NAME:].strip("-.")
+    return f"{readable}-{key}" if readable else key
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"the cache {root} cannot be written: {error}",
+            hint=f"make room or repair the folder, or name another one by {CACHE_VARIABLE}",
+        ) from error
