@@ -86,28 +86,28 @@ _evalkit_words() {
 _evalkit_takes() {
     takes=
     case "$1 $2" in
-        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --network' | 'infer --allow-host' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'compare --fail-if-worse' | 'power --difference' | 'power --rate' | 'power --instances' | 'power --repeats' | 'power --correlation' | 'power --power' | 'show --attempt' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'fetch --git-host' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'doctor --workers' | 'config --git-host' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --network' | 'config --allow-host' | 'config --workers' | 'config --attempts' | 'config --timeout')
+        'infer --run-id' | 'infer --split' | 'infer --limit' | 'infer --shard' | 'infer --model' | 'infer --network' | 'infer --allow-host' | 'infer --workers' | 'infer --attempts' | 'infer --timeout' | 'resume --raise-budget' | 'resume --limit' | 'resume --shard' | 'resume --model' | 'resume --workers' | 'resume --attempts' | 'resume --timeout' | 'grade --repeat' | 'grade --run-id' | 'grade --split' | 'grade --limit' | 'grade --shard' | 'grade --workers' | 'compare --fail-if-worse' | 'power --difference' | 'power --rate' | 'power --instances' | 'power --repeats' | 'power --correlation' | 'power --power' | 'show --attempt' | 'trajectory --attempt' | 'predictions --name' | 'predictions --attempt' | 'fetch --git-host' | 'build-images --split' | 'build-images --limit' | 'build-images --shard' | 'build-images --workers' | 'check --repeat' | 'check --limit' | 'check --shard' | 'check --workers' | 'doctor --workers' | 'config --git-host' | 'config --split' | 'config --limit' | 'config --shard' | 'config --model' | 'config --network' | 'config --allow-host' | 'config --workers' | 'config --attempts' | 'config --timeout')
             takes='nothing'
             ;;
         'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'doctor --benchmark' | 'config --benchmark')
             takes='benchmarks'
             ;;
-        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'show --config' | 'trajectory --config' | 'predictions --config' | 'fetch --config' | 'build-images --dataset' | 'build-images --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
+        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'show --config' | 'trajectory --config' | 'predictions --config' | 'fetch --config' | 'build-images --dataset' | 'build-images --config' | 'check --dataset' | 'check --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
             takes='files'
             ;;
-        'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'config --select')
+        'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'check --select' | 'config --select')
             takes='instances'
             ;;
         'infer --agent' | 'resume --agent' | 'doctor --agent' | 'config --agent')
             takes='agents'
             ;;
-        'infer --workspace' | 'resume --workspace' | 'grade --workspace' | 'doctor --workspace' | 'config --workspace')
+        'infer --workspace' | 'resume --workspace' | 'grade --workspace' | 'check --workspace' | 'doctor --workspace' | 'config --workspace')
             takes='workspaces'
             ;;
-        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'runs --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'power --run-dir' | 'show --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'doctor --run-dir' | 'config --run-dir')
+        'infer --run-dir' | 'resume --run-dir' | 'grade --logs' | 'grade --run-dir' | 'runs --run-dir' | 'aggregate --run-dir' | 'compare --run-dir' | 'power --run-dir' | 'show --run-dir' | 'trajectory --run-dir' | 'predictions --run-dir' | 'check --run-dir' | 'doctor --run-dir' | 'config --run-dir')
             takes='directories'
             ;;
-        'infer --set' | 'resume --set' | 'grade --set' | 'runs --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'show --set' | 'trajectory --set' | 'predictions --set' | 'fetch --set' | 'build-images --set' | 'doctor --set' | 'config --set')
+        'infer --set' | 'resume --set' | 'grade --set' | 'runs --set' | 'aggregate --set' | 'compare --set' | 'power --set' | 'show --set' | 'trajectory --set' | 'predictions --set' | 'fetch --set' | 'build-images --set' | 'check --set' | 'doctor --set' | 'config --set')
             takes='assignments'
             ;;
         'resume --retry')
@@ -141,7 +141,7 @@ _evalkit() {
     done
     case $command in
         '')
-            _evalkit_offer '' infer resume grade runs aggregate compare power show trajectory predictions fetch build-images doctor config completion
+            _evalkit_offer '' infer resume grade runs aggregate compare power show trajectory predictions fetch build-images check doctor config completion
             [[ $current == -* ]] && _evalkit_offer '' -h --help --version
             return
             ;;
@@ -191,6 +191,10 @@ _evalkit() {
             ;;
         build-images)
             options='--force --dry-run --quiet -q --benchmark --dataset --split --select --limit --shard --workers --push --drop-after-push --config --set --help -h'
+            arguments=('directories')
+            ;;
+        check)
+            options='--static --repeat --build-missing --quiet -q --dataset --select --limit --shard --workspace --workers --run-dir --config --set --help -h'
             arguments=('directories')
             ;;
         doctor)

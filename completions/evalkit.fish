@@ -23,7 +23,7 @@ function __evalkit_words
             set takes_next no
         else if not string match -q -- '-*' $word
             echo -- $word
-        else if not string match -q -- '*=*' $word; and not contains -- $word --brief --build-missing --drop-after-push --dry-run --extend --force --gold --help --merge --model --push --quiet --schema --sweep -h -q
+        else if not string match -q -- '*=*' $word; and not contains -- $word --brief --build-missing --drop-after-push --dry-run --extend --force --gold --help --merge --model --push --quiet --schema --static --sweep -h -q
             set takes_next yes
         end
     end
@@ -229,6 +229,23 @@ complete -c evalkit -n '__evalkit_command build-images' -l drop-after-push -d 'R
 complete -c evalkit -n '__evalkit_command build-images' -l config -d 'Config file' -r -F
 complete -c evalkit -n '__evalkit_command build-images' -l set -d 'Set any key of the config, like run.retries=3. `evalkit config` shows all of them' -r -f -a 'benchmark.name= benchmark.dataset= benchmark.pins= benchmark.git_host= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.allow_hosts= workspace.memory= workspace.cpus= workspace.disk= workspace.runtime= workspace.seccomp= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= (__evalkit_options) (__evalkit_values)'
 complete -c evalkit -n '__evalkit_command build-images' -l help -s h -d 'Show this message and exit'
+
+complete -c evalkit -n __fish_use_subcommand -a check -d 'Check tasks: gold is 1, nop is 0, and what their files say'
+complete -c evalkit -n '__evalkit_command check' -f -a '(__fish_complete_directories)'
+complete -c evalkit -n '__evalkit_command check' -l static -d 'Look at the files only, and run nothing'
+complete -c evalkit -n '__evalkit_command check' -l repeat -d 'Times to run each reference solution: finds flaky tests' -r -f
+complete -c evalkit -n '__evalkit_command check' -l build-missing -d 'Build the images that do not exist'
+complete -c evalkit -n '__evalkit_command check' -l quiet -s q -d 'No progress on standard error'
+complete -c evalkit -n '__evalkit_command check' -l dataset -d 'Path, repository, registry or hub name of the data set; for tasks, the bundled ones' -r -F
+complete -c evalkit -n '__evalkit_command check' -l select -d 'Instances to run: ids, regular expressions for the whole id, or files with one id a line' -r -f -a '(__evalkit_several (__evalkit_ask instances))'
+complete -c evalkit -n '__evalkit_command check' -l limit -d 'Run at most this many of the selected instances; 0 is all' -r -f
+complete -c evalkit -n '__evalkit_command check' -l shard -d 'Run one part of the selected instances: 2/5 is the second of five' -r -f
+complete -c evalkit -n '__evalkit_command check' -l workspace -d 'Where instances run: docker; local for the bundled tasks' -r -f -a '(__evalkit_ask workspaces)'
+complete -c evalkit -n '__evalkit_command check' -l workers -d 'Instances run at once' -r -f
+complete -c evalkit -n '__evalkit_command check' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
+complete -c evalkit -n '__evalkit_command check' -l config -d 'Config file' -r -F
+complete -c evalkit -n '__evalkit_command check' -l set -d 'Set any key of the config, like run.retries=3. `evalkit config` shows all of them' -r -f -a 'benchmark.name= benchmark.dataset= benchmark.pins= benchmark.git_host= benchmark.split= benchmark.select= benchmark.limit= benchmark.seed= benchmark.shard= benchmark.reference= benchmark.exclude= agent.name= agent.command= agent.preset= agent.prompt= agent.options= agent.max_steps= agent.max_tokens= agent.max_cost_usd= agent.command_timeout= agent.env= model.name= model.base_url= model.api_key_env= model.api= model.temperature= model.options= model.stream= model.timeout= model.retries= model.max_in_flight= model.tokens_per_minute= model.prices= model.virtual_keys= workspace.kind= workspace.image= workspace.network= workspace.allow_hosts= workspace.memory= workspace.cpus= workspace.disk= workspace.runtime= workspace.seccomp= workspace.grace= workspace.reconnect= workspace.expose= workspace.unsandboxed= images.agent_source= images.strategy= images.agent_base= images.agent_extra= images.constraints= images.install_env= images.pip_conf= images.ca_bundle= images.repository= images.push= images.drop_after_push= images.workers= images.pulls= images.retries= images.stall= images.disk_floor= images.build_args= images.network= images.platform= images.build_dir= run.workers= run.attempts= run.stop_on= run.critic= run.retries= run.max_cost_usd= run.max_instance_cost_usd= run.memory_share= timeouts.open= timeouts.solve= timeouts.collect= timeouts.grade= timeouts.build= output.dir= (__evalkit_options) (__evalkit_values)'
+complete -c evalkit -n '__evalkit_command check' -l help -s h -d 'Show this message and exit'
 
 complete -c evalkit -n __fish_use_subcommand -a doctor -d 'Say what this machine can do, and sweep leftovers'
 complete -c evalkit -n '__evalkit_command doctor' -l sweep -d 'Remove what evalkit processes left that are no more, and say what'

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "predictions": ("predictions", _READ, "Print the patches of a run as SWE-bench predictions"),
     "fetch": ("fetch", _SETUP, "Fetch the tasks of a benchmark by name and version"),
     "build-images": ("build_images", _SETUP, "Build the images of a benchmark, agent included"),
+    "check": ("check", _SETUP, "Check tasks: gold is 1, nop is 0, and what their files say"),
     "doctor": ("doctor", _SETUP, "Say what this machine can do, and sweep leftovers"),
     "config": ("config", _SETUP, "Print the config in effect, and where it came from"),
     "completion": ("completion", _SETUP, "Print the completion script of a shell"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +28,12 @@ from evalkit.runs.regrade import (
     plan_grading,
     reference_predictions,
     require_log_judge,
+    write_bad,
     write_report,
 )
 from evalkit.runs.summarize import exit_code, summarize
 from evalkit.settings import Settings, load_again, override
 from evalkit.store.harness_logs import RecordedLogs
-from evalkit.store.manifest import write_atomically
 from evalkit.store.prediction_file import Prediction, read_predictions, require_known
 from evalkit.store.run_directory import RunDirectory, find_run
 
@@ -235,8 +234,7 @@ def _without_agent(config: Config) -> Config:
 
 def _write_bad(directory: RunDirectory, rows: StandingRows) -> None:
     bad = find_bad(rows)
-    path = directory.path / "known-bad.json"
-    write_atomically(path, json.dumps(bad, indent=1).encode() + b"\n")
+    path = write_bad(directory, bad)
     if bad["failing"] or bad["flaky"]:
         console.say(
             f"evalkit: the reference solution fails {len(bad['failing'])} instances and is flaky in"

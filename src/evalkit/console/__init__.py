@@ -85,6 +85,14 @@ def show_summary(document: Mapping[str, Any]) -> None:
     stderr.write(render(document, columns=stderr.columns(), styled=stderr.is_terminal()))
 
 
+def show_findings(document: Mapping[str, Any]) -> None:
+    """List what was found in tasks."""
+    from evalkit.console.finding_list import describe_findings  # not needed to say an error
+
+    for line in describe_findings(document):
+        say(line)
+
+
 def show_runs(document: Mapping[str, Any]) -> None:
     """Draw the list of runs, or say how to start one."""
     if not document["runs"]:

@@ -131,6 +131,34 @@ def execute(
 
     Instances, steps and answers are used up: their memory is free for the summary.
     """
+    document, code = carry_out(
+        directory,
+        parts,
+        settings,
+        instances,
+        steps,
+        recorded=recorded,
+        spent_usd=spent_usd,
+        spent_usd_on=spent_usd_on,
+        quiet=quiet,
+    )
+    stdout.emit(document)
+    return code
+
+
+def carry_out(
+    directory: RunDirectory,
+    parts: Parts,
+    settings: Settings,
+    instances: dict[str, Instance],
+    steps: list[Step],
+    *,
+    recorded: dict[tuple[str, int], Recorded] | None = None,
+    spent_usd: float = 0.0,
+    spent_usd_on: Mapping[str, float] | None = None,
+    quiet: bool = False,
+) -> tuple[dict[str, Any], int]:
+    """Take the steps, and return the document of the run and the exit code. Like `execute` in all else."""
     budgets = _budgets(settings.config, spent_usd, spent_usd_on or {})
     problem: EvalkitError | None = None
     masking.protect_variables(settings.config.agent.env)
@@ -151,7 +179,7 @@ def execute(
     for used in (instances, steps, recorded or {}):
         used.clear()
     document = _report(directory, problem, quiet=quiet)
-    return exit_code(document) if signal_number is None else 128 + signal_number
+    return document, exit_code(document) if signal_number is None else 128 + signal_number
 
 
 def _create_run(
@@ -192,10 +220,8 @@ def _budgets(config: Config, spent_usd: float, spent_usd_on: Mapping[str, float]
 
 
 def _report(directory: RunDirectory, problem: EvalkitError | None, *, quiet: bool) -> dict[str, Any]:
-    """Print the document of the run. If it ended early, raise the cause, with which the document is printed."""
+    """The document of the run, shown to people. If it ended early, raise the cause, with which it is printed."""
     document = {"run": str(directory.path), **summarize([directory])}
-    if problem is None:
-        stdout.emit(document)
     if not quiet:
         console.show_summary(document)
     if problem is not None:

@@ -220,3 +220,10 @@ def find_bad(rows: StandingRows) -> dict[str, list[str]]:
         "failing": [name for name, each in resolved.items() if each and not any(each)],
         "flaky": [name for name, each in resolved.items() if any(each) and not all(each)],
     }
+
+
+def write_bad(directory: RunDirectory, bad: Mapping[str, Sequence[str]]) -> Path:
+    """Write known-bad.json into a run of reference solutions."""
+    path = directory.path / "known-bad.json"
+    write_atomically(path, json.dumps(bad, indent=1).encode() + b"\n")
+    return path

@@ -1,0 +1,138 @@
+"""Checks tasks: what their files say, then that the reference solution solves them and doing nothing does not."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evalkit.benchmarks import task_findings as findings_of
+from evalkit.benchmarks.task_findings import TaskFinding
+from evalkit.benchmarks.tasks import TaskDirectories
+from evalkit.config import Config
+from evalkit.domain.planning import Standing, StandingRows, plan
+from evalkit.domain.records import Instance
+from evalkit.domain.results import Row
+from evalkit.errors import DatasetError, ImagesMissing, UsageError
+from evalkit.runs.execute import carry_out, create_parts, select_instances
+from evalkit.runs.identity import make_manifest, name_run
+from evalkit.runs.missing_images import provide_images
+from evalkit.settings import Settings, override
+from evalkit.store.run_directory import RunDirectory
+
+GOLD, NOP = "gold", "nop"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The tasks that were looked at, those of them that can run, and what was found."""
+
+    names: Sequence[str]
+    instances: Mapping[str, Instance]
+    findings: list[TaskFinding]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A run of one of the two agents."""
+
+    directory: RunDirectory
+    code: int
+    rows: StandingRows = field(default_factory=dict)
+
+
+def check_files(benchmark: TaskDirectories, config: Config) -> Checked:
+    """Read the selected tasks, one by one: what is wrong with one says nothing of the others."""
+    folders = select_instances({folder.name: folder for folder in benchmark.folders()}, config)
+    instances: dict[str, Instance] = {}
+    found: list[TaskFinding] = []
+    for name, folder in folders.items():
+        try:
+            texts = findings_of.read_texts(folder)
+            found += findings_of.find_in_tree(folder, texts.paths)
+            found += findings_of.find_in_texts(texts, os.environ, platform.machine())
+            instance = benchmark.read(folder)
+        except DatasetError as error:
+            found.append(TaskFinding(name, "error", error.message.replace(f"{folder}/", ""), hint=error.hint))
+        except OSError as error:
+            found.append(TaskFinding(name, "error", f"cannot be read: {error.strerror}", _place(error, folder)))
+        else:
+            found += findings_of.find_in_instance(texts, instance)
+            if instance.problem is None:
+                instances[name] = instance
+    found += (finding for finding in _unpinned(benchmark) if finding.task in folders)
+    return Checked(list(folders), instances, found)
+
+
+def _unpinned(benchmark: TaskDirectories) -> Iterator[TaskFinding]:
+    for name in benchmark.found.differing if benchmark.found else ():
+        message = "its files are not those that dataset.toml pins"
+        yield TaskFinding(
+            name.rpartition("/")[2], "warning", message, hint="pin it anew, or take the version that is pinned"
+        )
+
+
+def _place(error: OSError, folder: Path) -> str:
+    return os.path.relpath(error.filename, folder) if error.filename else ""
+
+
+def try_out(
+    agent: str, settings: Settings, instances: Mapping[str, Instance], *, repeat: int, build: bool, quiet: bool
+) -> Trial:
+    """Run one agent over the tasks, all attempts of each, in a run directory of its own."""
+    settings = override(
+        settings,
+        {"agent.name": agent, "run.attempts": repeat, "run.stop_on": "never", "images.agent_source": None},
+        "check",
+    )
+    config = settings.config
+    parts = create_parts(config)
+    ready = provide_images(config, instances, build=build, quiet=quiet)
+    name = name_run(None, config)
+    directory = RunDirectory.create(config.output.dir / name, make_manifest(name, settings, ready))
+    steps = plan({each: Standing() for each in ready}, config.attempts)
+    try:
+        with directory.writing():
+            _, code = carry_out(directory, parts, settings, ready, steps, quiet=quiet)
+    except (UsageError, ImagesMissing):
+        directory.discard()
+        raise
+    return Trial(directory, code, directory.standing_rows())
+
+
+def judge_gold(rows: StandingRows) -> Iterator[TaskFinding]:
+    """The reference solution has to be resolved, each time."""
+    for name, attempts in rows.items():
+        yield from _failures(name, GOLD, attempts)
+        judged = [row for row in attempts.values() if row.failure is None]
+        passed = sum(row.verdict == "resolved" for row in judged)
+        if judged and not passed:
+            scores = ", ".join(sorted({str(row.score) for row in judged}))
+            yield TaskFinding(
+                name, "error", f"the reference solution is not resolved: its score is {scores}",
+                hint="see test_output.txt in the attempt's folder",
+            )  # fmt: skip
+        elif passed < len(judged):
+            yield TaskFinding(
+                name, "error", f"flaky: the reference solution is resolved in {passed} of {len(judged)} attempts",
+                hint="make the tests independent of time, order and chance",
+            )  # fmt: skip
+
+
+def judge_nop(rows: StandingRows) -> Iterator[TaskFinding]:
+    """Doing nothing must not be resolved, ever."""
+    for name, attempts in rows.items():
+        yield from _failures(name, NOP, attempts)
+        if any(row.verdict == "resolved" for row in attempts.values()):
+            yield TaskFinding(
+                name, "error", "resolved by an agent that does nothing", "tests/test.sh",
+                hint="the tests have to fail until the task is done",
+            )  # fmt: skip
+
+
+def _failures(name: str, agent: str, attempts: Mapping[int, Row]) -> Iterator[TaskFinding]:
+    failures = {f"{row.failure.kind}: {row.failure.message}" for row in attempts.values() if row.failure is not None}
+    for failure in sorted(failures):
+        yield TaskFinding(name, "error", f"{agent} ended in an error: {failure}")

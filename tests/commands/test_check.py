@@ -1,0 +1,90 @@
+"""evalkit check: what the files of tasks say, then gold is 1 and nop is 0."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import Evalkit, Finished
+from tests.support.tasks import make_task
+
+
+@pytest.fixture
+def tasks(evalkit: Evalkit) -> Path:
+    evalkit.choose_sandbox(sandboxed=False)
+    evalkit.variables["EVALKIT_WORKSPACE_UNSANDBOXED"] = "true"
+    folder = evalkit.folder / "tasks"
+    make_task(folder / "fine", tests="grep -q done answer", solution="echo done > answer")
+    return folder
+
+
+def check(evalkit: Evalkit, *arguments: str) -> Finished:
+    return evalkit("check", "tasks", "--workspace", "local", *arguments)
+
+
+def found(finished: Finished, severity: str = "error") -> dict[str, str]:
+    return {each["task"]: each["message"] for each in finished.document["findings"] if each["severity"] == severity}
+
+
+def test_good_tasks_pass(evalkit: Evalkit, tasks: Path) -> None:
+    done = check(evalkit)
+    assert done.code == 0, done.stderr
+    assert (done.document["total"], done.document["good"]) == (1, 1)
+    assert done.document["gold"]["tasks"] == {"fine": {"attempts": 1, "resolved": 1}}
+    assert done.document["nop"]["tasks"]["fine"]["resolved"] == 0
+    assert "1 of 1 tasks have no error" in done.stderr
+    evalkit.assert_nothing_left()
+
+
+def test_what_is_wrong_is_told_of_each_task(evalkit: Evalkit, tasks: Path) -> None:
+    make_task(tasks / "unsolved", tests="exit 1", solution="true")
+    make_task(tasks / "crashes", tests="exit 1", solution="exit 7")
+    make_task(tasks / "broken", solution="true", toml="[agent\n")
+    (make_task(tasks / "untested", solution="true") / "tests" / "test.sh").unlink()
+    make_task(tasks / "idle", tests="exit 0", solution="echo done > answer", toml='[evalkit]\ngrade = "in_place"\n')
+    done = check(evalkit)
+    assert done.code == 1, done.stderr
+    errors = found(done)
+    assert set(errors) == {"unsolved", "crashes", "broken", "untested", "idle"}
+    assert "not resolved" in errors["unsolved"]
+    assert "status 7" in errors["crashes"]
+    assert "test.sh" in errors["untested"]
+    assert errors["idle"] == "resolved by an agent that does nothing"
+    known: dict[str, Any] = json.loads(Path(evalkit.folder / done.document["known_bad"]).read_bytes())
+    assert known == {"failing": ["crashes", "unsolved"], "flaky": []}
+    for task, message in errors.items():
+        assert any(task in line and message in line for line in done.stderr.splitlines())
+
+
+def test_repeats_find_flaky_tests(evalkit: Evalkit, tasks: Path) -> None:
+    evalkit.variables["COUNT"] = str(evalkit.folder / "count")
+    flaky = f"echo x >> {evalkit.folder}/count; test $(($(wc -l < {evalkit.folder}/count) % 2)) = 1"
+    make_task(tasks / "flaky", tests=flaky, solution="echo done > answer")
+    done = check(evalkit, "--repeat", "2", "--workers", "1")
+    assert done.code == 1, done.stderr
+    assert found(done) == {"flaky": "flaky: the reference solution is resolved in 1 of 2 attempts"}
+    assert json.loads(Path(evalkit.folder / done.document["known_bad"]).read_bytes())["flaky"] == ["flaky"]
+
+
+def test_static_runs_nothing(evalkit: Evalkit, tasks: Path) -> None:
+    make_task(
+        tasks / "typo",
+        tests="exit 1",
+        solution="true",
+        toml='[agent]\ntimeout_sek = 3\n[environment]\nenv = { A = "${UNSET_VARIABLE}" }\n',
+    )
+    done = check(evalkit, "--static")
+    assert done.code == 1, done.stderr
+    assert not evalkit.runs.exists()
+    assert found(done) == {"typo": "the variable UNSET_VARIABLE is not set"}
+    unknown = next(each for each in done.document["findings"] if each["key"] == "agent.timeout_sek")
+    assert (unknown["file"], unknown["line"]) == ("task.toml", 2)
+    assert "timeout_sec" in unknown["hint"]
+    assert check(evalkit, "--static", "--select", "fine").code == 0
+
+
+def test_static_and_repeats_contradict(evalkit: Evalkit, tasks: Path) -> None:
+    check(evalkit, "--static", "--repeat", "2").refused(2, "usage", "--repeat is for runs")
