@@ -243,5 +243,5 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
 
 def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
     program = "from evalkit import stdout; stdout.emit({'a': [float('nan'), (1.5, float('-inf'))], 'b': float('inf')})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=tmp_path)
     assert parse_strictly(done.stdout) == {"a": [None, [1.5, None]], "b": None}

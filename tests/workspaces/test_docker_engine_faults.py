@@ -70,6 +70,7 @@ def place(engine: FakeEngine, tmp_path: Path) -> Iterator[Place]:
     with workspaces_on(engine, tmp_path, reconnect=5.0) as workspaces:
         workspaces.pauses = workspaces.images.pauses = (0.0, 0.0)
         yield Place("fake engine", workspaces, tmp_path)
+    gc.collect()  # Docker's SDK leaves responses in cycles of references, with their connections
     assert eventually(lambda: engine.connections == 0)
     gc.collect()
     left = {thread.name for thread in set(threading.enumerate()) - before}
