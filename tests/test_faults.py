@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from faults import table
-from faults.campaign import Plan
+from faults.campaign import Plan, Played
 from faults.injections import INJECTIONS
 from faults.oracle import Finding, judge_command, judge_completeness, judge_leftovers, judge_rows
 from faults.scene import Ended, Scene
@@ -124,6 +124,13 @@ def test_what_is_left_over_is_found(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_finding_belongs_to_the_last_fault_that_struck() -> None:
+    played = Played(Plan(1, 1, "local", ()))
+    assert played.last_struck == -1
+    played.struck += [True, False, True, False]
+    assert played.last_struck == 2
 
 
 def test_the_table_has_a_line_for_each_fault() -> None:

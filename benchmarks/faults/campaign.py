@@ -89,6 +89,11 @@ class Played:
     lack: str | None = None
     kept: str | None = None
 
+    @property
+    def last_struck(self) -> int:
+        """The number of the last strike that found a command to hit; -1 before the first."""
+        return max((number for number, hit in enumerate(self.struck) if hit), default=-1)
+
     def document(self) -> dict[str, Any]:
         strikes = [
             {**asdict(strike), "struck": number < len(self.struck) and self.struck[number]}
@@ -119,7 +124,7 @@ def play(plan: Plan, *, keep: bool = False) -> Played:
         with WORKLOADS[plan.workload].opened(scene, plan.chance("work")) as work:
             _Round(played, scene, work).play()
     except Exception:  # noqa: BLE001  # a defect of the campaign costs one round
-        played.findings.append((len(played.struck) - 1, Finding("campaign", traceback.format_exc())))
+        played.findings.append((played.last_struck, Finding("campaign", traceback.format_exc())))
     played.seconds = time.monotonic() - began
     if keep and played.findings:
         played.kept = str(folder)
@@ -216,7 +221,7 @@ class _Round:
 
     def _note(self, findings: Iterator[Finding] | Sequence[Finding]) -> None:
         known = [finding for _, finding in self.played.findings]
-        strike = len(self.played.struck) - 1
+        strike = self.played.last_struck
         self.played.findings += [(strike, finding) for finding in findings if finding not in known]
 
 
