@@ -46,6 +46,16 @@ import atexit, os, signal
 atexit.register(lambda: os.kill(os.getpid(), signal.{name}))
 """
 
+_SIGNAL_IN_THE_TEARDOWN = """
+import builtins, os, signal
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, signal.{name}.value)
+
+builtins.late = Late()
+"""
+
 _BREAK = """
 import sys
 
@@ -92,8 +102,9 @@ def test_a_signal_after_the_document_adds_no_other(
 
 
 @SIGNALS
-def test_a_signal_at_the_very_end_changes_nothing(tmp_path: Path, name: str, code: int) -> None:
-    finished = run(tmp_path, _SIGNAL_AT_EXIT.format(name=name), "infer", "--limit", "1", "--quiet")
+@pytest.mark.parametrize("when", [_SIGNAL_AT_EXIT, _SIGNAL_IN_THE_TEARDOWN], ids=["at exit", "in the teardown"])
+def test_a_signal_at_the_very_end_changes_nothing(tmp_path: Path, name: str, code: int, when: str) -> None:
+    finished = run(tmp_path, when.format(name=name), "infer", "--limit", "1", "--quiet")
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     assert json.loads(finished.stdout)["buckets"]["resolved"] == 1

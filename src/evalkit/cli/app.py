@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -147,9 +148,13 @@ class _Signals:
         signal.signal(signal.SIGINT, self._interrupt)
 
     def end_with(self, code: int) -> None:
-        """Let further signals end the process at once, with this exit code: everything is said."""
+        """Let further signals end the process at once, with this exit code: everything is said.
+
+        The interpreter gives up its handlers before it ends, but leaves alone what is ignored.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os._exit(code))
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
     def _terminate(self, _number: int, _frame: object) -> NoReturn:
         self.caught = self.caught or Terminated
