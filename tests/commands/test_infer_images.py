@@ -101,7 +101,7 @@ def test_no_image_is_needed_or_built_for_a_task_that_is_refused(builds: Builds) 
     builds.task("ready")
     built = builds.task("built", "RUN exit 3")
     (built / "environment" / "docker-compose.yaml").write_text("services: {}\n")
-    pulled = '[environment]\ndocker_image = "127.0.0.1:1/not:there"\nhealthcheck = {command = "true"}'
+    pulled = '[environment]\ndocker_image = "127.0.0.1:1/not:there"\nos = "windows"'
     make_task(builds.tasks / "pulled", toml=pulled)
     finished = builds.infer("--build-missing", "--agent", "nop")
     assert finished.document["ids"]["unresolved"] + finished.document["ids"]["resolved"] == ["ready"], finished.stderr
