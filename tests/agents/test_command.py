@@ -16,7 +16,7 @@ WRITE = 'echo "the secret" >"$EVALKIT_TRAJECTORY"; echo right >answer.txt'
 
 
 def run(folder: Path) -> list[dict[str, object]]:
-    return Rig(folder, FakeBenchmark(1), CommandAgent(("sh", "-c", WRITE)), loop="asyncio").execute()  # type: ignore[arg-type]  # any agent will do
+    return Rig(folder, FakeBenchmark(1), CommandAgent(("sh", "-c", WRITE)), retries=0, loop="asyncio").execute()  # type: ignore[arg-type]  # any agent will do
 
 
 def trajectories(folder: Path) -> list[str]:
@@ -29,12 +29,12 @@ def test_a_trajectory_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_trajectory_is_not_in_the_run_before_it_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever ends the masking, a full disk or the end of the process."""
+    """Whatever ends the masking, a lack of files or the end of the process."""
 
     def fail(_path: Path) -> int:
-        raise OSError(errno.ENOSPC, "no space left on device")
+        raise OSError(errno.EMFILE, "too many open files")
 
     monkeypatch.setattr(masking, "mask_file", fail)
     (row,) = run(tmp_path)
-    assert row["failure"]["kind"] == "disk_full"  # type: ignore[index]  # a row
+    assert row["failure"]["kind"] == "workspace"  # type: ignore[index]  # a row
     assert trajectories(tmp_path) == []

@@ -25,3 +25,7 @@ def test_no_more_are_named_than_can_be_read() -> None:
     reasons = name_deciding(f"/etc/profile.d/{number:02}.sh" for number in range(12))
     assert len(reasons) == 11
     assert reasons[-1] == "and 2 more"
+
+
+def test_a_list_that_is_not_whole_is_a_reason_too() -> None:
+    assert name_deciding(["/app/answer"], is_whole=False) == ("so many files were changed that not all were looked at",)

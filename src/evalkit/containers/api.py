@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from evalkit.containers.connection import Endpoint, EngineError, Exchange, Refused, Unreachable, Unsupported
 from evalkit.domain.failures import Failed, Kind
+from evalkit.system import threads
 
 _CALL_SECONDS = 20.0
 _PATIENT_SECONDS = 120.0
@@ -110,7 +110,7 @@ class Client:
             with typed_errors(self.endpoint.host):
                 return function(*args, **keywords)
 
-        result = await anyio.to_thread.run_sync(work, limiter=self.calls)
+        result = await threads.call(work, limiter=self.calls)
         self._lost_at = None
         return result
 
@@ -123,6 +123,10 @@ class Client:
     async def follow(self, path: str, headers: dict[str, str]) -> Exchange:
         """Start a long operation and read along; closing the stream ends it."""
         return await self.endpoint.request("POST", self._versioned(path), headers=headers)
+
+    async def read(self, path: str) -> Exchange:
+        """Ask for something whose size is not known beforehand."""
+        return await self.endpoint.request("GET", self._versioned(path))
 
     def _versioned(self, path: str) -> str:
         return f"/v{self.api.api_version}{path}"

@@ -175,12 +175,10 @@ def kind_of(error: BaseException, stage: Stage) -> Kind:
     numbers = {each.errno for each in _chain(error) if isinstance(each, OSError)}
     if numbers.intersection(_NO_ROOM):
         return "disk_full"
-    if numbers.intersection(_NOTHING_LEFT):
+    if numbers.intersection(_NOTHING_LEFT) or any(isinstance(each, MemoryError) for each in _chain(error)):
         return "workspace"
     if isinstance(error, Failed):
         return error.kind
-    if isinstance(error, MemoryError):
-        return "internal"
     return _KIND_OF_STAGE[stage]
 
 

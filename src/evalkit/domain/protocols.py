@@ -8,11 +8,11 @@ cancellation, since deadlines and ^C arrive as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import structs
 
@@ -146,12 +146,20 @@ class Workspace(Protocol):
         ...
 
 
+class ChangedFiles(NamedTuple):
+    """Files that differ from those of an image."""
+
+    paths: Sequence[str]
+    is_whole: bool = True
+    """Whether these are all; there may be more than can be looked at."""
+
+
 @runtime_checkable
 class OfAnImage(Protocol):
     """A workspace that knows, from outside of it, which files differ from those of its image."""
 
-    async def changed_files(self) -> Sequence[str]:
-        """Absolute paths of what was added, changed or removed."""
+    async def changed_files(self, wanted: Callable[[str], bool]) -> ChangedFiles:
+        """What was added, changed or removed, as far as `wanted` says so of its absolute path."""
         ...
 
 

@@ -18,8 +18,16 @@ _DECIDING = re.compile(
 )
 
 
-def name_deciding(changed: Iterable[str]) -> tuple[str, ...]:
+def is_deciding(path: str) -> bool:
+    return _DECIDING.fullmatch(path) is not None
+
+
+def name_deciding(changed: Iterable[str], *, is_whole: bool = True) -> tuple[str, ...]:
     """Reasons to look at a verdict from a workspace where these files differ from the image's."""
-    found = sorted(path for path in changed if _DECIDING.fullmatch(path))
+    found = sorted(filter(is_deciding, changed))
     named = [f"{path} is not the image's" for path in found[:_MOST_NAMED]]
-    return (*named, *([f"and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []))
+    if len(found) > _MOST_NAMED:
+        named.append(f"and {len(found) - _MOST_NAMED} more")
+    if not is_whole:
+        named.append("so many files were changed that not all were looked at")
+    return tuple(named)

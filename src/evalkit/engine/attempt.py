@@ -54,7 +54,7 @@ from evalkit.domain.records import (
     grade_key,
 )
 from evalkit.domain.results import Outcome, timestamp
-from evalkit.domain.startup_files import name_deciding
+from evalkit.domain.startup_files import is_deciding, name_deciding
 from evalkit.engine.readiness import wait_until_healthy
 from evalkit.engine.run import Run, complete
 from evalkit.errors import DatasetChanged
@@ -156,7 +156,8 @@ async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Works
             if before.leads_out or after.leads_out:
                 await workspace.change_network(after)
             if isinstance(workspace, OfAnImage):
-                suspicious = name_deciding(await workspace.changed_files())
+                changed = await workspace.changed_files(is_deciding)
+                suspicious = name_deciding(changed.paths, is_whole=changed.is_whole)
     await _judge(attempt, job, run, workspace)
     if attempt.grade is not None and suspicious:
         attempt.grade = structs.replace(attempt.grade, suspicious=(*attempt.grade.suspicious, *suspicious))

@@ -25,7 +25,7 @@ from evalkit.domain.protocols import Exit, ModelAccess, Places, Purpose, RunScop
 from evalkit.domain.records import Instance
 from evalkit.errors import ConfigError, SandboxRequired
 from evalkit.logs import logger, tell
-from evalkit.system import capture, files, processes, scratch
+from evalkit.system import capture, files, processes, scratch, threads
 from evalkit.system.capture import Sink
 from evalkit.workspaces import ports, relay, unix_server
 from evalkit.workspaces.allow_list import parts_of_command
@@ -233,11 +233,11 @@ class LocalWorkspace:
         if isinstance(source, bytes):
             files.write(source, place)
         else:
-            await anyio.to_thread.run_sync(files.copy, source, place, limiter=self.copying)
+            await threads.call(files.copy, source, place, limiter=self.copying)
 
     async def read(self, source: PurePosixPath, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
         place = self._inside(source)
-        await anyio.to_thread.run_sync(files.take, place, target, limit, limiter=self.copying)
+        await threads.call(files.take, place, target, limit, limiter=self.copying)
 
     async def interrupt(self) -> None:
         self._interruptions += 1

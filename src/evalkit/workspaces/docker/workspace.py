@@ -15,12 +15,13 @@ import anyio.from_thread
 
 from evalkit.containers import archives
 from evalkit.containers.api import Client
+from evalkit.containers.changes import LARGEST_LIST, MOST_PATHS, PathReader
 from evalkit.containers.connection import EngineError, Exchange, Refused, Unreachable
 from evalkit.containers.output import Output
 from evalkit.domain.failures import Failed, unwrap
 from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.protocols import Exit, ModelAccess, Places, Purpose
+from evalkit.domain.protocols import ChangedFiles, Exit, ModelAccess, Places, Purpose
 from evalkit.logs import logger
 from evalkit.workspaces import ports
 from evalkit.workspaces.disk_watch import DiskWatch, Guarded
@@ -259,10 +260,21 @@ class DockerWorkspace:
                     raise
                 raise FileNotFoundError(f"there is no {source} in the container") from error
 
-    async def changed_files(self) -> Sequence[str]:
+    async def changed_files(self, wanted: Callable[[str], bool]) -> ChangedFiles:
+        found: list[str] = []
+        reader = PathReader()
         async with self._failures():
-            found = await self.client.call(self.client.patient.diff, self.container.name)
-        return [str(each["Path"]) for each in found or ()]
+            answer = await self.client.read(f"/containers/{self.container.name}/changes")
+            try:
+                while block := await answer.receive():
+                    found += filter(wanted, reader.feed(block))
+                    if reader.size > LARGEST_LIST or len(found) > MOST_PATHS:
+                        return ChangedFiles(found[:MOST_PATHS], is_whole=False)
+            finally:
+                await answer.aclose()
+            if not reader.has_ended:
+                raise Unreachable("the engine broke off its list of changed files")
+        return ChangedFiles(found)
 
     async def interrupt(self) -> None:
         async with self._failures():
