@@ -52,7 +52,8 @@ def test_a_listed_host_is_reached_from_the_sandbox_and_no_other(tmp_path: Path, 
     async def work(workspace: Workspace) -> list[str]:
         urls = [f"http://{name}:{port}/" for name in ("mirror.example", "other.example", "10.0.0.1")]
         said = [(await workspace.exec(("python3", "-c", FETCH, *urls))).tail]
-        said.append((await workspace.exec(("env", "-u", "http_proxy", "python3", "-c", FETCH, urls[0]))).tail)
+        direct = ("env", "-u", "http_proxy", "-u", "HTTP_PROXY", "python3", "-c", FETCH, urls[0])
+        said.append((await workspace.exec(direct)).tail)
         await workspace.change_network(NetworkPolicy("allowlist", ("other.example", "127.0.0.1")))
         said.append((await workspace.exec(("python3", "-c", FETCH, *urls))).tail)
         await workspace.change_network(OFFLINE)
