@@ -76,7 +76,7 @@ class TaskDirectories:
 
     def _read(self) -> Iterator[Instance]:
         for folder in self.folders():
-            yield self.read(folder)
+            yield self.read_folder(folder)
 
     def folders(self) -> Iterator[Path]:
         """The folders of the tasks."""
@@ -93,7 +93,7 @@ class TaskDirectories:
             elif not folder.name.startswith((".", "_")):
                 logger.warning("%s is no task: it has no instruction.md", folder)
 
-    def read(self, folder: Path) -> Instance:
+    def read_folder(self, folder: Path) -> Instance:
         instance = read_task(
             folder,
             in_containers=self.in_containers,

@@ -53,7 +53,7 @@ def check_files(benchmark: TaskDirectories, config: Config) -> Checked:
             texts = findings_of.read_texts(folder)
             found += findings_of.find_in_tree(folder, texts.paths)
             found += findings_of.find_in_texts(texts, os.environ, platform.machine())
-            instance = benchmark.read(folder)
+            instance = benchmark.read_folder(folder)
         except DatasetError as error:
             found.append(TaskFinding(name, "error", error.message.replace(f"{folder}/", ""), hint=error.hint))
         except OSError as error:
