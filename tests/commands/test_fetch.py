@@ -24,7 +24,7 @@ from tests.support.requirements import require_program
 from tests.support.tasks import make_task
 from tests.support.waiting import eventually
 
-TOML = 'schema_version = "1.4"\n[task]\nname = "me/{name}"\n'
+TOML = '[task]\nname = "me/{name}"\n'
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid {oid}\nsize 9\n"
