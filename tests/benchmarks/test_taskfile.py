@@ -155,17 +155,6 @@ def test_what_is_refused_may_lack_files_and_costs_nothing(tmp_path: Path, evalki
         assert set(row["stages"]) == {"queued"}, "no workspace was opened"
 
 
-def test_other_containers_are_refused_by_the_name_of_their_file(tmp_path: Path) -> None:
-    task = make_task(tmp_path / "one", files={"docker-compose.yaml": "services: {}", "Dockerfile": "FROM x"})
-    problem = read_task(task, in_containers=True).problem
-    assert problem == (
-        "environment/docker-compose.yaml asks for services, which evalkit does not start; "
-        "leave the task out with --select"
-    )
-    task = make_task(tmp_path / "two", files={"docker-compose.yml": "of the task"})
-    assert read_task(task, in_containers=True).problem is None
-
-
 @pytest.mark.parametrize("name", ["Dockerfile", "docker-compose.yaml"])
 def test_an_environment_of_the_verifier_is_refused_where_it_would_be_used(tmp_path: Path, name: str) -> None:
     toml = '[verifier]\nenvironment_mode = "{}"\n[evalkit]\ngrade = "fresh"'

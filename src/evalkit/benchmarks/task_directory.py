@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from evalkit.benchmarks.compose import COMPOSE_FILE, ComposeSettings, read_composition
+from evalkit.benchmarks.compose_file import ComposeRefused
 from evalkit.benchmarks.taskfile import (
     MAIN,
     EnvironmentTable,
@@ -19,13 +21,13 @@ from evalkit.benchmarks.taskfile import (
 )
 from evalkit.domain.networks import BRIDGE, NetworkPolicy
 from evalkit.domain.records import Environment, HealthCheck, Instance, Overrides
-from evalkit.errors import DatasetError
+from evalkit.domain.services import Composition
+from evalkit.errors import DatasetError, first_few
 from evalkit.sources.contents import INSTRUCTION, TASK_FILE
 from evalkit.system import files
 
-COMPOSE = "docker-compose.yaml"
 DOCKERFILE = "Dockerfile"
-CONTAINER_FILES = (DOCKERFILE, ".dockerignore", COMPOSE, "docker-compose.yml")
+CONTAINER_FILES = (DOCKERFILE, ".dockerignore", COMPOSE_FILE)
 
 _GRADES: Mapping[str | None, Literal["fresh", "in_place"]] = {"shared": "in_place", "separate": "fresh"}
 
@@ -63,14 +65,16 @@ class Task:
         """Whether its verifier has an image of its own: the tests are in it, and nothing is uploaded."""
         own = self.file.verifier.environment
         is_named = own is not None and own.docker_image is not None
-        return self.file.is_separate and (is_named or _file_in(self.tests, DOCKERFILE, COMPOSE) is not None)
+        return self.file.is_separate and (is_named or _file_in(self.tests, DOCKERFILE, COMPOSE_FILE) is not None)
 
 
 def _file_in(folder: Path, *names: str) -> Path | None:
     return next((path for name in names if (path := folder / name).is_file()), None)
 
 
-def read_task(folder: Path, *, in_containers: bool, collect_seconds: float = 0.0) -> Instance:
+def read_task(
+    folder: Path, *, in_containers: bool, starts_services: bool = True, collect_seconds: float = 0.0
+) -> Instance:
     """The instance of a task directory.
 
     In containers, a Dockerfile or an image takes the place of copied files. A task that is refused has a problem, and
@@ -78,7 +82,9 @@ def read_task(folder: Path, *, in_containers: bool, collect_seconds: float = 0.0
     """
     try:
         task = Task(folder, read_file(folder / TASK_FILE))
-        image = task.file.environment.docker_image if in_containers else None
+        variables, problem = _resolve(task.file)
+        services = _read_services(task, variables, can_start=in_containers and starts_services)
+        image = _image_of(task, services.of_agent) if in_containers else None
         build = task.environment if in_containers and image is None and task.dockerfile else None
         in_place = _grades_in_place(task.file, in_image=bool(image or build))
         unsupported = list(_unsupported(task.file))
@@ -86,9 +92,9 @@ def read_task(folder: Path, *, in_containers: bool, collect_seconds: float = 0.0
             *(f"task.toml: {problem}" for problem in task.file.contradictions()),
             *unsupported,
             *_refusals(task, in_containers=in_containers),
+            *services.refused,
         ]
         statement = _read_statement(task, is_needed=not refusals)
-        variables, problem = _resolve(task.file)
         digest = files.digest(folder)
     except FileNotFoundError as error:
         raise DatasetError(f"task {folder} has no {Path(error.filename).name}") from error
@@ -103,15 +109,16 @@ def read_task(folder: Path, *, in_containers: bool, collect_seconds: float = 0.0
         image=image,
         build=build,
         build_seconds=table.build_timeout_sec,
-        env=variables,
-        workdir=table.workdir,
-        user=_user_in(task.file.agent.user, in_containers=in_containers),
+        env={**services.of_agent.main.env, **variables},
+        workdir=table.workdir or services.of_agent.main.working_dir,
+        services=services.of_agent,
+        user=_user_in(task.file.agent.user or services.of_agent.main.user, in_containers=in_containers),
         healthcheck=_health_of(table),
         gpus=table.gpus or 0,
         fields={name: str(metadata[name]) for name in ("difficulty", "category") if name in metadata},
-        overrides=_overrides(task.file, collect_seconds),
+        overrides=_overrides(task.file, services.of_agent, collect_seconds),
         grades_in_place=in_place,
-        verifier=_make_verifier(task, variables) if problem is None else None,
+        verifier=_make_verifier(task, variables, services.of_verifier) if problem is None else None,
         network=_network_of(task.file.agent_policy, in_containers=in_containers),
         problem=problem,
         problem_kind="unsupported" if unsupported else "setup",
@@ -125,39 +132,82 @@ def _network_of(asked: NetworkPolicy | None, *, in_containers: bool) -> NetworkP
     return None if asked == NetworkPolicy(BRIDGE) and not in_containers else asked
 
 
-def _overrides(file: TaskFile, collect_seconds: float) -> Overrides:
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """What the compose files of a task ask for, and why that cannot be had."""
+
+    of_agent: Composition
+    of_verifier: Composition
+    refused: tuple[str, ...]
+
+
+def _read_services(task: Task, variables: Mapping[str, str], *, can_start: bool) -> _Services:
+    """A verifier with an image of its own has the services of its own file, another one those of the agent."""
+    agents, refused = _read_file(task, task.environment, task.file.environment, variables)
+    verifiers = agents
+    if task.file.is_separate and task.has_tests_in_image:
+        table = task.file.verifier_environment
+        verifiers, more = _read_file(task, task.tests, table, variables)
+        refused += more
+    if not can_start and not refused and (agents.services or verifiers.services):
+        refused = (f"environment/{COMPOSE_FILE} asks for services, which --workspace docker starts",)
+    return _Services(agents, verifiers, refused)
+
+
+def _read_file(
+    task: Task, folder: Path, table: EnvironmentTable, variables: Mapping[str, str]
+) -> tuple[Composition, tuple[str, ...]]:
+    settings = ComposeSettings(task.folder, variables, table.docker_image, table.cpus, table.memory or table.memory_mb)
+    try:
+        return read_composition(folder, settings) or Composition(), ()
+    except ComposeRefused as refused:
+        where = f"{folder.name}/{COMPOSE_FILE}"
+        return Composition(), (f"{where} asks for what evalkit cannot give: {first_few(refused.problems)}",)
+
+
+def _image_of(task: Task, services: Composition) -> str | None:
+    """An image by name. A compose file may name another one than task.toml does."""
+    named = task.file.environment.docker_image
+    return named if task.dockerfile and named is None else services.main.image or named
+
+
+def _overrides(file: TaskFile, services: Composition, collect_seconds: float) -> Overrides:
+    """The compose file is laid over task.toml, as in Harbor."""
     table = file.environment
     hooks = sum(hook.timeout_sec for hook in file.verifier.collect)
     return Overrides(
         solve=file.agent.timeout_sec,
         collect=collect_seconds + hooks if hooks else None,
         grade=file.verifier.timeout_sec,
-        memory=table.memory or table.memory_mb,
-        cpus=table.cpus,
+        memory=services.main.memory or table.memory or table.memory_mb,
+        cpus=services.main.cpus or table.cpus,
         disk=table.storage or table.storage_mb,
     )
 
 
-def _make_verifier(task: Task, variables: Mapping[str, str]) -> Environment | None:
+def _make_verifier(task: Task, variables: Mapping[str, str], services: Composition) -> Environment | None:
     """The environment of a separate verifier: an image of its own, or a fresh one of the agent's."""
     file = task.file
     if not file.is_separate:
         return None
     own, table = file.verifier.environment, file.verifier_environment
     image = own.docker_image if own is not None else None
+    if image is None and task.has_tests_in_image and not _file_in(task.tests, DOCKERFILE):
+        image = services.main.image
     build = task.tests if image is None and _file_in(task.tests, DOCKERFILE) else None
     return Environment(
         image=image,
         build=build,
         build_seconds=table.build_timeout_sec or file.environment.build_timeout_sec,
-        env=variables if own is None else resolve(own.env, os.environ),
-        workdir=table.workdir,
-        user=file.verifier.user,
+        env={**services.main.env, **(variables if own is None else resolve(own.env, os.environ))},
+        services=services,
+        workdir=table.workdir or services.main.working_dir,
+        user=file.verifier.user or services.main.user,
         healthcheck=_health_of(table),
         gpus=table.gpus or 0,
         overrides=Overrides(
-            memory=table.memory or table.memory_mb,
-            cpus=table.cpus,
+            memory=services.main.memory or table.memory or table.memory_mb,
+            cpus=services.main.cpus or table.cpus,
             disk=table.storage or table.storage_mb,
         ),
     )
@@ -195,11 +245,7 @@ def _refusals(task: Task, *, in_containers: bool) -> Iterator[str]:
         yield f"task.toml asks for {', '.join(refused)}, which evalkit cannot give"
     if not in_containers and (refused := [name for name, is_asked in _of_containers(task).items() if is_asked]):
         yield f"task.toml asks for {', '.join(refused)}, which --workspace docker gives"
-    if (task.environment / COMPOSE).is_file():
-        yield f"environment/{COMPOSE} asks for services, which evalkit does not start"
-    if task.file.is_separate and (task.tests / COMPOSE).is_file():
-        yield f"tests/{COMPOSE} asks for services, which evalkit does not start"
-    excluded = _file_in(task.tests, DOCKERFILE, COMPOSE)
+    excluded = _file_in(task.tests, DOCKERFILE, COMPOSE_FILE)
     if task.file.verifier.mode == "separate" and not task.file.is_separate and excluded:
         yield f"tests/{excluded.name} asks for an image of the verifier's own, which evalkit.grade excludes"
 

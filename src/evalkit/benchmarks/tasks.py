@@ -59,6 +59,8 @@ class TaskDirectories:
     collect_seconds: float = 0.0
     found: TaskSet | None = None
     """Where the tasks come from, if they were fetched."""
+    starts_services: bool = True
+    """Whether workspaces of this kind have other containers beside them."""
 
     @property
     def grader_version(self) -> str:
@@ -97,6 +99,7 @@ class TaskDirectories:
         instance = read_task(
             folder,
             in_containers=self.in_containers,
+            starts_services=self.starts_services,
             collect_seconds=self.collect_seconds,
         )
         return instance if self.found is None else _as_fetched(instance, self.found)
@@ -275,6 +278,7 @@ def _notes_on(instance: Instance, network: str) -> Iterator[str]:
     assert isinstance(instance.data, Task)
     file = instance.data.file
     yield from (f"{name} is unknown, and has no effect" for name in unknown_fields(file))
+    yield from instance.services.notes
     if instance.problem:
         yield f"{instance.problem}: it will fail"
     if instance.network is None and file.agent_policy is not None and not NetworkPolicy(network).leads_out:
@@ -336,6 +340,7 @@ def create(config: Config) -> TaskDirectories:
         root=found.folder if found else BUNDLED,
         found=found,
         in_containers=config.workspace_kind != "local",
+        starts_services=config.workspace_kind == "docker",
         network=config.workspace.network,
         hosts=config.workspace.allow_hosts,
         collect_seconds=config.timeouts.collect,

@@ -14,6 +14,7 @@ from evalkit.domain.budget import Budget
 from evalkit.domain.failures import Kind
 from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.results import Collected, Failure, Finite, Patch, Result, Usage, Verdict, round_money
+from evalkit.domain.services import Composition
 
 __all__ = [
     "Answer",
@@ -115,6 +116,9 @@ class HealthCheck(Model, frozen=True, kw_only=True):
         return self.start_period + one * (max(1, self.retries) + 1)
 
 
+_NO_SERVICES = Composition()
+
+
 class Environment(Model, frozen=True, kw_only=True):
     """What a workspace of an instance is made of."""
 
@@ -130,6 +134,8 @@ class Environment(Model, frozen=True, kw_only=True):
     user: str | None = None
     """The user, by name or number, that commands run as, if it is not that of the image."""
     healthcheck: HealthCheck | None = None
+    services: Composition = _NO_SERVICES
+    """Containers beside that of the workspace, and what that one gets for their sake."""
     gpus: int = 0
     overrides: Overrides = _NO_OVERRIDES
 
