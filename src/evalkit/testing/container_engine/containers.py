@@ -28,6 +28,7 @@ _KILLED = 137
 _END_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 _FOLDERS = ("tmp", "etc", "root", "var/tmp", "run")
+_LONGEST_LOG = 1 << 20
 _NO_TIME = "0001-01-01T00:00:00Z"
 _COUNTER = "sys/fs/cgroup/memory.events"
 
@@ -86,6 +87,9 @@ class FakeContainer:
     exit_code: int = 0
     oom_killed: bool = False
     is_removed: bool = False
+    health: str | None = None
+    log: bytearray = field(default_factory=bytearray)
+    """The beginning of its output, as frames."""
     _process: subprocess.Popen[bytes] | None = None
     _first: int = 0
     """The first process in its namespaces, by its pid on this machine."""
@@ -161,6 +165,9 @@ class FakeContainer:
                 self._process, self._first = process, first
                 self.status, self.started_at = "running", now()
                 self._changed.notify_all()
+            if (self.config.get("Healthcheck") or {}).get("Test", ["NONE"])[0] != "NONE":
+                self.health = "starting"
+                threading.Thread(target=self._watch_health, args=(first,), name="fake-health", daemon=True).start()
         code = pump(process, self._say)
         with suppress(OSError):
             assert process.stdin is not None
@@ -174,8 +181,28 @@ class FakeContainer:
         if had_begun:
             self.tell("die")
 
+    def _watch_health(self, first: int) -> None:
+        """Repeat its check until it ends, as the engine does. Times are in nanoseconds there."""
+        check = self.config["Healthcheck"]
+        kind, *words = check["Test"]
+        argv = ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else words
+        failures = 0
+        while True:
+            self.wait(check.get("Interval", 30e9) / 1e9)
+            if not self.is_running or self._first != first:
+                return
+            with suppress(EngineRefusal), self.join(argv, {}, self.work) as process:
+                process.communicate()
+                failures = failures + 1 if process.returncode else 0
+            status = "healthy" if failures == 0 else "unhealthy" if failures >= check.get("Retries", 3) else self.health
+            if status != self.health and self.is_running:
+                self.health = status
+                self.tell(f"health_status: {status}")
+
     def _say(self, stream: int, data: bytes) -> None:
         with self._changed:
+            if len(self.log) < _LONGEST_LOG:
+                self.log += frame(stream, data)
             attached = list(self._attached)
         for connection, wanted in attached:
             if stream in wanted:
@@ -285,6 +312,7 @@ class FakeContainer:
             "ExitCode": self.exit_code,
             "Error": "",
             "StartedAt": self.started_at,
+            **({"Health": {"Status": self.health}} if self.health else {}),
         }
         return {
             "Id": self.id,
@@ -295,7 +323,7 @@ class FakeContainer:
             "State": state,
             "Image": self.image.id,
             "HostConfig": dict(self.host_config),
-            "Config": {**self.config, "Labels": self.labels},
+            "Config": {"Tty": False, **self.config, "Labels": self.labels},
             "Mounts": [],
         }
 

@@ -15,7 +15,7 @@ from evalkit.testing.container_engine.confinement import require_programs
 from evalkit.testing.container_engine.containers import EngineRefusal, FakeContainer, FakeExec
 from evalkit.testing.container_engine.daemon import Daemon, ServedExchange
 from evalkit.testing.container_engine.faults import ContainerEnds, ContainerVanishes, Death, Fault, Faults, Refusal
-from evalkit.testing.container_engine.host import Host, Volume
+from evalkit.testing.container_engine.host import BridgeNetwork, Host, Volume
 from evalkit.testing.container_engine.images import FakeImage, complete
 from evalkit.testing.container_engine.routes import ENDPOINTS, find_route
 
@@ -100,6 +100,11 @@ class FakeEngine:
         return list(self._host.volumes)
 
     @property
+    def networks(self) -> list[str]:
+        """The networks that were made, besides those that every engine has."""
+        return [name for name in self._host.networks if name not in ("bridge", "host", "none")]
+
+    @property
     def events(self) -> list[str]:
         """The events so far, such as `container start`."""
         return [f"{event['Type']} {event['Action']}" for event in self._host.events]
@@ -137,7 +142,7 @@ class FakeEngine:
         self._host.images.published[complete(name)] = found
 
     def add_network(self, name: str, labels: Mapping[str, str] | None = None) -> None:
-        self._host.networks[name] = labels or {}
+        self._host.networks[name] = BridgeNetwork(labels or {})
 
     def add_runtime(self, name: str) -> None:
         """Add a name for the runtime of containers; all of them are started alike."""

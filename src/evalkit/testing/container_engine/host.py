@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ class Volume:
     """The id of the container that it was made for."""
 
 
+@dataclass(frozen=True, slots=True)
+class BridgeNetwork:
+    labels: Mapping[str, str] = field(default_factory=dict)
+    subnet: str | None = None
+
+
+_PREDEFINED = ("bridge", "host", "none")
+
+
 @dataclass(slots=True)
 class Host:
     folder: Path
@@ -29,8 +39,7 @@ class Host:
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     """By id."""
     execs: dict[str, FakeExec] = field(default_factory=dict)
-    networks: dict[str, Mapping[str, str]] = field(default_factory=lambda: {"bridge": {}, "host": {}, "none": {}})
-    """The labels of each."""
+    networks: dict[str, BridgeNetwork] = field(default_factory=lambda: {name: BridgeNetwork() for name in _PREDEFINED})
     volumes: dict[str, Volume] = field(default_factory=dict)
     runtimes: list[str] = field(default_factory=lambda: ["runc"])
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -72,6 +81,23 @@ class Host:
                 del self.execs[each.id]
         self.tell("container", "destroy", container.id)
 
+    def add_network(self, name: str, network: BridgeNetwork) -> None:
+        with self.lock:
+            if name in self.networks:
+                raise EngineRefusal(409, f"network with name {name} already exists")
+            for other in self.networks.values():
+                if other.subnet and network.subnet and ip_network(other.subnet).overlaps(ip_network(network.subnet)):
+                    raise EngineRefusal(403, "Pool overlaps with other one on this address space")
+            self.networks[name] = network
+
+    def remove_network(self, name: str) -> None:
+        with self.lock:
+            if name not in self.networks:
+                raise EngineRefusal(404, f"network {name} not found")
+            if any(name in each.networks and each.is_running for each in self.containers.values()):
+                raise EngineRefusal(403, f"error while removing network: network {name} has active endpoints")
+            del self.networks[name]
+
     def tell(self, kind: str, action: str, id: str) -> None:
         moment = time.time_ns()
         event = {"Type": kind, "Action": action, "status": action, "id": id, "Actor": {"ID": id, "Attributes": {}}}
@@ -80,7 +106,9 @@ class Host:
 
     def follow_events(self, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         """The events from now on."""
-        seen = len(self.events)
+        return self._events_after(len(self.events), is_over)
+
+    def _events_after(self, seen: int, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         while not is_over():
             new = self.events[seen:]
             seen += len(new)

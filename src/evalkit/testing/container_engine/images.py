@@ -20,6 +20,7 @@ class FakeImage:
     work: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     files: Path | None = None
     programs: bool = True
@@ -41,6 +42,8 @@ class FakeImage:
                 "User": self.user,
                 "WorkingDir": self.work,
                 "Env": [f"{name}={value}" for name, value in self.environment.items()],
+                "Entrypoint": None,
+                "Cmd": list(self.command) or None,
                 "Volumes": {place: {} for place in self.volumes} or None,
                 "Labels": dict(self.labels),
             },

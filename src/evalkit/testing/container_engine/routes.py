@@ -27,7 +27,7 @@ from evalkit.testing.container_engine.confinement import Confinement
 from evalkit.testing.container_engine.containers import EngineRefusal, FakeContainer, FakeExec
 from evalkit.testing.container_engine.daemon import ServedExchange
 from evalkit.testing.container_engine.faults import ExecFails, Refusal
-from evalkit.testing.container_engine.host import Host, Volume
+from evalkit.testing.container_engine.host import BridgeNetwork, Host, Volume
 from evalkit.testing.container_engine.images import complete
 from evalkit.testing.container_engine.streams import STDERR, STDOUT
 
@@ -86,13 +86,15 @@ def create_container(host: Host, exchange: ServedExchange) -> None:
         raise EngineRefusal(400, f"unknown or invalid runtime name: {runtime}")
     name = exchange.query.get("name") or f"fake_{secrets.token_hex(4)}"
     network = host_config.get("NetworkMode") or "bridge"
-    confinement = Confinement(host.folder / secrets.token_hex(8), network != "none", image.programs)
+    is_shared = network in ("bridge", "host", "default")
+    confinement = Confinement(host.folder / secrets.token_hex(8), is_shared, image.programs)
     identity = secrets.token_hex(32)
     tell = partial(_tell, host, identity)
     container = FakeContainer(name, image, config, host_config, confinement, tell, id=identity, networks=[network])
     host.add_container(container)
     for mount in host_config.get("Mounts") or ():
-        if mount.get("Type") == "volume":
+        (confinement.root / mount["Target"].lstrip("/")).mkdir(parents=True, exist_ok=True)
+        if mount.get("Type") == "volume" and not mount.get("Source"):
             labels = (mount.get("VolumeOptions") or {}).get("Labels") or {}
             host.volumes[secrets.token_hex(32)] = Volume(labels, container.id)
     exchange.answer(201, {"Id": container.id, "Warnings": []})
@@ -310,7 +312,7 @@ def inspect_distribution(host: Host, exchange: ServedExchange) -> None:
 
 
 def list_networks(host: Host, exchange: ServedExchange) -> None:
-    found = {name: dict(labels) for name, labels in host.networks.items() if _is_wanted(labels, exchange)}
+    found = {name: dict(each.labels) for name, each in host.networks.items() if _is_wanted(each.labels, exchange)}
     exchange.answer(200, [{"Id": name, "Name": name, "Labels": labels} for name, labels in found.items()])
 
 
@@ -318,7 +320,14 @@ def inspect_network(host: Host, exchange: ServedExchange) -> None:
     name = exchange.arguments["name"]
     if name not in host.networks:
         raise EngineRefusal(404, f"network {name} not found")
-    exchange.answer(200, {"Id": name, "Name": name, "Labels": dict(host.networks[name])})
+    exchange.answer(200, {"Id": name, "Name": name, "Labels": dict(host.networks[name].labels)})
+
+
+def create_network(host: Host, exchange: ServedExchange) -> None:
+    asked = exchange.document
+    pools = (asked.get("IPAM") or {}).get("Config") or [{}]
+    host.add_network(asked["Name"], BridgeNetwork(asked.get("Labels") or {}, pools[0].get("Subnet")))
+    exchange.answer(201, {"Id": asked["Name"], "Warning": ""})
 
 
 def connect_to_network(host: Host, exchange: ServedExchange) -> None:
@@ -346,14 +355,23 @@ def _network_and_container(host: Host, exchange: ServedExchange) -> tuple[str, F
 
 
 def remove_network(host: Host, exchange: ServedExchange) -> None:
-    if host.networks.pop(exchange.arguments["name"], None) is None:
-        raise EngineRefusal(404, f"network {exchange.arguments['name']} not found")
+    host.remove_network(exchange.arguments["name"])
     exchange.answer(204)
 
 
 def list_volumes(host: Host, exchange: ServedExchange) -> None:
     found = {name: dict(each.labels) for name, each in host.volumes.items() if _is_wanted(each.labels, exchange)}
     exchange.answer(200, {"Volumes": [{"Name": name, "Labels": labels} for name, labels in found.items()]})
+
+
+def create_volume(host: Host, exchange: ServedExchange) -> None:
+    asked = exchange.document
+    host.volumes[asked["Name"]] = Volume(asked.get("Labels") or {})
+    exchange.answer(201, {"Name": asked["Name"], "Driver": "local", "Labels": asked.get("Labels") or {}})
+
+
+def read_logs(host: Host, exchange: ServedExchange) -> None:
+    exchange.stream("application/vnd.docker.raw-stream", [bytes(_container(host, exchange).log)])
 
 
 def remove_volume(host: Host, exchange: ServedExchange) -> None:
@@ -419,11 +437,14 @@ ENDPOINTS: dict[str, tuple[str, str, Route]] = {
     "image_tag": ("POST", "/images/{name}/tag", tag_image),
     "image_remove": ("DELETE", "/images/{name}", remove_image),
     "distribution_inspect": ("GET", "/distribution/{name}/json", inspect_distribution),
+    "container_logs": ("GET", "/containers/{id}/logs", read_logs),
+    "network_create": ("POST", "/networks/create", create_network),
     "network_list": ("GET", "/networks", list_networks),
     "network_inspect": ("GET", "/networks/{name}", inspect_network),
     "network_connect": ("POST", "/networks/{id}/connect", connect_to_network),
     "network_disconnect": ("POST", "/networks/{id}/disconnect", disconnect_from_network),
     "network_remove": ("DELETE", "/networks/{name}", remove_network),
+    "volume_create": ("POST", "/volumes/create", create_volume),
     "volume_list": ("GET", "/volumes", list_volumes),
     "volume_remove": ("DELETE", "/volumes/{name}", remove_volume),
 }
