@@ -19,6 +19,7 @@ from evalkit.containers.existence import Existence
 from evalkit.containers.reference import Pinned
 from evalkit.containers.registry import Found, Missing, Registry, Unknown, plain_hosts
 from evalkit.domain.records import Instance
+from evalkit.domain.services import ServiceBuild
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.images import own_wheels, plan, sdist
 from evalkit.images.dockerfile import CA_BUNDLE, CONSTRAINTS, ENVIRONMENT, INSTALLER, PIP_CONF
@@ -59,11 +60,14 @@ async def find_inputs(
     except ValueError:
         raise ConfigError(f"images.repository: {images.repository!r} is no repository of images") from None
     contexts, problems = await in_thread(_read_contexts, plan.contexts(instances))
+    of_services, more = await in_thread(_read_service_contexts, plan.service_builds(instances))
+    problems |= more
     known = Inputs(
         repository=images.repository,
         default_image=config.workspace.image,
         contexts=contexts,
         problems=problems,
+        service_contexts=of_services,
         build_args=images.build_args,
         platform=images.platform or "",
     )
@@ -203,6 +207,20 @@ def _read_contexts(folders: Iterable[Path]) -> tuple[dict[Path, Context], dict[s
             if find_shortage(error.errno):
                 raise
             problems[str(folder)] = f"{error.filename or folder} cannot be read: {error.strerror}"
+    return found, problems
+
+
+def _read_service_contexts(builds: Iterable[ServiceBuild]) -> tuple[dict[ServiceBuild, Context], dict[str, str]]:
+    found, problems = {}, {}
+    for build in builds:
+        path = build.context / build.dockerfile
+        try:
+            text = build.inline or path.read_text(encoding="utf-8", errors="surrogateescape")
+            found[build] = Context(build.context, text, files.digest(build.context))
+        except OSError as error:
+            if find_shortage(error.errno):
+                raise
+            problems[str(path)] = f"{error.filename or path} cannot be read: {error.strerror}"
     return found, problems
 
 

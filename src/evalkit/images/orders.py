@@ -31,8 +31,9 @@ class Orders:
         if todo.build:
             dockerfile = self.folder / f"{image.tag.rpartition(':')[2]}.Dockerfile"
             files[str(dockerfile)] = self.plan.dockerfile(image, self.builder.syntax)
-            given = self.config.images.build_args.items() if image.context else ()
-            arguments = [f"--build-arg={key}={value}" for key, value in given]
+            given = {**self.config.images.build_args, **dict(image.arguments)} if image.context else {}
+            arguments = [f"--build-arg={key}={value}" for key, value in given.items()]
+            arguments += [f"--target={image.target}"] if image.target else []
             agent = self.plan.agent if image.has_agent else None
             installs = agent is not None and agent.strategy == "install"
             context = image.context or self.folder / "empty"

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 from evalkit.containers import reference
 from evalkit.containers.reference import Pinned
 from evalkit.domain.records import Environment, Instance
+from evalkit.domain.services import ServiceBuild
 from evalkit.images import dockerfile
 from evalkit.images.dockerfile import Syntax
 
@@ -105,6 +106,10 @@ class ImageSpec:
     seconds: float | None = None
     """The time limit for building it, in place of the run's own."""
     has_agent: bool = True
+    target: str | None = None
+    """The stage of its Dockerfile to stop at."""
+    arguments: tuple[tuple[str, str], ...] = ()
+    """Build arguments of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,8 @@ class Plan:
     agent: AgentPackage | None = None
     verifier_image_of: Mapping[str, str] = field(default_factory=dict)
     """The image of each verifier with an image of its own, by the id of the instance."""
+    service_image_of: Mapping[ServiceBuild, str] = field(default_factory=dict)
+    """The images of services."""
 
     @property
     def tags(self) -> list[str]:
@@ -153,6 +160,7 @@ class Inputs:
     bases: Mapping[str, Pinned] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Why a base or a context is missing above."""
+    service_contexts: Mapping[ServiceBuild, Context] = field(default_factory=dict)
     agent: AgentPackage | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
@@ -169,17 +177,33 @@ def contexts(instances: Iterable[Instance]) -> list[Path]:
     return list(dict.fromkeys(each.build for each in environments if each.build is not None))
 
 
+def service_builds(instances: Iterable[Instance]) -> dict[ServiceBuild, str]:
+    """What images of services are built from, each once, with a name to read."""
+    return {
+        service.build: f"service-{service.name}"
+        for instance in instances
+        for environment in (instance, instance.verifier)
+        for service in (environment.services.services if environment else ())
+        if service.build is not None
+    }
+
+
 def plan(instances: Iterable[Instance], inputs: Inputs) -> Plan:
     made = _Planned()
     image_of: dict[str, str] = {}
     verifier_image_of: dict[str, str] = {}
+    service_image_of: dict[ServiceBuild, str] = {}
     for instance in instances:
         if name := made.add(instance.id, _plan_one(instance, inputs)):
             image_of[instance.id] = name
         own = _plan_verifier(instance, inputs)
         if own is not None and (name := made.add(instance.id, own)):
             verifier_image_of[instance.id] = name
-    return Plan(tuple(made.images.values()), tuple(made.unplanned.values()), image_of, inputs.agent, verifier_image_of)
+        for build, readable in service_builds([instance]).items():
+            if name := made.add(instance.id, _plan_service(readable, build, inputs)):
+                service_image_of[build] = name
+    images, unplanned = tuple(made.images.values()), tuple(made.unplanned.values())
+    return Plan(images, unplanned, image_of, inputs.agent, verifier_image_of, service_image_of)
 
 
 @dataclass(slots=True)
@@ -247,6 +271,27 @@ def _plan_built(readable: str, environment: Environment, inputs: Inputs, *, has_
         context=folder,
         seconds=environment.build_seconds,
         has_agent=has_agent,
+    )
+
+
+def _plan_service(readable: str, build: ServiceBuild, inputs: Inputs) -> ImageSpec | Unplanned:
+    """Plan the image of a service, which has no agent."""
+    shown = str(build.context / build.dockerfile)
+    context = inputs.service_contexts.get(build)
+    if context is None:
+        return Unplanned(shown, inputs.problems.get(shown, "it was not read"))
+    given = {**inputs.build_args, **dict(build.arguments)}
+    arguments = sorted(f"{name}={value}" for name, value in given.items())
+    own = _hash(context.digest, context.dockerfile, build.target or "", inputs.platform, *arguments)
+    return ImageSpec(
+        tag=_tag(inputs, readable, own, None),
+        base=shown,
+        start=context.dockerfile,
+        needs=dockerfile.base_images(context.dockerfile, given),
+        context=build.context,
+        has_agent=False,
+        target=build.target,
+        arguments=build.arguments,
     )
 
 

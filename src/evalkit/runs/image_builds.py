@@ -19,6 +19,7 @@ from evalkit import console
 from evalkit.config import Config
 from evalkit.console.image_progress import ImageProgress
 from evalkit.domain.records import Instance
+from evalkit.domain.services import Composition
 from evalkit.errors import ImagesMissing, Interrupted, Terminated, first_few
 from evalkit.images import shortages
 from evalkit.images.build import Results
@@ -165,9 +166,20 @@ def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, q
 
 def _with_images(instance: Instance, planned: Plan) -> Instance:
     verifier = instance.verifier
-    if verifier is not None and (name := planned.verifier_image_of.get(instance.id)):
-        verifier = structs.replace(verifier, image=name)
-    return structs.replace(instance, image=planned.image_of[instance.id], verifier=verifier)
+    if verifier is not None:
+        name = planned.verifier_image_of.get(instance.id, verifier.image)
+        verifier = structs.replace(verifier, image=name, services=_with_built(verifier.services, planned))
+    services = _with_built(instance.services, planned)
+    return structs.replace(instance, image=planned.image_of[instance.id], services=services, verifier=verifier)
+
+
+def _with_built(asked: Composition, planned: Plan) -> Composition:
+    """Give each service that is built the name of its image."""
+    services = (
+        structs.replace(each, image=planned.service_image_of[each.build]) if each.build else each
+        for each in asked.services
+    )
+    return structs.replace(asked, services=tuple(services))
 
 
 async def _build_missing(work: BuildWork, watch: ImageProgress) -> None:

@@ -27,8 +27,11 @@ def provide_images(
 
 def _is_built(instance: Instance) -> bool:
     """Whether an image of it comes from a Dockerfile."""
-    verifier = instance.verifier
-    return instance.build is not None or (verifier is not None and verifier.build is not None)
+    environments = [instance, instance.verifier] if instance.verifier else [instance]
+    return any(
+        environment.build is not None or any(service.build for service in environment.services.services)
+        for environment in environments
+    )
 
 
 def require_images(workspaces: Workspaces, instances: Sequence[Instance], config: Config) -> None:
