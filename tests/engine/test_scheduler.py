@@ -23,6 +23,7 @@ from evalkit.domain.planning import Attempts, Step, plan
 from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job, Meter, Overrides, Result, Usage
 from evalkit.domain.results import Row
+from evalkit.domain.services import Composition, Service
 from evalkit.errors import CredentialsRefused, DatasetError, EngineUnavailable, StoreError
 from evalkit.testing import (
     FakeAgent,
@@ -465,6 +466,17 @@ def test_open_workspaces_stay_within_the_memory_budget(tmp_path: Path) -> None:
     rows = rig.execute()
     assert outcomes(rows) == {("submitted", "resolved"): 30}
     assert workspaces.most_memory == 5 * GIGABYTE
+
+
+def test_the_memory_of_services_counts(tmp_path: Path) -> None:
+    """Each of these takes the whole budget with its services, so they run one after the other."""
+    services = Composition(services=(Service(name="db", image="x", memory=4 * GIGABYTE),))
+    instances = [structs.replace(each, services=services) for each in FakeBenchmark(3).load()]
+    workspaces = FakeWorkspaces(tmp_path / "workspaces", memory_budget=5 * GIGABYTE)
+    agent = FakeAgent(in_turn(sleep(10), answer()))
+    rig = Rig(tmp_path, FakeBenchmark(instances), agent, workspaces, workers=30)
+    assert len(rig.execute()) == 3
+    assert workspaces.most_memory == GIGABYTE
 
 
 def test_one_instance_that_exceeds_the_memory_budget_runs_alone(tmp_path: Path) -> None:

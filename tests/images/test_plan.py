@@ -9,6 +9,7 @@ import pytest
 from evalkit.containers import reference
 from evalkit.containers.reference import Pinned
 from evalkit.domain.records import Instance
+from evalkit.domain.services import Composition, Service, ServiceBuild
 from evalkit.images.dockerfile import Syntax
 from evalkit.images.plan import AgentPackage, Context, Inputs, Plan, plan
 
@@ -40,6 +41,28 @@ INSTANCES = (
     Instance(id="flask-2", statement="", image="swe/flask:1"),
     Instance(id="plain", statement=""),
 )
+
+
+def test_images_of_services_are_named_by_what_goes_into_them_and_have_no_agent() -> None:
+    """Instances with the same service share its image; another stage or argument makes another one."""
+    folder = Path("/tasks/a/environment/web")
+    builds = [
+        ServiceBuild(context=folder),
+        ServiceBuild(context=folder, target="dev"),
+        ServiceBuild(context=folder, arguments=(("A", "1"),)),
+    ]
+    services = Composition(services=tuple(Service(name=f"s{n}", build=build) for n, build in enumerate(builds)))
+    instances = [Instance(id=name, statement="", image="swe/flask:1", services=services) for name in ("one", "two")]
+    contexts = {build: Context(folder, "FROM x\n", "aaa") for build in builds}
+    found = plan(instances, replace(INPUTS, service_contexts=contexts))
+    assert len(set(found.service_image_of.values())) == 3
+    for build in builds:
+        (image,) = (each for each in found.images if each.tag == found.service_image_of[build])
+        assert image.instances == ("one", "two")
+        assert (image.target, image.arguments) == (build.target, build.arguments)
+        assert "COPY" not in found.dockerfile(image, Syntax())
+    unread = plan(instances, INPUTS)
+    assert {each.base for each in unread.unplanned} == {str(folder / "Dockerfile")}
 
 
 def tags(plan: Plan) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evalkit.benchmarks.interpolation import Missing, interpolate
 from evalkit.config import parse_size
@@ -137,6 +137,9 @@ def _merged(base: Any, own: Any, key: str = "") -> Any:
     return own
 
 
+T = TypeVar("T")
+
+
 class _Unfit(Exception):
     """A value of the wrong type."""
 
@@ -214,7 +217,7 @@ class Table:
     def seconds(self, key: str) -> float | None:
         return self._convert(key, to_seconds)
 
-    def _convert(self, key: str, convert: Callable[[Any], Any]) -> Any:
+    def _convert(self, key: str, convert: Callable[[Any], T]) -> T | None:
         value = self.take(key)
         if value is None:
             return None

@@ -125,7 +125,7 @@ class Client:
         return await self.endpoint.request("POST", self._versioned(path), headers=headers)
 
     async def read(self, path: str) -> Exchange:
-        """Ask for something whose size is not known beforehand."""
+        """Ask for something whose size is not known beforehand, or that goes on as things happen."""
         return await self.endpoint.request("GET", self._versioned(path))
 
     def _versioned(self, path: str) -> str:

@@ -34,6 +34,8 @@ class Image:
     work: str
     volumes: tuple[str, ...] = ()
     """Paths of VOLUME in its Dockerfile: each container gets an anonymous volume there."""
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
     @property
     def runs_as_root(self) -> bool:
@@ -74,7 +76,8 @@ class Images:
             return None
         config = facts.get("Config") or {}
         volumes = tuple(config.get("Volumes") or ())
-        return Image(facts["Id"], config.get("User") or "", config.get("WorkingDir") or "", volumes)
+        words = tuple(config.get("Entrypoint") or ()), tuple(config.get("Cmd") or ())
+        return Image(facts["Id"], config.get("User") or "", config.get("WorkingDir") or "", volumes, *words)
 
     async def _pull(self, name: str) -> Image:
         async with self._pulling:

@@ -246,9 +246,11 @@ class Attempt:
 
     @property
     def memory(self) -> int:
-        """The most that one of its workspaces may take."""
-        verifier = self.instance.verifier
-        return max(self.limits.memory, (verifier and verifier.overrides.memory) or 0) * self.resource_factor
+        """The most that one of its workspaces may take, with the services beside it."""
+        own, verifier = self.limits.memory + self.instance.services.memory, self.instance.verifier
+        if verifier is not None:
+            own = max(own, (verifier.overrides.memory or self.limits.memory) + verifier.services.memory)
+        return own * self.resource_factor
 
     def begin_try(self) -> None:
         now = anyio.current_time()

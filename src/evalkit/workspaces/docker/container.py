@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from evalkit.containers.api import Client
-from evalkit.containers.connection import EngineError, Refused, Unreachable
+from evalkit.containers.connection import EngineError, Exchange, Refused, Unreachable
 from evalkit.containers.pull import Image
 from evalkit.domain.failures import Failed
 from evalkit.domain.protocols import Places, WorkspaceSpec
@@ -28,7 +28,7 @@ from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone
 # to become another user, and to end its processes. None of them reaches the settings of the network or the kernel:
 # https://man7.org/linux/man-pages/man7/capabilities.7.html
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
-_PROCESSES = 2048
+PROCESSES = 2048
 _NOT_FOUND, _CONFLICT = 404, 409
 _ANSWER_SECONDS = 1.0
 _COUNT_SECONDS = 10.0
@@ -55,7 +55,7 @@ def describe(
         "Init": True,
         "CapDrop": ["ALL"],
         "CapAdd": list(CAPABILITIES),
-        "PidsLimit": _PROCESSES,
+        "PidsLimit": PROCESSES,
         "Memory": spec.memory,
         "MemorySwap": spec.memory,
         "NanoCpus": round(min(spec.cpus, cpus) * 1e9),
@@ -116,6 +116,7 @@ class Container:
     """Whether the engine sees commands end with it; with some runtimes, it does not."""
     name: str = ""
     _supervisor: Supervisor | None = None
+    _input: Exchange | None = None
     starts: int = 0
     """How often it was started. Commands from before a restart remember a lower number."""
     _kills: int = 0
@@ -126,11 +127,11 @@ class Container:
     _labels: Mapping[str, str] = field(default_factory=dict)
     _starting: anyio.Lock = field(default_factory=anyio.Lock)
 
-    async def create(self, job: Job, body: Mapping[str, Any]) -> None:
+    async def create(self, job: Job, body: Mapping[str, Any], suffix: str = "") -> None:
         """Create it under a unique name. If a name is taken, another one is tried."""
         self._labels = body["Labels"]
         for _ in range(_NAMES_TRIED):
-            self.name = name_for(job)
+            self.name = f"{name_for(job)}{suffix}"
             self._may_exist = True  # from here on, even if no answer arrives
             try:
                 await self.client.call(self.client.patient.create_container_from_config, dict(body), self.name)
@@ -152,6 +153,12 @@ class Container:
         except BaseException:
             await supervisor.aclose()
             raise
+
+    async def start_alone(self, *, with_input: bool) -> None:
+        """Start it without a supervisor. Its input, if it has one, is open until it is removed, or evalkit ends."""
+        if with_input:
+            self._input = await self.client.upgrade(f"/containers/{self.name}/attach?stream=1&stdin=1")
+        await self.client.call(self.client.patient.start, self.name)
 
     async def revive(self) -> bool:
         """Start it again if a process inside has ended it. Returns whether that was the case."""
@@ -183,7 +190,7 @@ class Container:
 
     async def exists(self) -> bool:
         try:
-            await self._state()
+            await self.state()
         except Refused as error:
             if error.status != _NOT_FOUND:
                 raise
@@ -264,8 +271,9 @@ class Container:
                     return True
             return False
         finally:
-            if self._supervisor is not None:
-                await self._supervisor.aclose()
+            for held in (self._supervisor, self._input):
+                if held is not None:
+                    await held.aclose()
 
     async def _was_made_here(self) -> bool:
         facts = await self.client.call(self.client.closing.inspect_container, self.name)
@@ -318,16 +326,16 @@ class Container:
             raise SupervisorGone
         return self._supervisor
 
-    async def _state(self) -> Any:
+    async def state(self) -> Any:
         return (await self.client.call(self.client.closing.inspect_container, self.name))["State"]
 
     async def is_running(self) -> bool:
-        return bool((await self._state())["Running"])
+        return bool((await self.state())["Running"])
 
     async def _ended(self) -> Any:
         """Its state once it has ended, which the engine notices a moment later than we do."""
         for _ in range(_LOOKS):
-            state = await self._state()
+            state = await self.state()
             if not state["Running"]:
                 break
             await anyio.sleep(_PAUSE)

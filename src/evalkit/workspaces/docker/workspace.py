@@ -238,7 +238,7 @@ class DockerWorkspace:
 
     async def _put(self, blocks: Iterator[bytes]) -> None:
         async with self.copying:
-            await self.client.call(self.client.api.put_archive, self.container.name, "/", _cancellable(blocks))
+            await self.client.call(self.client.api.put_archive, self.container.name, "/", cancellable(blocks))
 
     async def read(self, source: PurePosixPath, target: Path, limit: OutputLimit = ARTIFACTS) -> None:
         _require_absolute(source)
@@ -246,7 +246,7 @@ class DockerWorkspace:
         def fetch() -> None:
             blocks, _ = self.client.api.get_archive(self.container.name, str(source), chunk_size=_BLOCK)
             try:
-                archives.unpack(_cancellable(blocks), target, limit)
+                archives.unpack(cancellable(blocks), target, limit)
             finally:
                 blocks.close()
 
@@ -352,7 +352,7 @@ async def _feed(conversation: Exchange, stdin: Path) -> None:
         await conversation.end_input()
 
 
-def _cancellable(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def cancellable(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """In a worker thread, stop at the next block once the task that waits for it is cancelled."""
     for block in blocks:
         anyio.from_thread.check_cancelled()

@@ -32,6 +32,7 @@ from evalkit.workspaces.docker import isolation
 from evalkit.workspaces.docker.container import Container, describe
 from evalkit.workspaces.docker.container_network import ContainerNetwork
 from evalkit.workspaces.docker.isolation import Isolation
+from evalkit.workspaces.docker.service_group import ServiceGroup
 from evalkit.workspaces.docker.workspace import DockerWorkspace
 from evalkit.workspaces.egress import MOST_CONNECTIONS, Resolve, SystemResolver
 
@@ -69,6 +70,7 @@ class DockerWorkspaces:
     """Looks up the names that an allow-list admits."""
     background: Background = field(default_factory=Background)
     _copying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_COPIES_AT_ONCE))
+    _shells: dict[str, bool] = field(default_factory=dict)
     _users: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     _shares_files: bool = False
     """Whether the runtime is known to share the files of containers with the engine."""
@@ -82,13 +84,28 @@ class DockerWorkspaces:
     async def open(self, spec: WorkspaceSpec) -> AsyncIterator[Workspace]:
         if spec.purpose == "solve":
             self._require_gpus(spec.job.instance)
-        image, container = await self._start(spec)
+        services = self._services_of(spec)
         try:
-            guarded = Guarded(container.name, spec.disk, written=container.count_written, end=container.remove)
+            await services.start_first()
+            async with self._opened(spec, services) as workspace:
+                yield workspace
+        finally:
+            await services.remove()
+
+    @asynccontextmanager
+    async def _opened(self, spec: WorkspaceSpec, services: ServiceGroup) -> AsyncIterator[Workspace]:
+        image, container = await self._start(spec, services)
+
+        async def count_written() -> int:
+            return await container.count_written() + await services.count_written()
+
+        try:
+            await services.start_rest(container)
+            guarded = Guarded(container.name, spec.disk, written=count_written, end=container.remove)
             workspace = DockerWorkspace(
                 self.client,
                 container,
-                network=self._network_of(container, spec),
+                network=self._network_of(container, spec, services),
                 guarded=guarded,
                 watch=self.watch,
                 image_user=image.user,
@@ -106,15 +123,17 @@ class DockerWorkspaces:
             async with self._connected(workspace, spec):
                 with self.watch.guarding(guarded):
                     yield workspace
+            await services.require_memory()
         finally:
             await container.remove()
 
-    def _network_of(self, container: Container, spec: WorkspaceSpec) -> ContainerNetwork:
+    def _network_of(self, container: Container, spec: WorkspaceSpec, services: ServiceGroup) -> ContainerNetwork:
         return ContainerNetwork(
             self.client,
             container.name,
             self.background,
             spec.job.folder,
+            neighbours=services.neighbours,
             # gVisor takes over the interfaces that are there at the start: https://gvisor.dev/docs/user_guide/networking/
             restart=None if self.isolation.has_ordinary_runtime else container.restart,
             resolve=self.resolve,
@@ -128,6 +147,18 @@ class DockerWorkspaces:
         finally:
             await workspace.network.aclose()
 
+    def _services_of(self, spec: WorkspaceSpec) -> ServiceGroup:
+        return ServiceGroup(
+            self.client,
+            self.images,
+            spec,
+            self.cpus,
+            self.isolation.host_config(),
+            labels.labels_for(spec.job, self.owner),
+            self._lifetime(spec),
+            self._shells,
+        )
+
     async def missing_images(self, instances: Iterable[Instance]) -> Mapping[str, str]:
         names, to_be_built = set(), {}
         for instance in instances:
@@ -136,6 +167,11 @@ class DockerWorkspaces:
                     names.add(self._image_of(environment))
                 except Failed as failure:
                     to_be_built[what] = failure.message
+                for service in environment.services.services:
+                    if service.image is not None:
+                        names.add(service.image)
+                    elif service.build is not None:
+                        to_be_built[f"{what}, service {service.name}"] = f"to be built from {service.build.context}"
         with inspection.needed():
             return to_be_built | await self.images.missing(names)
 
@@ -149,13 +185,13 @@ class DockerWorkspaces:
             raise Failed("image_missing", f"to be built from {environment.build}")
         return environment.image or self.default_image
 
-    async def _start(self, spec: WorkspaceSpec) -> tuple[Image, Container]:
+    async def _start(self, spec: WorkspaceSpec, services: ServiceGroup) -> tuple[Image, Container]:
         """Start a container, with further tries after a restart of the engine or a passing failure."""
         name = self._image_of(spec.environment)
         for pause in (*self.pauses, None):
             try:
                 image = await self.images.get(name)
-                return image, await self._start_once(spec, image)
+                return image, await self._start_once(spec, image, services)
             except Unreachable as error:
                 if pause is None or not await self.client.is_back():
                     raise Failed("engine", str(error)) from error
@@ -167,13 +203,14 @@ class DockerWorkspaces:
                 await anyio.sleep(pause)
         raise AssertionError("the last try has no pause after it")
 
-    async def _start_once(self, spec: WorkspaceSpec, image: Image) -> Container:
+    async def _start_once(self, spec: WorkspaceSpec, image: Image, services: ServiceGroup) -> Container:
         ordinary = self.isolation.has_ordinary_runtime
         places = _places(image, spec.environment)
         container = Container(self.client, places, self._lifetime(spec), ends_commands=ordinary)
         body = describe(spec, image, labels.labels_for(spec.job, self.owner), self.cpus, self.isolation)
         try:
-            await self._create(container, spec, body)
+            await self._create(container, spec, services.add_to(body, image))
+            await services.connect(container)
             await container.start()
         except BaseException:
             await container.remove()
