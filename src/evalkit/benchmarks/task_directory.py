@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from evalkit.system import files
 DOCKERFILE = "Dockerfile"
 CONTAINER_FILES = (DOCKERFILE, ".dockerignore", COMPOSE_FILE)
 
+_CANARY = re.compile(r"(<!--.*canary.*-->|#.*canary.*)", re.IGNORECASE)
 _GRADES: Mapping[str | None, Literal["fresh", "in_place"]] = {"shared": "in_place", "separate": "fresh"}
 
 
@@ -57,8 +60,16 @@ class Task:
 
     @property
     def brings_files(self) -> bool:
-        """Whether its files are copied into the work folder, as there is no image with them."""
-        return self.file.environment.docker_image is None and self.dockerfile is None
+        """Whether its files are copied into the work folder, as there is no image with them.
+
+        Where answers are patches, an image has all files, so that a patch shows what the agent changed.
+        """
+        if _file_in(self.environment, DOCKERFILE, COMPOSE) is not None:
+            return False
+        if self.file.environment.docker_image is None:
+            return True
+        has_files = self.environment.is_dir() and any(self.environment.iterdir())
+        return has_files and self.file.evalkit.grade != "fresh"
 
     @property
     def has_tests_in_image(self) -> bool:
@@ -282,7 +293,14 @@ def _read_statement(task: Task, *, is_needed: bool) -> str:
     statement = path.read_text(encoding="utf-8", errors="replace")
     if is_needed and not task.has_tests_in_image and not (task.tests / "test.sh").is_file():
         raise DatasetError(f"task {task.folder} has no tests/test.sh", hint="add the script that grades the task")
-    return statement
+    return strip_canary(statement)
+
+
+def strip_canary(statement: str) -> str:
+    """The statement without the lines at its start that mark it as part of a benchmark, for those who train models."""
+    lines = statement.split("\n")
+    marks = list(itertools.takewhile(lambda line: _CANARY.fullmatch(line.strip()), lines))
+    return "\n".join(lines[len(marks) :]).lstrip("\n") if marks else statement
 
 
 def _resolve(file: TaskFile) -> tuple[dict[str, str], str | None]:
