@@ -16,7 +16,7 @@ LISTING = json.dumps([{"Path": name, "Kind": number % 3} for number, name in enu
 @pytest.mark.parametrize("size", [1, 7, 100, 1 << 20])
 def test_every_name_is_read_whatever_the_pieces(size: int) -> None:
     reader = PathReader()
-    found = []
+    found: list[str] = []
     for place in range(0, len(LISTING), size):
         assert not reader.has_ended
         found += reader.feed(LISTING[place : place + size])

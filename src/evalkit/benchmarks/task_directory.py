@@ -64,7 +64,7 @@ class Task:
 
         Where answers are patches, an image has all files, so that a patch shows what the agent changed.
         """
-        if _file_in(self.environment, DOCKERFILE, COMPOSE) is not None:
+        if _file_in(self.environment, DOCKERFILE, COMPOSE_FILE) is not None:
             return False
         if self.file.environment.docker_image is None:
             return True
