@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.domain.results import Row
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, StoreError
 from evalkit.store.run_directory import RunDirectory
 from evalkit.system.scratch import start_time
 from tests.support.cli import Evalkit
@@ -199,6 +200,26 @@ def test_death_while_a_run_is_written_to(tmp_path: Path, operation: str, after: 
         now = list(RunDirectory.open(path).manifest.instance_ids)
         assert now in (["a", "b"], after)
         finish(path, now)
+
+
+def write_answers(run: RunDirectory) -> None:
+    (run.fresh_attempt_folder("a", 1) / "patch.diff").write_text("diff")
+
+
+def test_a_run_whose_answers_do_not_fit_on_the_disk_leaves_its_name_free(tmp_path: Path) -> None:
+    def fill(run: RunDirectory) -> None:
+        write_answers(run)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StoreError, match=r"cannot write to .*run: No space left"):
+        RunDirectory.create(tmp_path / "run", make_manifest(["a"]), fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_death_while_answers_are_written(tmp_path: Path) -> None:
+    write_answers(RunDirectory(tmp_path / "run", make_manifest(["a"])))
+    RunDirectory.create(tmp_path / "run", make_manifest(["a"]), write_answers)
+    finish(tmp_path / "run", ["a"])
 
 
 def test_a_directory_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from evalkit.system import files
 RESULTS = "results.jsonl"
 LOG = "run.log"
 _LOCK = "run.lock"
+_INSTANCES = "instances"
 
 
 class RunDirectory:
@@ -50,7 +51,13 @@ class RunDirectory:
         except OSError as error:
             raise EvalkitError(f"cannot make the run directory {path}: {error.strerror}") from error
         run = cls(path, manifest)
-        fill(run)
+        try:
+            fill(run)
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise StoreError(
+                f"cannot write to {path}: {error.strerror}", hint="make room or repair the disk, then start it again"
+            ) from error
         run.save()
         manifests.sync_folder(path.parent)
         return run
@@ -148,7 +155,7 @@ class RunDirectory:
 
     def artifacts(self, instance_id: str, attempt: int) -> str:
         """The folder of an attempt, relative to the run, as in its row."""
-        return f"instances/{self._folders[instance_id]}/attempt-{attempt}"
+        return f"{_INSTANCES}/{self._folders[instance_id]}/attempt-{attempt}"
 
     def attempt_folder(self, instance_id: str, attempt: int) -> Path:
         return self.path / self.artifacts(instance_id, attempt)
@@ -185,7 +192,9 @@ def _is_patch(path: Path, patch: Patch) -> bool:
 
 def _never_began(path: Path) -> bool:
     """Whether the folder holds only what a crash leaves while a run is being made."""
-    return path.is_dir() and all(entry.name.startswith(f".{manifests.FILE}.") for entry in path.iterdir())
+    return path.is_dir() and all(
+        entry.name == _INSTANCES or entry.name.startswith(f".{manifests.FILE}.") for entry in path.iterdir()
+    )
 
 
 def find_run(named: str | None, output: Path) -> Path:
