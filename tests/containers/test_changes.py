@@ -10,7 +10,7 @@ import pytest
 from evalkit.containers.changes import PathReader
 
 NAMES = ["/bin/sh", '/tmp/"Path":"/bin/python"', "/tmp/}],[{\\", "/tmp/\u00e9\u2028\n", "/a" * 2000]
-LISTING = json.dumps([{"Path": name, "Kind": number % 3} for number, name in enumerate(NAMES)]).encode() + b"\n"
+LISTING = json.dumps([{"Path": name, "Kind": number % 3} for number, name in enumerate(NAMES)]).encode()
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 1 << 20])
@@ -21,6 +21,8 @@ def test_every_name_is_read_whatever_the_pieces(size: int) -> None:
         assert not reader.has_ended
         found += reader.feed(LISTING[place : place + size])
     assert found == NAMES
+    assert reader.has_ended
+    assert list(reader.feed(b"\n")) == []
     assert reader.has_ended
 
 

@@ -11,7 +11,7 @@ LARGEST_LIST = 256 << 20
 MOST_PATHS = 1000
 _PATH = re.compile(rb'"Path"\s*:\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 _LONGEST_ENTRY = 1 << 16
-_ENDS = (b"]", b"null")
+_END = re.compile(rb'[^"]*("Kind"\s*:\s*\d+\s*)?\}\s*\]\s*|\s*(null|\[\s*\])\s*')
 
 
 @dataclass(slots=True)
@@ -33,4 +33,4 @@ class PathReader:
     @property
     def has_ended(self) -> bool:
         """Whether the list is there to its end."""
-        return self._rest.rstrip().endswith(_ENDS)
+        return _END.fullmatch(self._rest) is not None
