@@ -84,8 +84,8 @@ class Rows(Sleep):
     def load(self) -> Iterator[Instance]:
         yield from self._rows.load()
 
-    def read(self, outline: Instance) -> Instance:
-        return self._rows.read(outline)
+    def read_instance(self, outline: Instance) -> Instance:
+        return self._rows.read_instance(outline)
 
     def reference_patch(self, instance: Instance) -> bytes:
         return self._rows.reference_patch(instance)

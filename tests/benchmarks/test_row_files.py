@@ -83,8 +83,8 @@ def test_an_outline_is_small_and_its_instance_whole(tmp_path: Path, name: str) -
     outlines = list(benchmark.load())
     assert not any(each.statement or "patch " in repr(each.data) for each in outlines)
     for outline, row, made in zip(outlines, rows, read_rows(str(tmp_path / name), "test"), strict=True):
-        assert benchmark.read(outline) == to_instance(made)
-        assert benchmark.read(outline).data == row
+        assert benchmark.read_instance(outline) == to_instance(made)
+        assert benchmark.read_instance(outline).data == row
 
 
 CHANGES: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
@@ -104,7 +104,7 @@ def test_a_data_set_that_changed_is_an_error_and_never_another_row(tmp_path: Pat
     outline = list(benchmark.load())[30]
     WRITERS[name](tmp_path / name, CHANGES[change](rows))
     with pytest.raises(DatasetError, match=r"has changed since it was read, and row-30 cannot be found") as caught:
-        benchmark.read(outline)
+        benchmark.read_instance(outline)
     assert "resume" in caught.value.hint
 
 
@@ -115,7 +115,7 @@ def test_a_data_set_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
     outline = next(iter(list(benchmark.load())))
     (tmp_path / name).unlink()
     with pytest.raises(DatasetError, match=rf"{name} is gone"):
-        benchmark.read(outline)
+        benchmark.read_instance(outline)
 
 
 def test_rows_added_at_the_end_change_nothing(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_rows_added_at_the_end_change_nothing(tmp_path: Path) -> None:
     outline = list(benchmark.load())[2]
     with path.open("a") as file:
         file.write(json.dumps(make_rows(4)[3]) + "\n")
-    assert benchmark.read(outline).data == rows[2]
+    assert benchmark.read_instance(outline).data == rows[2]
 
 
 @pytest.mark.parametrize(

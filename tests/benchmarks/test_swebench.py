@@ -310,7 +310,7 @@ def test_a_missing_base_commit_is_a_failed_setup(bench: Bench) -> None:
 
 def test_the_solution_is_nowhere_an_agent_looks(bench: Bench) -> None:
     (outline,) = bench.benchmark().load()
-    instance = bench.benchmark().read(outline)
+    instance = bench.benchmark().read_instance(outline)
     assert "a + b" not in instance.statement + str(instance.fields)
     outcome = bench.solve('grep -r -a "a + b" "$(dirname "$EVALKIT_WORK")" || true')
     assert outcome.log == ""

@@ -103,7 +103,7 @@ def test_the_agent_finds_them_in_its_workspace(tmp_path: Path) -> None:
         row = project.row(problem_statement=f"See {url}!", image_assets=json.dumps({"problem_statement": [url]}))
         (tmp_path / "rows.json").write_text(json.dumps([row]))
         benchmark = Multimodal(SweBench(str(tmp_path / "rows.json"), "test", (), None))
-        instance = benchmark.read(next(iter(benchmark.load())))
+        instance = benchmark.read_instance(next(iter(benchmark.load())))
         assert f"See {url} (Image: 1)!" in instance.statement
         script = 'cat "$EVALKIT_LOGS/agent/images/1.png"; sed -i "s/a - b/a + b/" calc.py'
         outcome = attempt(tmp_path, project, benchmark, ScriptAgent(script))

@@ -113,6 +113,16 @@ def test_what_is_measured_does_not_change_unasked(run: Evalkit, key: str, value:
     assert len(run.rows()) == 4
 
 
+def test_a_run_from_before_there_were_some_keys_goes_on(run: Evalkit) -> None:
+    path = run.run_directory() / "run.json"
+    manifest = json.loads(path.read_text())
+    for key in ("allow_hosts", "runtime", "seccomp"):
+        del manifest["config"]["workspace"][key]
+    path.write_text(json.dumps(manifest))
+    resumed = run("resume", "--quiet")
+    assert resumed.code == 0, resumed.stderr
+
+
 def test_a_change_that_is_accepted_is_recorded(run: Evalkit) -> None:
     resumed = run("resume", "--set", "model.name=other", "--accept-change", "model.name")
     assert resumed.code == 0, resumed.stderr

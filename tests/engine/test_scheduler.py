@@ -797,7 +797,7 @@ class Outlined(FakeBenchmark):
     def load(self) -> list[Instance]:
         return [structs.replace(each, statement="") for each in self.instances]
 
-    def read(self, outline: Instance) -> Instance:
+    def read_instance(self, outline: Instance) -> Instance:
         if self.gone:
             raise DatasetError("rows.jsonl is gone", hint="bring it back")
         return next(each for each in self.instances if each.id == outline.id)
@@ -830,10 +830,10 @@ def test_a_data_set_that_is_gone_ends_the_run_and_what_runs_is_kept(tmp_path: Pa
 
 def test_another_error_of_reading_costs_one_instance(tmp_path: Path) -> None:
     class Stumbling(Outlined):
-        def read(self, outline: Instance) -> Instance:
+        def read_instance(self, outline: Instance) -> Instance:
             if outline.id == ONE:
                 raise OSError(errno.EMFILE, "too many open files")
-            return super().read(outline)
+            return super().read_instance(outline)
 
     rig = Rig(tmp_path, Stumbling(2), retries=1)
     rows = {row["instance_id"]: row for row in rig.execute()}

@@ -464,7 +464,7 @@ class OnDemand(Protocol):
     and `Workspaces` see outlines; agents and all other members of the benchmark get the whole instance.
     """
 
-    def read(self, outline: Instance) -> Instance:
+    def read_instance(self, outline: Instance) -> Instance:
         """The outline with its statement, images and data. Called in a thread, before each try.
 
         Raises DatasetError, which ends the run, where the data set is no longer the one that was loaded.

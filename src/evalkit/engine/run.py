@@ -20,7 +20,7 @@ def complete(outline: Instance, benchmark: Benchmark) -> Instance:
     if not isinstance(benchmark, OnDemand):
         return outline
     try:
-        return benchmark.read(outline)
+        return benchmark.read_instance(outline)
     except DatasetError as error:
         raise DatasetChanged(error.message, hint=error.hint) from error
 

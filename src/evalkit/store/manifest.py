@@ -118,8 +118,10 @@ def _share(values: Sequence[str]) -> list[str]:
 
 
 def look_up(config: Mapping[str, Mapping[str, Any]], key: str) -> Any:
+    """The value of a key; None for an empty list too, as an earlier version that lacked the key has neither."""
     section, _, name = key.partition(".")
-    return config.get(section, {}).get(name)
+    value = config.get(section, {}).get(name)
+    return None if value == [] else value
 
 
 def write_atomically(path: Path, content: bytes) -> None:

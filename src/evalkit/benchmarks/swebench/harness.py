@@ -49,7 +49,7 @@ class SweBench:
     def load(self) -> Iterable[Instance]:
         return make_outlines(read_rows(self.dataset, self.split), rows.to_instance)
 
-    def read(self, outline: Instance) -> Instance:
+    def read_instance(self, outline: Instance) -> Instance:
         return read_whole(outline, rows.to_instance)
 
     def grader_network(self, _instance: Instance) -> str:

@@ -47,7 +47,7 @@ class Multimodal:
     def load(self) -> Iterable[Instance]:
         return make_outlines(read_rows(self.swebench.dataset, self.swebench.split), illustrate)
 
-    def read(self, outline: Instance) -> Instance:
+    def read_instance(self, outline: Instance) -> Instance:
         return read_whole(outline, illustrate)
 
     def grader_network(self, instance: Instance) -> str:

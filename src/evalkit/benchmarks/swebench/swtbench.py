@@ -115,7 +115,7 @@ class SwtBench:
         outlines = make_outlines(read_rows(self.dataset, self.split), _ask_for_tests)
         return (outline for outline in outlines if outline.id not in excluded)
 
-    def read(self, outline: Instance) -> Instance:
+    def read_instance(self, outline: Instance) -> Instance:
         return read_whole(outline, _ask_for_tests)
 
     def grader_network(self, _instance: Instance) -> str:
