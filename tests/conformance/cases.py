@@ -111,5 +111,13 @@ def load_cases() -> dict[str, Case]:
     return cases
 
 
+def sample_cases(cases: Mapping[str, Case], *, one_in: int) -> dict[str, Case]:
+    """Some cases of each topic, evenly over its file, where those of one rule stand together."""
+    by_topic: dict[str, list[Case]] = {}
+    for case in cases.values():
+        by_topic.setdefault(case.topic, []).append(case)
+    return {case.name: case for group in by_topic.values() for case in group[::one_in]}
+
+
 def _script(text: str) -> str:
     return f"#!/bin/bash\n{text.strip()}\n"
