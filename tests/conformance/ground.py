@@ -20,7 +20,7 @@ _PROBE = """\
 #!/usr/bin/env python3
 import sys, urllib.request
 try:
-    urllib.request.urlopen(sys.argv[1], timeout=3)
+    urllib.request.urlopen(sys.argv[1], timeout=10)
 except OSError:
     sys.exit(1)
 except Exception:  # a proxy that hangs up
