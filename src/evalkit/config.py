@@ -261,6 +261,11 @@ class RunConfig(Section):
     stop_on: Literal["critic", "never"] = Field("critic", description="Stop at an accepted attempt, or make all")
     critic: str = Field("pass", description="Who accepts an attempt: pass, non_empty_patch, graded")
     retries: int = Field(2, ge=0, description="Tries again after a failure of the infrastructure")
+    breaker: Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(parse_none)] = Field(
+        None,
+        description="Stop once so many instances in a row failed alike; 0 never; none: twice the workers, at least 5",
+        examples=["none", "0"],
+    )
     max_cost_usd: float | None = Field(None, gt=0, description="Call no model and admit no instance once this is spent")
     max_instance_cost_usd: float | None = Field(None, gt=0, description="What all attempts at one instance may cost")
     memory_share: float = Field(

@@ -81,6 +81,12 @@ class ImagesMissing(EvalkitError):
     kind = "image_missing"
 
 
+class FailsAlike(EvalkitError):
+    """One instance after the other failed for the same reason."""
+
+    kind = "breaker"
+
+
 class CredentialsRefused(EvalkitError):
     kind = "credentials"
 

@@ -142,3 +142,22 @@ def test_hosts_that_are_none_or_have_no_effect_are_refused(
 ) -> None:
     evalkit("infer", *arguments).refused(2, "config", *words)
     assert not evalkit.runs.exists()
+
+
+def test_a_run_in_which_all_fail_alike_stops_and_can_go_on(evalkit: Evalkit) -> None:
+    few = ("--agent", "command", "--workers", "1", "--set")
+    stopped = evalkit("infer", *few, "agent.command=sh -c 'echo boom; exit 3'", "--run-id", "hopeless")
+    stopped.refused(3, "breaker", "5 instances in a row failed with agent: sh exited with status 3: boom")
+    assert "evalkit resume" in stopped.document["error"]["hint"]
+    assert stopped.document["buckets"]["error"] == len(evalkit.rows()) == 5
+    again = evalkit("resume", "hopeless", "--set", "run.breaker=7")
+    again.refused(3, "breaker", "7 instances in a row")
+    assert len(evalkit.rows()) == 12
+    evalkit.assert_nothing_left()
+
+
+def test_a_variable_of_the_agent_that_is_not_set_is_an_error_before_anything_starts(evalkit: Evalkit) -> None:
+    arguments = ("infer", "--agent", "command", "--set", "agent.command=true", "--set", "agent.env=HOME,NOT_SET_HERE")
+    evalkit(*arguments).refused(2, "config", "NOT_SET_HERE is not set", "export NOT_SET_HERE=")
+    assert not list(evalkit.runs.glob("*")), "and the name of the run is free"
+    assert evalkit("infer", "--agent", "nop", "--limit", "1", "--set", "agent.env=NOT_SET_HERE").code == 0

@@ -156,3 +156,23 @@ def test_cancelled_in_the_middle_of_waiting_it_can_be_asked_again(loop: Any) -> 
         return second.name
 
     assert on_loop(run, loop=loop) == "b"
+
+
+def test_while_it_is_closed_nothing_starts_and_what_is_queued_stays() -> None:
+    async def run() -> tuple[list[tuple[str, float]], bool]:
+        admission = Admission(iter([Entry("a"), Entry("b", seconds=30), Entry("c"), Entry("d")]), 2)
+
+        async def close_and_open() -> None:
+            await anyio.sleep(5)
+            admission.close()
+            await anyio.sleep(20)
+            admission.close(closed=False)
+            await anyio.sleep(3)
+            admission.close()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(close_and_open)
+            started = await admit(admission)
+        return started, admission.has_more
+
+    assert on_loop(run) == ([("a", 0), ("b", 0), ("c", 25)], True)

@@ -24,7 +24,7 @@ from evalkit.domain.protocols import Workspace
 from evalkit.domain.records import Answer, Grade, Instance, Job, Meter, Overrides, Result, Usage
 from evalkit.domain.results import Row
 from evalkit.domain.services import Composition, Service
-from evalkit.errors import CredentialsRefused, DatasetError, EngineUnavailable, StoreError
+from evalkit.errors import CredentialsRefused, DatasetError, EngineUnavailable, FailsAlike, StoreError
 from evalkit.testing import (
     FakeAgent,
     FakeBenchmark,
@@ -609,6 +609,40 @@ def test_some_refused_credentials_among_good_results_do_not_end_the_run(tmp_path
     script = {f"fake-{n:04}": [refused] for n in range(0, 30, 3)}
     rig = Rig(tmp_path, FakeBenchmark(30), FakeAgent(answer(), script), workers=1)
     assert outcomes(rig.execute()) == {("submitted", "resolved"): 20, ("error", "ungraded"): 10}
+
+
+def test_one_failure_after_the_other_for_one_reason_ends_the_run_and_it_can_go_on(tmp_path: Path) -> None:
+    broken = in_turn(sleep(1), fail(Failed("agent", "sh exited with status 127: not found")))
+    rig = Rig(tmp_path, FakeBenchmark(500), FakeAgent(broken), workers=2, most_alike=5)
+    with pytest.raises(FailsAlike, match="5 instances in a row failed with agent: sh exited with status 127") as caught:
+        rig.execute()
+    assert caught.value.exit_code == 3
+    assert "run.breaker=0" in caught.value.hint
+    assert len(rig.rows()) == len(rig.agent.jobs) <= 6
+    assert_all_closed_once(rig)
+    rig.agent = FakeAgent(answer())
+    rows = rig.execute()
+    assert len({row["instance_id"] for row in rows}) == 500
+    assert len(rows) == 500
+
+
+def test_what_still_runs_and_does_not_fail_lets_the_run_go_on(tmp_path: Path) -> None:
+    """A part of the data set that cannot work, and a slow instance that shows that others can."""
+    script = {f"fake-{n:04}": [in_turn(sleep(1), fail(Failed("setup", "no such branch")))] for n in range(1, 7)}
+    agent = FakeAgent(in_turn(sleep(100), answer()))
+    rig = Rig(tmp_path, FakeBenchmark(12, script={"prepare": script}), agent, workers=2, retries=0, most_alike=5)
+    assert outcomes(rig.execute()) == {("error", "ungraded"): 6, ("submitted", "resolved"): 6}
+
+
+def test_a_run_whose_every_instance_has_its_row_ends_as_ever(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FakeBenchmark(5), FakeAgent(fail(Failed("agent", "boom"))), workers=1, most_alike=5)
+    assert outcomes(rig.execute()) == {("error", "ungraded"): 5}
+
+
+def test_failures_for_several_reasons_do_not_end_the_run(tmp_path: Path) -> None:
+    script = {f"fake-{n:04}": [fail(Failed("agent", "even" if n % 2 else "odd"))] for n in range(30)}
+    rig = Rig(tmp_path, FakeBenchmark(30), FakeAgent(script=script), workers=1, most_alike=5)
+    assert len(rig.execute()) == 30
 
 
 def test_a_spent_budget_admits_no_new_instance(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ class Rig:
     attempts: Attempts = ONE_ATTEMPT
     workers: int = 2
     retries: int = 2
+    most_alike: int = 0
     max_cost_usd: float | None = None
     loop: Loop = "virtual"
     held: Callable[[], str | None] = lambda: None
@@ -134,6 +135,7 @@ class Rig:
             limits=self.limits,
             workers=self.workers,
             retries=self.retries,
+            most_alike=self.most_alike,
             budgets=Budgets(run_usd=self.max_cost_usd),
             held=self.held,
         )

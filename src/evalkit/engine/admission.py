@@ -52,6 +52,7 @@ class Admission(Generic[T]):
     _resting_until: float = -math.inf
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _stopped: bool = False
+    _closed: bool = False
 
     def add(self, entry: T, *, delay: float = 0.0) -> None:
         if self._stopped:
@@ -80,14 +81,32 @@ class Admission(Generic[T]):
         self._waiting.clear()
         self._changed.set()
 
+    def close(self, *, closed: bool = True) -> None:
+        """Let nothing start as long as it is closed. What is queued stays so."""
+        self._closed = closed
+        self._changed.set()
+
+    @property
+    def running(self) -> int:
+        return self._running
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything waits for its start."""
+        self._draw()
+        return bool(self._ready or self._waiting)
+
     async def next(self) -> T | None:
-        """The next entry that may start, or None when none is left and none is running."""
+        """The next entry that may start, or None when none is running and none may start any more."""
         while True:
             self._wake_waiting()
             self._draw()
-            if not (self._ready or self._waiting or self._running):
+            if not (self._running or (not self._closed and (self._ready or self._waiting))):
                 return None
             pause: float | None = None
+            if self._closed:
+                await self._wait(None)
+                continue
             if (rest := self._resting_until - anyio.current_time()) > 0:
                 pause = rest
             elif self._ready and self._fits(self._ready[0]):

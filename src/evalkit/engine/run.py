@@ -62,6 +62,8 @@ class Run:
     """Limits that no instance overrides, because the command line says so."""
     workers: int = 1
     retries: int = 2
+    most_alike: int = 0
+    """So many instances in a row that fail alike end the run; 0 for no end."""
     network: NetworkPolicy = OFFLINE
     """Of agents whose instance asks for none; where `pinned` names it, of the others too."""
     budgets: Budgets = field(default_factory=Budgets)

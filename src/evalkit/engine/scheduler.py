@@ -7,15 +7,16 @@ from typing import Any
 
 import anyio
 
-from evalkit.domain.failures import Breaker, unwrap
+from evalkit.domain.causes import Cause, Streak
+from evalkit.domain.failures import Breaker, policy_of, unwrap
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Observer
 from evalkit.domain.records import Failure, Instance, Meter, Recorded, Result
 from evalkit.engine.admission import Admission
 from evalkit.engine.attempt import Attempt, try_once
 from evalkit.engine.run import Run
-from evalkit.errors import CredentialsRefused, DatasetChanged, EngineUnavailable, EvalkitError
-from evalkit.logs import logger
+from evalkit.errors import CredentialsRefused, DatasetChanged, EngineUnavailable, EvalkitError, FailsAlike
+from evalkit.logs import logger, tell
 
 
 class Scheduler:
@@ -41,6 +42,7 @@ class Scheduler:
             on_hold=self._observer.held,
         )
         self._breaker = Breaker(instances=len(steps), tries=run.retries + 1)
+        self._streak = Streak(run.most_alike)
         self._began = 0.0
         self._changed: DatasetChanged | None = None
 
@@ -56,6 +58,8 @@ class Scheduler:
             raise unwrap(fatal or group) from group
         if self._changed is not None:
             raise self._changed
+        if self._streak.cause is not None and self._admission.has_more:
+            raise self._describe_streak(self._streak.cause)
 
     async def _work(self, attempt: Attempt) -> None:
         spent = attempt.meter.budget.exhausted(ignoring="attempt")
@@ -93,10 +97,33 @@ class Scheduler:
         result = attempt.conclude(artifacts, self._run.critic, self._run.grader_version)
         await self._run.journal.append(result)
         self._observer.finished(result)
+        self._close_if_hopeless(result)
         following = attempt.step.following(accepted=result.accepted)
         if following:
             self._observer.added(following.instance_id, following.attempt)
             self._admission.add(self._begin(following, anyio.current_time()))
+
+    def _close_if_hopeless(self, result: Result) -> None:
+        """Take no more instances while all fail alike. One that was under way and does not fail opens it again."""
+        before = self._streak.cause
+        self._streak.observe(result.instance_id, result.failure)
+        cause = self._streak.cause
+        if (cause is None) == (before is None):
+            return
+        self._admission.close(closed=cause is not None)
+        if cause is None:
+            tell("an instance did not fail: the run goes on")
+        elif self._admission.has_more and self._admission.running > 1:
+            error = self._describe_streak(cause)
+            tell(f"no further instance starts, and what runs is finished: {error.message}; {error.hint}")
+
+    def _describe_streak(self, cause: Cause) -> FailsAlike:
+        policy = policy_of(cause.kind)
+        advice = f"{policy.hint}; " if policy and policy.hint else ""
+        return FailsAlike(
+            f"{self._streak.length} instances in a row failed with {cause}",
+            hint=f"{advice}then `evalkit resume`, or `evalkit resume --set run.breaker=0` to go on whatever fails",
+        )
 
     def _begin(self, step: Step, queued_since: float | None = None) -> Attempt:
         instance = self._instances[step.instance_id]

@@ -16,6 +16,7 @@ from evalkit.agents.plugin_options import check_options
 from evalkit.benchmarks.task_folders import BUNDLED
 from evalkit.config import Config
 from evalkit.domain.budget import Budgets
+from evalkit.domain.causes import limit_of
 from evalkit.domain.planning import Step
 from evalkit.domain.protocols import Agent, Benchmark, Critic, Lasting, Observer, RunScope
 from evalkit.domain.records import Instance, Recorded
@@ -24,6 +25,7 @@ from evalkit.engine.run import Run
 from evalkit.engine.scheduler import Scheduler
 from evalkit.errors import DatasetError, EvalkitError, UsageError, first_few
 from evalkit.runs.missing_images import require_images
+from evalkit.runs.preflight import require_variables
 from evalkit.runs.signals import until_signal
 from evalkit.runs.summarize import exit_code, summarize
 from evalkit.settings import Settings
@@ -161,6 +163,8 @@ def carry_out(
     """Take the steps, and return the document of the run and the exit code. Like `execute` in all else."""
     budgets = _budgets(settings.config, spent_usd, spent_usd_on or {})
     problem: EvalkitError | None = None
+    if any((step.instance_id, step.attempt) not in (recorded or {}) for step in steps):
+        require_variables(settings.config)
     masking.protect_variables(settings.config.agent.env)
     with ExitStack() as stack:
         stack.enter_context(logs.written_to(directory.path / directories.LOG, say=console.say))
@@ -201,6 +205,7 @@ def _create_run(
         pinned=_pinned_limits(settings),
         workers=config.run.workers,
         retries=config.run.retries,
+        most_alike=limit_of(config.run.breaker, config.run.workers),
         network=config.workspace.policy,
         budgets=budgets,
         grader_version=parts.benchmark.grader_version,

@@ -84,7 +84,13 @@ def try_out(
     """Run one agent over the tasks, all attempts of each, in a run directory of its own."""
     settings = override(
         settings,
-        {"agent.name": agent, "run.attempts": repeat, "run.stop_on": "never", "images.agent_source": None},
+        {
+            "agent.name": agent,
+            "run.attempts": repeat,
+            "run.stop_on": "never",
+            "run.breaker": 0,
+            "images.agent_source": None,
+        },
         "check",
     )
     config = settings.config
