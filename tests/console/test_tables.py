@@ -76,3 +76,15 @@ def test_a_run_of_nothing_can_be_drawn() -> None:
 def test_suspicious_verdicts_are_pointed_out() -> None:
     assert "suspicious 3 instances; their rows say why" in lines(DOCUMENT | {"suspicious": 3})
     assert not any(line.startswith("suspicious") for line in lines(DOCUMENT | {"suspicious": 0}))
+
+
+def test_failures_are_told_by_their_message_the_most_frequent_ones() -> None:
+    alike = [
+        {"count": 40 - number, "kind": "agent", "message": f"exited with status {number}: boom\nand more " + "x" * 300}
+        for number in range(7)
+    ]
+    drawn = " ".join(lines(DOCUMENT | {"failures_alike": alike}))
+    assert "failures 4 oom, 1 engine 40× agent: exited with status 0: boom and more xxx" in drawn
+    assert "36× agent" in drawn
+    assert "35× agent" not in drawn
+    assert "and 2 other messages" in drawn

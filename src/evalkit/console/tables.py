@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -20,6 +20,7 @@ _NARROWEST = 12  # width of the first column, so that the second columns of all 
 _WIDEST_BAR = 30
 _MOST_GROUPS = 40
 _MOST_NAMED = 5
+_LONGEST_MESSAGE = 200
 Document = Mapping[str, Any]
 
 
@@ -104,6 +105,7 @@ def _numbers(document: Document) -> Iterator[tuple[str, str]]:
     if document["failures"]:
         ordered = sorted(document["failures"].items(), key=lambda each: -each[1])
         yield "failures", ", ".join(f"{count} {kind}" for kind, count in ordered)
+        yield from _alike(document.get("failures_alike", ()))
     if document.get("suspicious"):
         yield "suspicious", f"{document['suspicious']} instances; their rows say why"
     if document["usage"]["llm_calls"] or document["usage"]["cost_usd"]:
@@ -118,6 +120,16 @@ def _numbers(document: Document) -> Iterator[tuple[str, str]]:
     unreadable = document.get("unreadable")
     if unreadable:
         yield "unreadable", f"{len(unreadable)} lines of results cannot be read"
+
+
+def _alike(groups: Sequence[Document]) -> Iterator[tuple[str, str]]:
+    """Failures by their message, the most frequent ones."""
+    for group in groups[:_MOST_NAMED]:
+        message = " ".join(group["message"].split())
+        cut = f"{message[:_LONGEST_MESSAGE]}…" if len(message) > _LONGEST_MESSAGE else message
+        yield "", f"{group['count']}× {group['kind']}: {cut}"
+    if len(groups) > _MOST_NAMED:
+        yield "", f"and {len(groups) - _MOST_NAMED} other messages"
 
 
 def _interval(estimate: Document) -> str:

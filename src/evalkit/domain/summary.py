@@ -9,11 +9,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from evalkit.domain.causes import Cause, cause_of
 from evalkit.domain.estimates import mean_of, rate
 from evalkit.domain.planning import BUCKETS, Attempts, Bucket, Ledger, Mark, bucket_of, make_mark, replaces
 from evalkit.domain.results import SCHEMA, Row, Usage
 from evalkit.domain.samples import SILENCES, Sampled, Silence, sample_of
 from evalkit.domain.statistics import Distribution
+
+_MOST_ALIKE = 20
+_MOST_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class Tally:
         self.spending = Spending()
         self.metrics: dict[str, dict[str, float]] = {}
         self.suspicious: set[tuple[str, int, int]] = set()
+        self.causes: dict[tuple[str, int, int], Cause] = {}
+        self._equal_causes: dict[Cause, Cause] = {}
 
     def add(self, rows: Sequence[Row], run: int = 0) -> None:
         """Runs a million times and more, so that it is written to be quick."""
@@ -108,6 +114,11 @@ class Tally:
             mark = make_mark(row.outcome, row.verdict, None if failure is None else failure.kind, row.accepted)
             if mark.outcome != "error" or replaces(mark, standing.marks.get(number)):
                 standing.marks[number] = mark
+                if failure is not None:
+                    cause = cause_of(failure.kind, failure.message, row.instance_id)
+                    self.causes[row.instance_id, run, number] = self._equal_causes.setdefault(cause, cause)
+                elif self.causes:
+                    self.causes.pop((row.instance_id, run, number), None)
                 if row.score != mark.value or standing.scores:
                     standing.keep_score(number, row.score, mark.value)
             place = standing.place
@@ -151,7 +162,7 @@ class Tally:
             )
             for name in self._names()
         }
-        return Sampled(samples, None if cluster is None else self._values_of(cluster))
+        return Sampled(samples, None if cluster is None else self.values_of(cluster))
 
     def summary(
         self, *, by: Sequence[str] = (), cluster: str | None = None, bad: Collection[str] | None = None
@@ -183,6 +194,7 @@ class Tally:
             **({} if repeats is None else {"repeats": repeats}),
             **({} if cluster is None else {"clusters": describe_clusters(cluster, sampled)}),
             "failures": dict(sorted(failures.items())),
+            "failures_alike": list(count_alike(self.causes)),
             "unsupported": len(unsupported),
             "unsupported_ids": unsupported,
             "suspicious": len(suspicious),
@@ -204,7 +216,7 @@ class Tally:
         }
 
     def _group(self, field_name: str, placed: Mapping[str, Bucket]) -> dict[str, dict[str, int]]:
-        value_of = self._values_of(field_name)
+        value_of = self.values_of(field_name)
         groups: dict[str, dict[str, int]] = {}
         for name, bucket in placed.items():
             group = groups.setdefault(value_of.get(name, ""), {"total": 0, **dict.fromkeys(BUCKETS, 0)})
@@ -212,12 +224,29 @@ class Tally:
             group[bucket] += 1
         return dict(sorted(groups.items()))
 
-    def _values_of(self, field_name: str) -> dict[str, str]:
+    def values_of(self, field_name: str) -> dict[str, str]:
         value_of: dict[str, str] = {}
         for run in self.runs:
             for name, value in zip(run.instance_ids, run.fields.get(field_name, ()), strict=False):
                 value_of.setdefault(name, value)
         return value_of
+
+
+def count_alike(causes: Mapping[tuple[str, int, int], Cause]) -> Iterator[dict[str, Any]]:
+    """How many attempts failed alike, the most frequent first, each with a few of the instances."""
+    instances: dict[Cause, dict[str, None]] = {}
+    for (name, _, _), cause in causes.items():
+        instances.setdefault(cause, {})[name] = None
+    ordered = sorted(Counter(causes.values()).items(), key=lambda each: (-each[1], each[0]))
+    for cause, count in ordered[:_MOST_ALIKE]:
+        names = list(instances[cause])
+        yield {
+            "count": count,
+            "kind": cause.kind,
+            "message": cause.message,
+            "instances": len(names),
+            "examples": names[:_MOST_EXAMPLES],
+        }
 
 
 def _describe_metric(values: Sequence[float], clusters: Sequence[str] | None) -> dict[str, Any]:
