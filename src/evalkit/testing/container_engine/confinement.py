@@ -80,14 +80,17 @@ def wait_for_root(first: int) -> None:
 
     A process that joined earlier would see the root of this machine.
     """
-    children = Path(f"/proc/{first}/task/{first}/children")
-    while True:
-        try:
-            if children.read_text():
-                return
-        except OSError:
-            return
-        time.sleep(_LOOK_SECONDS)
+    process = Path("/proc", str(first))
+    try:
+        while not ((process / "task" / str(first) / "children").read_text() or _has_ended(process)):
+            time.sleep(_LOOK_SECONDS)
+    except OSError:
+        return
+
+
+def _has_ended(process: Path) -> bool:
+    """Whether it waits for its parent, which may be this process, to notice that it is gone."""
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def _find(name: str) -> str:
