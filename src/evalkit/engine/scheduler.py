@@ -122,7 +122,7 @@ class Scheduler:
         advice = f"{policy.hint}; " if policy and policy.hint else ""
         return FailsAlike(
             f"{self._streak.length} instances in a row failed with {cause}",
-            hint=f"{advice}then `evalkit resume`, or `evalkit resume --set run.breaker=0` to go on whatever fails",
+            hint=f"{advice}go on with `evalkit resume`, or whatever fails with `evalkit resume --set run.breaker=0`",
         )
 
     def _begin(self, step: Step, queued_since: float | None = None) -> Attempt:
