@@ -92,7 +92,7 @@ _evalkit_takes() {
         'infer --benchmark' | 'grade --benchmark' | 'build-images --benchmark' | 'doctor --benchmark' | 'config --benchmark')
             takes='benchmarks'
             ;;
-        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --config' | 'power --config' | 'show --config' | 'trajectory --config' | 'predictions --config' | 'fetch --config' | 'build-images --dataset' | 'build-images --config' | 'check --dataset' | 'check --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
+        'infer --dataset' | 'infer --config' | 'resume --dataset' | 'resume --config' | 'grade --predictions' | 'grade --report' | 'grade --dataset' | 'grade --config' | 'runs --config' | 'aggregate --output' | 'aggregate --known-bad' | 'aggregate --report' | 'aggregate --config' | 'compare --output' | 'compare --config' | 'power --config' | 'show --config' | 'trajectory --config' | 'predictions --config' | 'fetch --config' | 'build-images --dataset' | 'build-images --config' | 'check --dataset' | 'check --config' | 'doctor --dataset' | 'doctor --config' | 'config --dataset' | 'config --config')
             takes='files'
             ;;
         'infer --select' | 'resume --select' | 'grade --select' | 'build-images --select' | 'check --select' | 'config --select')
@@ -116,11 +116,14 @@ _evalkit_takes() {
         'resume --accept-change')
             takes='keys'
             ;;
-        'aggregate --by' | 'aggregate --cluster' | 'compare --cluster' | 'power --cluster')
+        'aggregate --by' | 'aggregate --cluster' | 'compare --cluster' | 'compare --by' | 'power --cluster')
             takes='fields'
             ;;
         'aggregate --format')
-            takes='json table'
+            takes='json table markdown csv latex'
+            ;;
+        'compare --format')
+            takes='table markdown csv latex'
             ;;
         'trajectory --format')
             takes='text atif mini events'
@@ -162,11 +165,11 @@ _evalkit() {
             arguments=()
             ;;
         aggregate)
-            options='--by --merge --cluster --format --known-bad --report --run-dir --config --set --help -h'
+            options='--by --merge --cluster --format --output --known-bad --report --run-dir --config --set --help -h'
             arguments=('runs')
             ;;
         compare)
-            options='--cluster --fail-if-worse --run-dir --config --set --help -h'
+            options='--cluster --by --format --output --fail-if-worse --run-dir --config --set --help -h'
             arguments=('runs' 'runs' 'runs')
             ;;
         power)

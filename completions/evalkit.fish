@@ -141,7 +141,8 @@ complete -c evalkit -n '__evalkit_command aggregate' -f -k -a '(__evalkit_ask ru
 complete -c evalkit -n '__evalkit_command aggregate' -l by -d 'Group by a field of the instances, such as repo' -r -f -a '(__evalkit_ask fields)'
 complete -c evalkit -n '__evalkit_command aggregate' -l merge -d 'Merge runs that measure different things, as repeats of each other'
 complete -c evalkit -n '__evalkit_command aggregate' -l cluster -d 'Widen intervals for instances that come in clusters, such as repo' -r -f -a '(__evalkit_ask fields)'
-complete -c evalkit -n '__evalkit_command aggregate' -l format -d 'table: also draw a table on standard error' -r -f -a 'json table'
+complete -c evalkit -n '__evalkit_command aggregate' -l format -d 'Also write a table to standard error: for people, papers or spreadsheets' -r -f -a 'json table markdown csv latex'
+complete -c evalkit -n '__evalkit_command aggregate' -l output -d 'Write the markdown, csv or latex to this file' -r -F
 complete -c evalkit -n '__evalkit_command aggregate' -l known-bad -d 'Also give the numbers without the instances of this list, as `grade --gold` writes it' -r -F
 complete -c evalkit -n '__evalkit_command aggregate' -l report -d 'Also write one run as the report of the official harness' -r -F
 complete -c evalkit -n '__evalkit_command aggregate' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
@@ -154,6 +155,9 @@ complete -c evalkit -n '__evalkit_command compare; and __evalkit_given 0' -f -k 
 complete -c evalkit -n '__evalkit_command compare; and __evalkit_given 1' -f -k -a '(__evalkit_ask runs)'
 complete -c evalkit -n '__evalkit_command compare; and __evalkit_given 2' -f -k -a '(__evalkit_ask runs)'
 complete -c evalkit -n '__evalkit_command compare' -l cluster -d 'Widen intervals for instances that come in clusters, such as repo' -r -f -a '(__evalkit_ask fields)'
+complete -c evalkit -n '__evalkit_command compare' -l by -d 'Compare by a field of the instances too, such as repo' -r -f -a '(__evalkit_ask fields)'
+complete -c evalkit -n '__evalkit_command compare' -l format -d 'The table on standard error: for people, papers or spreadsheets' -r -f -a 'table markdown csv latex'
+complete -c evalkit -n '__evalkit_command compare' -l output -d 'Write the markdown, csv or latex to this file' -r -F
 complete -c evalkit -n '__evalkit_command compare' -l fail-if-worse -d 'Exit with 1 where B is worse than A: beyond chance, or by more than so many percentage points' -r -f
 complete -c evalkit -n '__evalkit_command compare' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
 complete -c evalkit -n '__evalkit_command compare' -l config -d 'Config file' -r -F

@@ -82,7 +82,7 @@ def test_all_that_the_files_ask_is_answered() -> None:
         ("evalkit trajectory runs/older ", ["an-old-one"]),
         ("evalkit trajectory --attempt 2 runs/older ", ["an-old-one"]),
         ("evalkit aggregate --by ", ["repo", "difficulty"]),
-        ("evalkit aggregate --format ", ["json", "table"]),
+        ("evalkit aggregate --format ", ["csv", "json", "latex", "markdown", "table"]),
         ("evalkit infer --set run.re", ["run.retries="]),
         ("evalkit infer --set run.stop_on=n", ["run.stop_on=never"]),
         ("evalkit infer --set images.push=t", ["images.push=true"]),

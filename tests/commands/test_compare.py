@@ -17,7 +17,8 @@ IDS = [f"i{number}" for number in range(30)]
 
 def store(path: Path, resolved: int, verdict: str = "unresolved", **changes: Any) -> None:
     whole = Config().model_dump(mode="json")
-    run = RunDirectory.create(path, make_manifest(IDS, run_id=path.name, config=whole))
+    fields = {"level": ["easy" if number < 20 else "hard" for number in range(len(IDS))]}
+    run = RunDirectory.create(path, make_manifest(IDS, run_id=path.name, config=whole, fields=fields))
     rows = [
         make_result(name, verdict="resolved" if number < resolved else verdict, **changes)
         for number, name in enumerate(IDS)
@@ -87,3 +88,29 @@ def test_power_of_runs_and_of_assumptions(runs: Evalkit) -> None:
     runs("power").refused(2, "usage", "--rate and --instances")
     runs("power", "raw").refused(2, "usage", "fewer than two instances have a verdict")
     runs("power", "good", "--rate", "0.5").refused(2, "usage", "--rate is for where no run tells it")
+
+
+def test_by_a_field(runs: Evalkit) -> None:
+    done = runs("compare", "bad", "good", "--by", "level")
+    groups = done.document["groups"]["level"]
+    assert (groups["easy"]["only_b"], groups["hard"]["only_b"]) == (10, 8)
+    drawn = [" ".join(line.split()) for line in done.stderr.splitlines()]
+    assert "by level of A B B - A 95 % interval" in drawn
+    assert any(line.startswith("easy 20 50.0% 100.0% +50.0% +") for line in drawn)
+    runs("compare", "bad", "good", "--by", "colour").refused(2, "usage", "--by colour", "no such field")
+
+
+@pytest.mark.parametrize("command", [("compare", "bad", "good"), ("aggregate", "bad")])
+def test_a_table_goes_to_standard_error_or_a_file_and_standard_output_stays_json(
+    runs: Evalkit, command: tuple[str, ...]
+) -> None:
+    shown = runs(*command, "--format", "markdown")
+    assert "| runs/bad |" in shown.stderr
+    assert shown.document["schema"] == 1
+    written = runs(*command, "--format", "csv", "--output", "table.csv")
+    assert written.document == shown.document
+    assert "runs/bad," in (runs.folder / "table.csv").read_text()
+    assert "runs/bad," not in written.stderr
+    assert runs(*command, "--format", "latex").stderr.startswith("\\begin{tabular}")
+    runs(*command, "--output", "table.csv").refused(2, "usage", "--output is for tables")
+    runs(*command, "--format", "csv", "--output", "nowhere/t.csv").refused(2, "usage", "No such file or directory")

@@ -157,3 +157,22 @@ def test_runs_without_a_common_instance_have_no_numbers() -> None:
     document = compare(("A", "B"), run({"x": "r"}), run({"y": "r"}))
     assert document["total"] == 0
     assert document["difference"]["value"] is document["mcnemar"]["p_value"] is None
+
+
+def test_groups_are_of_what_is_compared_with_a_difference_each() -> None:
+    a = run({"x": "r", "y": "u", "z": "r", "open": "?"})
+    b = run({"x": "r", "y": "r", "z": "u", "open": "r"})
+    groups = compare(("A", "B"), a, b, {"repo": {"x": "one", "y": "one", "open": "two"}})["groups"]["repo"]
+    assert list(groups) == ["", "one"], "nothing of the other can be compared"
+    assert groups["one"] | {"difference": None} == {
+        "total": 2,
+        "both": 1,
+        "only_a": 0,
+        "only_b": 1,
+        "neither": 0,
+        "resolve_rate": {"a": 0.5, "b": 1.0},
+        "difference": None,
+    }
+    assert groups["one"]["difference"]["value"] == 0.5
+    assert groups["one"]["difference"]["low"] < 0.5 < groups["one"]["difference"]["high"]
+    assert groups[""]["difference"]["value"] == -1.0

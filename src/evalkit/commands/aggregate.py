@@ -46,9 +46,15 @@ def aggregate(
         ),
     ] = None,
     format_: Annotated[
-        Literal["json", "table"],
-        typer.Option("--format", help="table: also draw a table on standard error"),
+        Literal["json", "table", "markdown", "csv", "latex"],
+        typer.Option("--format", help="Also write a table to standard error: for people, papers or spreadsheets"),
     ] = "json",
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="Write the markdown, csv or latex to this file", show_default=False
+        ),
+    ] = None,
     known_bad: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +81,10 @@ def aggregate(
     Examples:
       evalkit aggregate | jq .resolve_rate
       evalkit aggregate runs/a runs/b --by difficulty --format table
+      evalkit aggregate runs/a runs/b --format latex --output table.tex
     """
+    if target is not None and format_ in ("json", "table"):
+        raise UsageError("--output is for tables", hint="add --format markdown, csv or latex")
     output = settings.config.output.dir
     opened = [open_run(name, output) for name in runs] if runs else [open_run(None, output)]
     directories = list({run.path: run for run in opened}.values())
@@ -89,9 +98,18 @@ def aggregate(
         console.say("evalkit: these runs measure different things, so they are listed one by one; --merge merges them")
     if report is not None:
         _write_official(directories, report)
+    sheet = None
+    if format_ != "json" and format_ != "table":  # noqa: PLR1714  # mypy understands these, and not `in`
+        from evalkit.console.sheets import sheet_of_runs  # seldom needed
+
+        sheet = sheet_of_runs(document).write(format_)
+    if sheet is not None and target is not None:
+        console.write_sheet(sheet, target)
     stdout.emit(document)
     if format_ == "table":
         console.show_summary(document)
+    elif sheet is not None and target is None:
+        console.show_sheet(sheet)
     return max(map(exit_code, documents))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,11 +13,12 @@ from evalkit.cli.options import configured
 from evalkit.console.formatting import amount, money
 from evalkit.domain.comparison import MCNEMAR, compare_many, is_worse
 from evalkit.domain.comparison import compare as compare_samples
-from evalkit.errors import ExitCode
+from evalkit.errors import ExitCode, UsageError
 from evalkit.runs.summarize import open_run, require_fields, tally
 from evalkit.settings import Settings
 
 _MOST_NAMED = 10
+_WIDEST_NAME = 40
 _TESTS = {MCNEMAR: "McNemar", "sign flip, exact": "sign-flip", "sign flip, random": "sign-flip"}
 
 
@@ -37,6 +39,20 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Compare by a field of the instances too, such as repo", show_default=False),
+    ] = None,
+    format_: Annotated[
+        Literal["table", "markdown", "csv", "latex"],
+        typer.Option("--format", help="The table on standard error: for people, papers or spreadsheets"),
+    ] = "table",
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="Write the markdown, csv or latex to this file", show_default=False
+        ),
+    ] = None,
     fail_if_worse: Annotated[
         float | None,
         typer.Option(
@@ -55,19 +71,41 @@ def compare(
 
     Examples:
       evalkit compare runs/before runs/after
+      evalkit compare runs/before runs/after --by repo
+      evalkit compare runs/before runs/after --format csv --output compared.csv
       evalkit compare runs/before runs/after --fail-if-worse 2   # in CI
       evalkit compare logs/run_evaluation/theirs runs/ours | jq .test.p_value
     """
+    if target is not None and format_ == "table":
+        raise UsageError("--output is for tables", hint="add --format markdown, csv or latex")
     opened = [open_run(name, settings.config.output.dir) for name in (run_a, run_b, *(more or ()))]
     require_fields(opened, "--cluster", [cluster] if cluster else ())
+    require_fields(opened, "--by", by or ())
     names = [str(run.path) for run in opened]
-    samples = [tally([run]).sampled(cluster) for run in opened]
-    document = compare_many(names, samples) if more else compare_samples((names[0], names[1]), samples[0], samples[1])
+    tallies = [tally([run]) for run in opened]
+    samples = [each.sampled(cluster) for each in tallies]
+    groups = {
+        field: {key: value for each in reversed(tallies) for key, value in each.values_of(field).items()}
+        for field in by or ()
+    }
+    if more:
+        document = compare_many(names, samples, groups)
+    else:
+        document = compare_samples((names[0], names[1]), samples[0], samples[1], groups)
     comparisons = document.get("comparisons", [document])
-    for each in comparisons:
-        for line in render(each):
-            console.say(line)
+    sheet = None
+    if format_ != "table":
+        from evalkit.console.sheets import sheet_of_comparisons  # seldom needed
+
+        sheet = sheet_of_comparisons(document).write(format_)
+    if sheet is not None and target is not None:
+        console.write_sheet(sheet, target)
     stdout.emit(document)
+    if sheet is not None and target is None:
+        console.show_sheet(sheet)
+    else:
+        for line in (line for each in comparisons for line in render(each)):
+            console.say(line)
     if not all(each["total"] for each in comparisons):
         return ExitCode.INCOMPLETE
     worse = fail_if_worse is not None and any(is_worse(each, fail_if_worse) for each in comparisons)
@@ -83,6 +121,7 @@ def render(document: dict[str, Any]) -> Iterable[str]:
         yield f"{'':12}{'A':>12}{'B':>12}"
         yield from _rows(document)
         yield from _differences(document)
+        yield from _by_group(document["groups"])
     yield document["conclusion"]
 
 
@@ -117,6 +156,20 @@ def _differences(document: Mapping[str, Any]) -> Iterator[str]:
         if names := document["ids"][kind]:
             rest = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
             yield f"{what}: {', '.join(names[:_MOST_NAMED])}{rest}"
+
+
+def _by_group(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The groups of each field, the largest first."""
+    for field, values in groups.items():
+        width = max(12, *(min(len(value), _WIDEST_NAME) for value in values))
+        yield f"{f'by {field}':{width}}{'of':>8}{'A':>9}{'B':>9}{'B - A':>10}   95 % interval"
+        for value, group in sorted(values.items(), key=lambda each: -each[1]["total"]):
+            rate, difference = group["resolve_rate"], group["difference"]
+            interval = "" if difference["low"] is None else f"{difference['low']:+.1%} to {difference['high']:+.1%}"
+            yield (
+                f"{value[:_WIDEST_NAME] or '-':{width}}{group['total']:>8}{rate['a']:>9.1%}{rate['b']:>9.1%}"
+                f"{difference['value']:>+10.1%}   {interval}"
+            )
 
 
 def _left_out(document: Mapping[str, Any]) -> Iterator[str]:

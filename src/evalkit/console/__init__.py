@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit import stderr
 from evalkit.console.formatting import printable
+from evalkit.errors import UsageError
 
 if TYPE_CHECKING:
     from evalkit.console.display import Display
@@ -83,6 +84,19 @@ def show_summary(document: Mapping[str, Any]) -> None:
     from evalkit.console.tables import render  # not needed to say an error
 
     stderr.write(render(document, columns=stderr.columns(), styled=stderr.is_terminal()))
+
+
+def show_sheet(text: str) -> None:
+    """Write a table that is meant to be copied, as it is."""
+    stderr.write(text)
+
+
+def write_sheet(text: str, target: Path) -> None:
+    """Write a table to a file that the user named."""
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output {target} cannot be written: {error.strerror}") from error
 
 
 def show_findings(document: Mapping[str, Any]) -> None:

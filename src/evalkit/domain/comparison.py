@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,7 +76,11 @@ def _correlation(pairs: Pairs) -> float:
     return product / math.sqrt(margins)
 
 
-def compare(names: tuple[str, str], a: Sampled, b: Sampled) -> dict[str, Any]:
+Groups = Mapping[str, Mapping[str, str]]
+"""The values of the fields to group by: instances to values, by the name of the field."""
+
+
+def compare(names: tuple[str, str], a: Sampled, b: Sampled, by: Groups | None = None) -> dict[str, Any]:
     """The document about two runs. Only instances that both have a verdict on are compared; the others are counted."""
     compared = [name for name in a.rated if name in b.rated]
     ids = _sort(compared, a, b)
@@ -103,6 +107,7 @@ def compare(names: tuple[str, str], a: Sampled, b: Sampled) -> dict[str, Any]:
         "seconds": _amounts(compared, a, b, "seconds"),
         "ungraded": {"a": _count(a, b, "not_graded"), "b": _count(b, a, "not_graded")},
         "unfinished": {"a": _count(a, b, "not_run", "error"), "b": _count(b, a, "not_run", "error")},
+        "groups": {field: dict(_group(compared, a, b, values)) for field, values in (by or {}).items()},
         "ids": ids,
         "unpaired": {
             "a": [name for name in a.all if name not in b.all],
@@ -119,6 +124,28 @@ def _sort(names: Sequence[str], a: Sampled, b: Sampled) -> dict[str, list[str]]:
     for name in names:
         ids[kinds[a.rated[name].mean >= 0.5, b.rated[name].mean >= 0.5]].append(name)
     return ids
+
+
+def _group(
+    compared: Sequence[str], a: Sampled, b: Sampled, values: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is compared, by the value of a field; with intervals, and no tests, of which there would be many."""
+    members: dict[str, list[str]] = {}
+    for name in compared:
+        members.setdefault(values.get(name, ""), []).append(name)
+    for value, names in sorted(members.items()):
+        ids = _sort(names, a, b)
+        pairs = Pairs(**{kind: len(listed) for kind, listed in ids.items()})
+        difference, _ = _measure(names, a, b, pairs)
+        yield (
+            value,
+            {
+                "total": pairs.total,
+                **{kind: len(listed) for kind, listed in ids.items()},
+                "resolve_rate": {"a": _mean(names, a), "b": _mean(names, b)},
+                "difference": difference,
+            },
+        )
 
 
 def _left_out(compared: Collection[str], a: Sampled, b: Sampled) -> dict[str, Any]:
@@ -231,9 +258,9 @@ def is_worse(document: Mapping[str, Any], points: float) -> bool:
     return bool(difference * 100 < -points if points else difference < 0 and p_value < _LEVEL)
 
 
-def compare_many(names: Sequence[str], runs: Sequence[Sampled]) -> dict[str, Any]:
+def compare_many(names: Sequence[str], runs: Sequence[Sampled], by: Groups | None = None) -> dict[str, Any]:
     """The first run with each of the others, p-values corrected for their number."""
-    documents = [compare((names[0], name), runs[0], run) for name, run in zip(names[1:], runs[1:], strict=True)]
+    documents = [compare((names[0], name), runs[0], run, by) for name, run in zip(names[1:], runs[1:], strict=True)]
     testable = [each for each in documents if each["test"]["p_value"] is not None]
     corrected = holm([each["test"]["p_value"] for each in testable])
     for document, p_value in zip(testable, corrected, strict=True):
