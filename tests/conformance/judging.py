@@ -104,7 +104,7 @@ class Judging:
             yield from self.see(agent, cases[middle:], f"{run}-2")
 
     def _infer(self, agent: AgentName, folder: Path, run: str) -> Finished:
-        settings = [*self.builds.settings(), "--set", "run.retries=0"]
+        settings = [*self.builds.settings(), "--set", "run.retries=0", "--set", "run.breaker=0"]
         return self.builds.evalkit(
             "infer",
             folder,
