@@ -39,6 +39,7 @@ from evalkit.testing import (
     sleep,
     spend,
 )
+from evalkit.testing.benchmark import make_instance
 from tests.support.runs import GIGABYTE, HOUR, Loop, Rig, on_loop
 
 ONE = "fake-0000"
@@ -632,6 +633,12 @@ def test_what_still_runs_and_does_not_fail_lets_the_run_go_on(tmp_path: Path) ->
     agent = FakeAgent(in_turn(sleep(100), answer()))
     rig = Rig(tmp_path, FakeBenchmark(12, script={"prepare": script}), agent, workers=2, retries=0, most_alike=5)
     assert outcomes(rig.execute()) == {("error", "ungraded"): 6, ("submitted", "resolved"): 6}
+
+
+def test_refused_instances_do_not_end_the_run(tmp_path: Path) -> None:
+    refused = [structs.replace(make_instance(n), problem="task.toml asks for steps") for n in range(8)]
+    rig = Rig(tmp_path, FakeBenchmark([*refused, make_instance(8)]), FakeAgent(answer()), workers=1, most_alike=5)
+    assert outcomes(rig.execute()) == {("error", "ungraded"): 8, ("submitted", "resolved"): 1}
 
 
 def test_a_run_whose_every_instance_has_its_row_ends_as_ever(tmp_path: Path) -> None:

@@ -104,7 +104,12 @@ class Scheduler:
             self._admission.add(self._begin(following, anyio.current_time()))
 
     def _close_if_hopeless(self, result: Result) -> None:
-        """Take no more instances while all fail alike. One that was under way and does not fail opens it again."""
+        """Take no more instances while all fail alike. One that was under way and does not fail opens it again.
+
+        Instances that were refused before they began cost nothing, and say nothing of those to come.
+        """
+        if self._instances[result.instance_id].problem is not None:
+            return
         before = self._streak.cause
         self._streak.observe(result.instance_id, result.failure)
         cause = self._streak.cause
