@@ -109,6 +109,13 @@ class FakeContainer:
             (root / "etc" / "group").write_text("root:x:0:\n")
 
     @property
+    def added(self) -> list[str]:
+        """The paths that its image lacks. What was changed or removed in place is not found."""
+        root, own = self.confinement.root, self.image.files
+        paths = (path.relative_to(root) for path in sorted(root.rglob("*")))
+        return [f"/{path}" for path in paths if own is None or not os.path.lexists(own / path)]
+
+    @property
     def is_running(self) -> bool:
         return self.status == "running"
 

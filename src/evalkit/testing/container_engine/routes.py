@@ -198,6 +198,10 @@ def _unpack(container: FakeContainer, archive: IO[bytes], path: str) -> None:
         raise EngineRefusal(500, said.decode("utf-8", "replace").strip())
 
 
+def list_changes(host: Host, exchange: ServedExchange) -> None:
+    exchange.answer(200, [{"Path": path, "Kind": 1} for path in _container(host, exchange).added])
+
+
 def get_archive(host: Host, exchange: ServedExchange) -> None:
     container = _container(host, exchange)
     path = exchange.query["path"]
@@ -425,6 +429,7 @@ ENDPOINTS: dict[str, tuple[str, str, Route]] = {
     "container_wait": ("POST", "/containers/{id}/wait", wait_for_container),
     "container_attach": ("POST", "/containers/{id}/attach", attach_to_container),
     "container_inspect": ("GET", "/containers/{id}/json", inspect_container),
+    "container_changes": ("GET", "/containers/{id}/changes", list_changes),
     "container_remove": ("DELETE", "/containers/{id}", remove_container),
     "archive_put": ("PUT", "/containers/{id}/archive", put_archive),
     "archive_get": ("GET", "/containers/{id}/archive", get_archive),
