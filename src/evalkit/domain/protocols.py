@@ -137,11 +137,11 @@ class Workspace(Protocol):
         """Kill everything that runs in the workspace; its files stay, and commands can be run again."""
         ...
 
-    async def change_network(self, policy: NetworkPolicy) -> None:
-        """Cut what the agent's commands reach, and open what those of the grader may reach, who comes next.
+    async def change_network(self, policy: NetworkPolicy, purpose: Purpose = "grade") -> None:
+        """Cut what commands reach, and open what those of the next purpose may reach.
 
         It is called where a grader works in the agent's own workspace and reaches something else, once all processes
-        of the agent have ended.
+        of the agent have ended; and where the agent comes back, once all of the grader have.
         """
         ...
 
@@ -226,6 +226,9 @@ def environments_of(instance: Instance) -> dict[str, Environment]:
     environments: dict[str, Environment] = {f"the image of {instance.id}": instance}
     if (verifier := _verifier_of(instance)) is not None:
         environments[f"the verifier's image of {instance.id}"] = verifier
+    for name, part in instance.parts.items():
+        if (verifier := _verifier_of(part)) is not None:
+            environments[f"the verifier's image of {instance.id}, step {name}"] = verifier
     return environments
 
 
@@ -453,6 +456,22 @@ class Recovering(Protocol):
 
     async def bring_over(self, job: Job, broken: Workspace, fresh: Workspace) -> None:
         """Put what the agent has left into a fresh workspace. Raises Uncollectable where nothing is left."""
+        ...
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A benchmark with instances of several parts. The members of Benchmark get each part as the instance of its job.
+
+    An instance of parts is prepared as a whole; then each part is prepared, collected and graded.
+    """
+
+    def goes_on(self, job: Job, grade: Grade) -> bool:
+        """Whether the next part is worked on, after this one got this grade."""
+        ...
+
+    def combine(self, job: Job, grades: Mapping[str, Grade]) -> Grade:
+        """The grade of the whole, from those of the parts that were worked on."""
         ...
 
 

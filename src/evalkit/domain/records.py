@@ -157,6 +157,11 @@ class Instance(Environment, frozen=True, kw_only=True):
     grades_in_place: bool = False
     verifier: Environment | None = None
     """The environment that it is graded in, if it is not the agent's. Its image is the same unless it names one."""
+    parts: Mapping[str, Instance] = msgspec.field(default_factory=dict)
+    """By name, what its agent works on in one workspace, one after the other, each graded before the next begins.
+
+    They have its id, and no parts of their own.
+    """
     problem: str | None = None
     """Why it cannot be run here, if it cannot: it ends in an error before a workspace opens, and is not tried again."""
     problem_kind: Kind = "setup"
@@ -246,6 +251,8 @@ class Job(Model, frozen=True, kw_only=True):
     scratch: Path
     limits: Limits
     resource_factor: int = 1
+    part: str = ""
+    """The name of the part that the instance is, if it is one."""
 
     @property
     def log(self) -> Path:
@@ -253,4 +260,15 @@ class Job(Model, frozen=True, kw_only=True):
 
     @property
     def run_folder(self) -> Path:
-        return self.folder.parents[2]
+        return self.folder.parents[4 if self.part else 2]
+
+    def of_part(self, name: str, limits: Limits) -> Job:
+        """The job for one part, with a folder in that of the attempt."""
+        return structs.replace(
+            self,
+            instance=self.instance.parts[name],
+            part=name,
+            folder=self.folder / "steps" / name,
+            scratch=self.scratch / "steps" / name,
+            limits=limits,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from evalkit.domain.planning import Step
 from evalkit.domain.protocols import (
     AsksModel,
     Critic,
+    InParts,
     Observer,
     OfAnImage,
     OnDemand,
@@ -42,6 +43,7 @@ from evalkit.domain.protocols import (
 )
 from evalkit.domain.records import (
     Answer,
+    Environment,
     Failure,
     Grade,
     Instance,
@@ -57,6 +59,7 @@ from evalkit.domain.results import Outcome, timestamp
 from evalkit.domain.startup_files import is_deciding, name_deciding
 from evalkit.engine.readiness import wait_until_healthy
 from evalkit.engine.run import Run, complete
+from evalkit.engine.workspace_of_user import WorkspaceOfUser
 from evalkit.errors import DatasetChanged
 from evalkit.logs import logger
 from evalkit.system.threads import in_thread
@@ -85,19 +88,73 @@ async def try_once(attempt: Attempt, run: Run) -> None:
 
 
 async def _solve(attempt: Attempt, job: Job, run: Run) -> None:
-    spec = _spec(job, "solve", agent_policy(job.instance.network, run.network, pinned="network" in run.pinned))
+    parts = _jobs_of_parts(job, run)
+    first = parts[0].instance if parts else job.instance
+    spec = _spec(_lasting_for(job, parts), "solve", _network_of_agent(first, run))
     async with AsyncExitStack() as stack:
         workspace = await _open(attempt, spec, run, stack)
         await _await_health(attempt, spec, workspace)
         with attempt.within("prepare", job.limits.open):
             await run.benchmark.prepare(job, workspace)
+        if parts:
+            await _solve_parts(attempt, job, parts, run, workspace)
+            return
         with attempt.solving(job.limits.solve):
             await run.agent.solve(job, workspace, attempt.meter)
         await _collect(attempt, job, run, workspace)
         if job.instance.grades_in_place:
-            await _judge_in_place(attempt, job, run, workspace, spec.policy)
+            await _judge_in_place(attempt, job, run, workspace)
         else:
             attempt.solved = attempt.failure is None
+
+
+async def _solve_parts(attempt: Attempt, job: Job, parts: Sequence[Job], run: Run, workspace: Workspace) -> None:
+    """Work on one part after the other, as long as the benchmark says to go on. Then grade the whole."""
+    assert isinstance(run.benchmark, InParts)
+    grades: dict[str, Grade] = {}
+    before: Job | None = None
+    try:
+        for part in parts:
+            grade = await _solve_part(attempt, part, run, workspace, before)
+            if grade is None:
+                return
+            grades[part.part], before = grade, part
+            if not run.benchmark.goes_on(part, grade):
+                break
+        attempt.grade = checked(Grade, run.benchmark.combine(job, grades))
+    finally:
+        attempt.answer = Answer()  # that of one part is not that of the whole
+
+
+async def _solve_part(attempt: Attempt, job: Job, run: Run, workspace: Workspace, before: Job | None) -> Grade | None:
+    """Work on one part, and grade it. Returns nothing where the agent has failed."""
+    attempt.answer = attempt.grade = None
+    with attempt.within("prepare", job.limits.open):
+        job.folder.mkdir(parents=True)
+        if before is not None:
+            await workspace.interrupt()
+            await _hand_back(before, job, run, workspace)
+        await run.benchmark.prepare(job, workspace)
+    user = job.instance.user or ""
+    if (check := job.instance.healthcheck) is not None:
+        with attempt.within("open", check.longest):
+            await wait_until_healthy(check, workspace, user=user)
+    with attempt.solving(job.limits.solve):
+        await run.agent.solve(job, WorkspaceOfUser(workspace, user), attempt.meter)
+    await _collect(attempt, job, run, workspace)
+    if job.instance.grades_in_place:
+        await _judge_in_place(attempt, job, run, workspace)
+    elif attempt.is_to_be_graded:
+        await _grade(attempt, job, run)
+    return attempt.grade
+
+
+async def _hand_back(before: Job, job: Job, run: Run, workspace: Workspace) -> None:
+    """Open what the agent may reach in this part, in place of what the last one in the workspace could reach."""
+    network = _network_of_grader if before.instance.grades_in_place else _network_of_agent
+    earlier, policy = network(before.instance, run), _network_of_agent(job.instance, run)
+    if earlier.leads_out or policy.leads_out:
+        await workspace.change_network(policy, "solve")
 
 
 async def _collect(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
@@ -143,7 +200,7 @@ async def _judge(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> 
             attempt.grade = checked(Grade, await run.benchmark.grade(job, attempt.answer, workspace))
 
 
-async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Workspace, before: NetworkPolicy) -> None:
+async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Workspace) -> None:
     """Judge in the agent's own workspace, after its processes have ended and its network was cut.
 
     Changed system files are reported.
@@ -152,7 +209,7 @@ async def _judge_in_place(attempt: Attempt, job: Job, run: Run, workspace: Works
     if attempt.answer is not None and attempt.is_to_be_graded:
         with attempt.within("grade", job.limits.grade):
             await workspace.interrupt()
-            after = _network_of_grader(job.instance, run)
+            before, after = _network_of_agent(job.instance, run), _network_of_grader(job.instance, run)
             if before.leads_out or after.leads_out:
                 await workspace.change_network(after)
             if isinstance(workspace, OfAnImage):
@@ -178,6 +235,27 @@ async def _await_health(attempt: Attempt, spec: WorkspaceSpec, workspace: Worksp
     if (check := environment.healthcheck) is not None:
         with attempt.within("open", check.longest):
             await wait_until_healthy(check, workspace, user=None if environment.user is None else "")
+
+
+def _jobs_of_parts(job: Job, run: Run) -> list[Job]:
+    return [
+        job.of_part(name, run.limits.adjusted(part.overrides, pinned=run.pinned))
+        for name, part in job.instance.parts.items()
+    ]
+
+
+def _lasting_for(job: Job, parts: Sequence[Job]) -> Job:
+    """The job for the workspace of all parts, which lasts as long as all of them together, with their graders."""
+    if not parts:
+        return job
+    limits = [part.limits for part in parts]
+    seconds = sum(2 * each.open + each.solve + each.collect + each.grade for each in limits)
+    seconds += sum(part.instance.healthcheck.longest for part in parts if part.instance.healthcheck)
+    return structs.replace(job, limits=structs.replace(job.limits, solve=seconds))
+
+
+def _network_of_agent(instance: Instance, run: Run) -> NetworkPolicy:
+    return agent_policy(instance.network, run.network, pinned="network" in run.pinned)
 
 
 def _network_of_grader(instance: Instance, run: Run) -> NetworkPolicy:
@@ -247,10 +325,16 @@ class Attempt:
     @property
     def memory(self) -> int:
         """The most that one of its workspaces may take, with the services beside it."""
-        own, verifier = self.limits.memory + self.instance.services.memory, self.instance.verifier
-        if verifier is not None:
-            own = max(own, (verifier.overrides.memory or self.limits.memory) + verifier.services.memory)
+        own = self.limits.memory + self.instance.services.memory
+        if self.instance.verifier is not None:
+            own = max(own, self._memory_of(self.instance.verifier))
+        if self.instance.parts:  # their verifiers work beside the workspace that the next part goes on in
+            verifiers = [part.verifier for part in self.instance.parts.values() if part.verifier]
+            own += max(map(self._memory_of, verifiers), default=0)
         return own * self.resource_factor
+
+    def _memory_of(self, verifier: Environment) -> int:
+        return (verifier.overrides.memory or self.limits.memory) + verifier.services.memory
 
     def begin_try(self) -> None:
         now = anyio.current_time()

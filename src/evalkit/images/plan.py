@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from evalkit.containers import reference
 from evalkit.containers.reference import Pinned
+from evalkit.domain.protocols import environments_of
 from evalkit.domain.records import Environment, Instance
 from evalkit.domain.services import ServiceBuild
 from evalkit.images import dockerfile
@@ -131,8 +132,8 @@ class Plan:
     image_of: Mapping[str, str]
     """The image of each instance by id. Where nothing is built, it is the image that the benchmark names."""
     agent: AgentPackage | None = None
-    verifier_image_of: Mapping[str, str] = field(default_factory=dict)
-    """The image of each verifier with an image of its own, by the id of the instance."""
+    verifier_image_of: Mapping[Path, str] = field(default_factory=dict)
+    """The image of each verifier with an image of its own, by the folder that it is built from."""
     service_image_of: Mapping[ServiceBuild, str] = field(default_factory=dict)
     """The images of services."""
 
@@ -173,7 +174,7 @@ def named_bases(instances: Iterable[Instance], default_image: str) -> list[str]:
 
 def contexts(instances: Iterable[Instance]) -> list[Path]:
     """The folders that images are built from, each once."""
-    environments = [environment for each in instances for environment in (each, each.verifier) if environment]
+    environments = [environment for each in instances for environment in environments_of(each).values()]
     return list(dict.fromkeys(each.build for each in environments if each.build is not None))
 
 
@@ -182,8 +183,8 @@ def service_builds(instances: Iterable[Instance]) -> dict[ServiceBuild, str]:
     return {
         service.build: f"service-{service.name}"
         for instance in instances
-        for environment in (instance, instance.verifier)
-        for service in (environment.services.services if environment else ())
+        for environment in environments_of(instance).values()
+        for service in environment.services.services
         if service.build is not None
     }
 
@@ -191,14 +192,16 @@ def service_builds(instances: Iterable[Instance]) -> dict[ServiceBuild, str]:
 def plan(instances: Iterable[Instance], inputs: Inputs) -> Plan:
     made = _Planned()
     image_of: dict[str, str] = {}
-    verifier_image_of: dict[str, str] = {}
+    verifier_image_of: dict[Path, str] = {}
     service_image_of: dict[ServiceBuild, str] = {}
     for instance in instances:
         if name := made.add(instance.id, _plan_one(instance, inputs)):
             image_of[instance.id] = name
-        own = _plan_verifier(instance, inputs)
-        if own is not None and (name := made.add(instance.id, own)):
-            verifier_image_of[instance.id] = name
+        for verifier in _built_verifiers(instance):
+            assert verifier.build is not None
+            planned = _plan_built(f"{instance.id}-verifier", verifier, inputs, has_agent=False)
+            if name := made.add(instance.id, planned):
+                verifier_image_of[verifier.build] = name
         for build, readable in service_builds([instance]).items():
             if name := made.add(instance.id, _plan_service(readable, build, inputs)):
                 service_image_of[build] = name
@@ -242,14 +245,11 @@ def _plan_one(instance: Instance, inputs: Inputs) -> ImageSpec | Unplanned | str
     return name if inputs.agent is None else _plan_extended(name, inputs)
 
 
-def _plan_verifier(instance: Instance, inputs: Inputs) -> ImageSpec | Unplanned | str | None:
-    """Plan the image of a verifier. It has no agent, so one that is named needs nothing."""
-    own = instance.verifier
-    if own is None:
-        return None
-    if own.build is None:
-        return own.image
-    return _plan_built(f"{instance.id}-verifier", own, inputs, has_agent=False)
+def _built_verifiers(instance: Instance) -> Iterator[Environment]:
+    """The verifiers with an image to build. It has no agent, so one that is named needs nothing."""
+    for each in (instance, *instance.parts.values()):
+        if each.verifier is not None and each.verifier.build is not None:
+            yield each.verifier
 
 
 def _plan_built(readable: str, environment: Environment, inputs: Inputs, *, has_agent: bool) -> ImageSpec | Unplanned:

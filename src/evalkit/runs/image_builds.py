@@ -167,10 +167,12 @@ def provide(config: Config, instances: Mapping[str, Instance], *, build: bool, q
 def _with_images(instance: Instance, planned: Plan) -> Instance:
     verifier = instance.verifier
     if verifier is not None:
-        name = planned.verifier_image_of.get(instance.id, verifier.image)
+        name = verifier.image if verifier.build is None else planned.verifier_image_of.get(verifier.build)
         verifier = structs.replace(verifier, image=name, services=_with_built(verifier.services, planned))
     services = _with_built(instance.services, planned)
-    return structs.replace(instance, image=planned.image_of[instance.id], services=services, verifier=verifier)
+    parts = {name: _with_images(part, planned) for name, part in instance.parts.items()}
+    image = planned.image_of[instance.id]
+    return structs.replace(instance, image=image, services=services, verifier=verifier, parts=parts)
 
 
 def _with_built(asked: Composition, planned: Plan) -> Composition:

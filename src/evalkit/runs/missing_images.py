@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import anyio
 
 from evalkit.config import Config
-from evalkit.domain.protocols import Workspaces
+from evalkit.domain.protocols import Workspaces, environments_of
 from evalkit.domain.records import Instance
 from evalkit.errors import ImagesMissing, first_few
 
@@ -27,10 +27,9 @@ def provide_images(
 
 def _is_built(instance: Instance) -> bool:
     """Whether an image of it comes from a Dockerfile."""
-    environments = [instance, instance.verifier] if instance.verifier else [instance]
     return any(
         environment.build is not None or any(service.build for service in environment.services.services)
-        for environment in environments
+        for environment in environments_of(instance).values()
     )
 
 

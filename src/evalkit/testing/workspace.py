@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
-from evalkit.domain.protocols import Exit, ModelAccess, Places, Workspace, WorkspaceSpec
+from evalkit.domain.protocols import Exit, ModelAccess, Places, Purpose, Workspace, WorkspaceSpec
 from evalkit.domain.records import Instance
 from evalkit.system import capture, files, processes
 from evalkit.testing.script import Hook, Script, proceed
@@ -84,7 +84,7 @@ class FakeWorkspace:
         for group in self._groups:
             processes.kill_group(group)
 
-    async def change_network(self, policy: NetworkPolicy) -> None:
+    async def change_network(self, policy: NetworkPolicy, purpose: Purpose = "grade") -> None:
         self.network = policy
 
 

@@ -244,10 +244,10 @@ class LocalWorkspace:
         self._kill()
         self.end_strays()
 
-    async def change_network(self, policy: NetworkPolicy) -> None:
+    async def change_network(self, policy: NetworkPolicy, purpose: Purpose = "grade") -> None:
         _require_walls(policy, self.sandbox)
         self.network.close()
-        self.network = LocalNetwork.of(policy, "grade", self.folder, self.resolve)
+        self.network = LocalNetwork.of(policy, purpose, self.folder, self.resolve)
 
     def end_strays(self) -> None:
         if self.sandbox is None:

@@ -284,9 +284,9 @@ class DockerWorkspace:
         async with self._failures():
             await self.network.open(policy, phase, self.converse)
 
-    async def change_network(self, policy: NetworkPolicy) -> None:
+    async def change_network(self, policy: NetworkPolicy, purpose: Purpose = "grade") -> None:
         async with self._failures():
-            await self.network.change(policy, "grade", self.converse)
+            await self.network.change(policy, purpose, self.converse)
 
     @asynccontextmanager
     async def _failures(self) -> AsyncIterator[None]:
