@@ -357,6 +357,8 @@ def test_a_wrong_value_names_the_file_and_the_field(tmp_path: Path, toml: str, p
     ],
 )
 def test_what_is_right_is_read(tmp_path: Path, toml: str) -> None:
+    for step in ("one", "two"):
+        write(tmp_path / "task" / "steps" / step / "instruction.md", "Do it.")
     read(tmp_path, toml)
 
 

@@ -7,15 +7,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from msgspec import structs
+
 from evalkit.benchmarks.compose import COMPOSE_FILE, ComposeSettings, read_composition
 from evalkit.benchmarks.compose_file import ComposeRefused
+from evalkit.benchmarks.task_steps import file_of_step
 from evalkit.benchmarks.taskfile import (
     MAIN,
     EnvironmentTable,
     TaskFile,
+    TaskStep,
     describe_missing,
     read_file,
     resolve,
@@ -41,6 +46,13 @@ class Task:
 
     folder: Path
     file: TaskFile
+    """task.toml, as it holds for the step."""
+    step: TaskStep | None = None
+    """The step that this is, of a task that has several."""
+    whole: TaskFile | None = None
+    """task.toml of that task."""
+    follows: Literal["shared", "separate"] | None = None
+    """The mode of the verifier of the step before."""
 
     @property
     def environment(self) -> Path:
@@ -51,8 +63,24 @@ class Task:
         return self.folder / "tests"
 
     @property
+    def test_folders(self) -> list[Path]:
+        """The folders with tests. Those of a later one are laid over those of an earlier one."""
+        folders = [self.tests] if self.step is None else [self.tests, self.own / "tests"]
+        return [folder for folder in folders if folder.is_dir()]
+
+    @property
+    def test_script(self) -> Path | None:
+        return next((path for each in reversed(self.test_folders) if (path := _file_in(each, "test.sh"))), None)
+
+    @property
     def solution(self) -> Path:
-        return self.folder / "solution"
+        own = self.own / "solution"
+        return own if (own / "solve.sh").is_file() else self.folder / "solution"
+
+    @property
+    def own(self) -> Path:
+        """The folder of what no other step has."""
+        return self.folder if self.step is None else self.folder / "steps" / self.step.name
 
     @property
     def dockerfile(self) -> Path | None:
@@ -74,9 +102,32 @@ class Task:
     @property
     def has_tests_in_image(self) -> bool:
         """Whether its verifier has an image of its own: the tests are in it, and nothing is uploaded."""
-        own = self.file.verifier.environment
-        is_named = own is not None and own.docker_image is not None
-        return self.file.is_separate and (is_named or _file_in(self.tests, DOCKERFILE, COMPOSE_FILE) is not None)
+        return self.verifier_image is not None
+
+    @property
+    def verifier_image(self) -> VerifierImage | None:
+        """The image of a separate verifier, where it has one of its own: that of the step, else that of the task."""
+        if not self.file.is_separate:
+            return None
+        places = [((self.whole or self.file).verifier.environment, self.tests)]
+        if self.step is not None:
+            places.insert(0, (self.step.verifier.environment, self.own / "tests"))
+        for table, folder in places:
+            name = table.docker_image if table is not None else None
+            if name is not None or _file_in(folder, DOCKERFILE, COMPOSE_FILE) is not None:
+                return VerifierImage(name, folder)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierImage:
+    name: str | None
+    folder: Path
+    """The folder that it is built from, unless it has a name."""
+
+    @property
+    def build(self) -> Path | None:
+        return self.folder if self.name is None and _file_in(self.folder, DOCKERFILE) else None
 
 
 def _file_in(folder: Path, *names: str) -> Path | None:
@@ -92,30 +143,69 @@ def read_task(
     may lack files that other tasks need. Its hooks get their time on top of that for collecting.
     """
     try:
-        task = Task(folder, read_file(folder / TASK_FILE))
-        variables, problem = _resolve(task.file)
-        services = _read_services(task, variables, can_start=in_containers and starts_services)
-        image = _image_of(task, services.of_agent) if in_containers else None
-        build = task.environment if in_containers and image is None and task.dockerfile else None
-        in_place = _grades_in_place(task.file, in_image=bool(image or build))
-        unsupported = list(_unsupported(task.file))
-        refusals = [
-            *(f"task.toml: {problem}" for problem in task.file.contradictions()),
-            *unsupported,
-            *_refusals(task, in_containers=in_containers),
-            *services.refused,
-        ]
-        statement = _read_statement(task, is_needed=not refusals)
+        file = read_file(folder / TASK_FILE)
         digest = files.digest(folder)
+        read = partial(
+            _read_one,
+            in_containers=in_containers,
+            starts_services=starts_services,
+            collect_seconds=collect_seconds,
+            digest=digest,
+        )
+        whole = read(Task(folder, file))
+        if not file.steps or whole.problem is not None:
+            return whole
+        return _join(whole, {step.name: read(task) for step, task in _split(folder, file)})
     except FileNotFoundError as error:
-        raise DatasetError(f"task {folder} has no {Path(error.filename).name}") from error
+        missing = Path(error.filename)
+        name = missing.relative_to(folder) if missing.is_relative_to(folder) else missing.name
+        raise DatasetError(f"task {folder} has no {name}") from error
     except OSError as error:
         raise DatasetError(f"task {folder} cannot be read: {error}") from error
+
+
+def _split(folder: Path, file: TaskFile) -> Iterator[tuple[TaskStep, Task]]:
+    before: Literal["shared", "separate"] | None = None
+    for step in file.steps or ():
+        task = Task(folder, file_of_step(file, step), step, file, before)
+        yield step, task
+        before = "separate" if task.file.is_separate else "shared"
+
+
+def _join(whole: Instance, parts: Mapping[str, Instance]) -> Instance:
+    """The instance of a task of several steps. One that is refused refuses the whole."""
+    refused = next((part for part in parts.values() if part.problem is not None), whole)
+    return structs.replace(
+        whole,
+        statement="\n\n".join(part.statement for part in parts.values()),
+        parts=parts,
+        problem=refused.problem,
+        problem_kind=refused.problem_kind,
+    )
+
+
+def _read_one(
+    task: Task, *, in_containers: bool, starts_services: bool, collect_seconds: float, digest: str
+) -> Instance:
+    """The instance of a whole task or of a step."""
+    variables, problem = _resolve(task.file)
+    services = _read_services(task, variables, can_start=in_containers and starts_services)
+    image = _image_of(task, services.of_agent) if in_containers else None
+    build = task.environment if in_containers and image is None and task.dockerfile else None
+    in_place = _grades_in_place(task.file, in_image=bool(image or build))
+    unsupported = list(_unsupported(task.file))
+    refusals = [
+        *(f"task.toml: {problem}" for problem in task.file.contradictions()),
+        *unsupported,
+        *_refusals(task, in_containers=in_containers),
+        *services.refused,
+    ]
+    statement = "" if task.file.steps else _read_statement(task, is_needed=not refusals)
     if refusals:
         problem = f"{'; '.join(refusals)}; leave the task out with --select"
     table, metadata = task.file.environment, task.file.metadata
     return Instance(
-        id=folder.name,
+        id=task.folder.name,
         statement=statement,
         image=image,
         build=build,
@@ -124,12 +214,12 @@ def read_task(
         workdir=table.workdir or services.of_agent.main.working_dir,
         services=services.of_agent,
         user=_user_in(task.file.agent.user or services.of_agent.main.user, in_containers=in_containers),
-        healthcheck=_health_of(table),
+        healthcheck=_health_of(table if task.step is None else task.step),
         gpus=table.gpus or 0,
         fields={name: str(metadata[name]) for name in ("difficulty", "category") if name in metadata},
         overrides=_overrides(task.file, services.of_agent, collect_seconds),
         grades_in_place=in_place,
-        verifier=_make_verifier(task, variables, services.of_verifier) if problem is None else None,
+        verifier=None if problem or task.file.steps else _make_verifier(task, variables, services.of_verifier),
         network=_network_of(task.file.agent_policy, in_containers=in_containers),
         problem=problem,
         problem_kind="unsupported" if unsupported else "setup",
@@ -156,9 +246,9 @@ def _read_services(task: Task, variables: Mapping[str, str], *, can_start: bool)
     """A verifier with an image of its own has the services of its own file, another one those of the agent."""
     agents, refused = _read_file(task, task.environment, task.file.environment, variables)
     verifiers = agents
-    if task.file.is_separate and task.has_tests_in_image:
+    if (own := task.verifier_image) is not None:
         table = task.file.verifier_environment
-        verifiers, more = _read_file(task, task.tests, table, variables)
+        verifiers, more = _read_file(task, own.folder, table, variables)
         refused += more
     if not can_start and not refused and (agents.services or verifiers.services):
         refused = (f"environment/{COMPOSE_FILE} asks for services, which --workspace docker starts",)
@@ -172,7 +262,7 @@ def _read_file(
     try:
         return read_composition(folder, settings) or Composition(), ()
     except ComposeRefused as refused:
-        where = f"{folder.name}/{COMPOSE_FILE}"
+        where = f"{folder.relative_to(task.folder)}/{COMPOSE_FILE}"
         return Composition(), (f"{where} asks for what evalkit cannot give: {first_few(refused.problems)}",)
 
 
@@ -201,13 +291,11 @@ def _make_verifier(task: Task, variables: Mapping[str, str], services: Compositi
     file = task.file
     if not file.is_separate:
         return None
-    own, table = file.verifier.environment, file.verifier_environment
-    image = own.docker_image if own is not None else None
-    if image is None and task.has_tests_in_image and not _file_in(task.tests, DOCKERFILE):
-        image = services.main.image
-    build = task.tests if image is None and _file_in(task.tests, DOCKERFILE) else None
+    own, table, image = file.verifier.environment, file.verifier_environment, task.verifier_image
+    build = image.build if image else None
+    name = (image.name or services.main.image) if image and build is None else None
     return Environment(
-        image=image,
+        image=name,
         build=build,
         build_seconds=table.build_timeout_sec or file.environment.build_timeout_sec,
         env={**services.main.env, **(variables if own is None else resolve(own.env, os.environ))},
@@ -224,7 +312,7 @@ def _make_verifier(task: Task, variables: Mapping[str, str], services: Compositi
     )
 
 
-def _health_of(table: EnvironmentTable) -> HealthCheck | None:
+def _health_of(table: EnvironmentTable | TaskStep) -> HealthCheck | None:
     return table.healthcheck.plain() if table.healthcheck else None
 
 
@@ -234,6 +322,8 @@ def _user_in(user: str | None, *, in_containers: bool) -> str | None:
 
 
 def _grades_in_place(file: TaskFile, *, in_image: bool) -> bool:
+    if file.steps:
+        return True
     asked = file.evalkit.grade or _GRADES.get(file.verifier.mode)
     return in_image if asked is None else asked == "in_place"
 
@@ -264,7 +354,6 @@ def _refusals(task: Task, *, in_containers: bool) -> Iterator[str]:
 def _ungiven(file: TaskFile) -> dict[str, bool]:
     """Fields that evalkit cannot give: without them, the verdict would be wrong."""
     return {
-        "steps": bool(file.steps),
         "environment.mcp_servers": bool(file.environment.mcp_servers),
         "environment.skills_dir": bool(file.environment.skills_dir),
         "artifacts of other services": any(each.service != MAIN for each in file.artifacts),
@@ -276,6 +365,7 @@ def _of_containers(task: Task) -> dict[str, bool]:
     """Fields that only containers can give."""
     file = task.file
     return {
+        "steps": bool(file.steps),
         "environment.docker_image": file.environment.docker_image is not None,
         "environment.workdir": file.environment.workdir is not None,
         "environment.gpus": bool(file.environment.gpus),
@@ -287,11 +377,11 @@ def _of_containers(task: Task) -> dict[str, bool]:
 
 
 def _read_statement(task: Task, *, is_needed: bool) -> str:
-    path = task.folder / INSTRUCTION
+    path = task.own / INSTRUCTION
     if not is_needed and not path.exists():
         return ""
     statement = path.read_text(encoding="utf-8", errors="replace")
-    if is_needed and not task.has_tests_in_image and not (task.tests / "test.sh").is_file():
+    if is_needed and not task.has_tests_in_image and task.test_script is None:
         raise DatasetError(f"task {task.folder} has no tests/test.sh", hint="add the script that grades the task")
     return strip_canary(statement)
 

@@ -379,6 +379,10 @@ class TaskFile(_Table):
         }
         if self.verifier.environment is not None:
             named["verifier.environment"] = self.verifier.environment
+        for step in self.steps or ():
+            named |= {f"steps.{step.name}.agent": step.agent, f"steps.{step.name}.verifier": step.verifier}
+            if step.verifier.environment is not None:
+                named[f"steps.{step.name}.verifier.environment"] = step.verifier.environment
         return named
 
     def contradictions(self) -> Iterator[str]:
@@ -388,8 +392,11 @@ class TaskFile(_Table):
                 yield f"{name}.allowed_hosts needs {name}.network_mode = allowlist"
             if isinstance(table, EnvironmentTable):
                 yield from (f"{name}.{problem}" for problem in table.contradictions())
-        if self.verifier.environment_mode == "shared" and self.verifier.environment is not None:
-            yield "verifier.environment_mode = shared and verifier.environment exclude each other"
+        for name, table in self.tables.items():
+            if isinstance(table, _Verifier) and table.environment_mode == "shared" and table.environment is not None:
+                yield f"{name}.environment_mode = shared and {name}.environment exclude each other"
+        if self.steps and self.evalkit.grade is not None:
+            yield "steps and evalkit.grade exclude each other"
 
 
 def without_root(user: str | None) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ from evalkit.benchmarks.rewards import (
 )
 from evalkit.benchmarks.task_directory import CONTAINER_FILES, Task, read_task
 from evalkit.benchmarks.task_folders import BUNDLED, is_task
+from evalkit.benchmarks.task_steps import combine_rewards, reaches, sum_counts
 from evalkit.benchmarks.taskfile import all_artifacts, describe_missing, resolve, unknown_fields
 from evalkit.config import Config
 from evalkit.domain.failures import Failed
@@ -46,6 +48,10 @@ _RUN_TESTS = 'exec "$EVALKIT_TESTS/test.sh"'
 _CLEAR_WORK = 'cd "$EVALKIT_WORK" && rm -rf -- ..?* .[!.]* *'
 _CLEAR_LOGS = 'rm -rf "$EVALKIT_LOGS/verifier" && mkdir -p -m 777 "$EVALKIT_LOGS/verifier"'
 _CLEAR_TESTS = f'rm -rf "$EVALKIT_TESTS"; mkdir -p "$EVALKIT_TESTS"; {_CLEAR_LOGS}'
+_CLEAR_ALL_LOGS = 'cd / && for name in agent artifacts; do rm -rf "$EVALKIT_LOGS/$name"; done; ' + (
+    'mkdir -p -m 777 "$EVALKIT_LOGS/agent" "$EVALKIT_LOGS/artifacts"; ' + _CLEAR_LOGS
+)
+_SETUP = "setup.sh"
 _ROOT, _OF_IMAGE = "root", ""
 
 
@@ -110,11 +116,32 @@ class TaskDirectories:
         return grader_policy(instance.data.file.verifier_policy, NetworkPolicy(self.network, self.hosts))
 
     async def prepare(self, job: Job, workspace: Workspace) -> None:
-        if self._brings_files(job):
+        if _task(job).step is not None:
+            await self._begin_step(job, workspace)
+        elif self._brings_files(job):
             await self._lay_out(job, job.scratch / "a")
             await workspace.write(job.scratch / "a", workspace.places.work)
         elif not job.instance.grades_in_place and job.instance.verifier is None:
             await workspace.read(workspace.places.work, job.scratch / "a", UNTOUCHED)
+
+    async def _begin_step(self, job: Job, workspace: Workspace) -> None:
+        """Take out what the step before has left for people and tests, lay in the step's files, and set them up."""
+        task = _task(job)
+        if task.follows is not None:
+            clear = f"{_CLEAR_TESTS}; {_CLEAR_ALL_LOGS}" if task.follows == "shared" else _CLEAR_ALL_LOGS
+            require_workspace(await workspace.exec(("/bin/sh", "-c", clear), user=_ROOT), "rm")
+        workdir, work = task.own / "workdir", workspace.places.work
+        if workdir.is_dir():
+            await workspace.write(workdir, work)
+        if (workdir / _SETUP).is_file():
+            log = job.folder / "setup.log"
+            end = await workspace.exec(
+                ("bash", str(work / _SETUP)), stdout=log, stderr=log, user=job.instance.user or _OF_IMAGE
+            )
+            require_workspace(end, _SETUP)
+            if end.code != 0:
+                problem = f"{_SETUP} of step {job.part} exited with status {end.code}: {end.tail.strip()}"
+                raise Failed("setup", problem, may_pass=False)
 
     async def apply_solution(self, job: Job, workspace: Workspace) -> None:
         task = _task(job)
@@ -170,6 +197,28 @@ class TaskDirectories:
                 return Grade(verdict="unresolved", score=0.0)
         return await self._run_tests(job, workspace)
 
+    def goes_on(self, job: Job, grade: Grade) -> bool:
+        """Whether the rewards of this step are enough for the next one."""
+        step = _task(job).step
+        return step is None or reaches(step.min_reward, _read_report(job.folder)["rewards"])
+
+    def combine(self, job: Job, grades: Mapping[str, Grade]) -> Grade:
+        file = _task(job).file
+        reports = {name: _read_report(job.folder / "steps" / name) for name in grades}
+        strategy = file.multi_step_reward_strategy or "mean"
+        rewards = combine_rewards(strategy, [report["rewards"] for report in reports.values()])
+        score = score_of(rewards)
+        steps = [{"name": name, **reports.get(name, {"reward": None})} for name in job.instance.parts]
+        report = {"reward": score, "rewards": rewards, "strategy": strategy, "steps": steps}
+        (job.folder / "report.json").write_text(json.dumps(report, indent=1))
+        counted = list(grades.values())[-1:] if strategy == "final" else list(grades.values())
+        return Grade(
+            verdict="resolved" if score >= 1.0 else "unresolved",
+            score=score,
+            metrics=sum_counts(counted) | (rewards if len(rewards) > 1 else {}),
+            suspicious=tuple(f"step {name}: {each}" for name, grade in grades.items() for each in grade.suspicious),
+        )
+
     async def _hand_over(self, job: Job, answer: Answer, workspace: Workspace) -> None:
         """Bring what was collected into the workspace of a separate verifier."""
         if answer.collected is None:
@@ -219,8 +268,9 @@ class TaskDirectories:
             clear = _CLEAR_LOGS if task.file.is_separate else _CLEAR_TESTS
         require_workspace(await workspace.exec(("/bin/sh", "-c", clear), user=root), "rm")
         if not task.has_tests_in_image:
-            await workspace.write(task.tests, workspace.places.tests)
-            if not os.access(task.tests / "test.sh", os.X_OK):
+            for folder in task.test_folders:
+                await workspace.write(folder, workspace.places.tests)
+            if task.test_script is None or not os.access(task.test_script, os.X_OK):
                 require_workspace(await workspace.exec(("/bin/sh", "-c", _MAY_RUN), user=root), "chmod")
 
     def _user_of_tests(self, job: Job) -> str | None:
@@ -305,6 +355,12 @@ def _judge(folder: Path, end: Exit, *, needs_reward: bool) -> Grade:
         metrics=count_tests(verifier) | (rewards if len(rewards) > 1 else {}),
         suspicious=tuple(find_disagreement(verifier, score)),
     )
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    """The report of a step, which was written a moment ago."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_bytes())
+    return report
 
 
 def _add_output(log: Path, verifier: Path) -> None:
