@@ -100,7 +100,7 @@ def test_an_image_that_cannot_be_built_is_named_before_anything_starts(builds: B
 def test_no_image_is_needed_or_built_for_a_task_that_is_refused(builds: Builds) -> None:
     builds.task("ready")
     built = builds.task("built", "RUN exit 3")
-    (built / "environment" / "docker-compose.yaml").write_text("services: {}\n")
+    (built / "task.toml").write_text('[environment]\nos = "windows"\n')
     pulled = '[environment]\ndocker_image = "127.0.0.1:1/not:there"\nos = "windows"'
     make_task(builds.tasks / "pulled", toml=pulled)
     finished = builds.infer("--build-missing", "--agent", "nop")

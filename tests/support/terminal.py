@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _TOKEN = re.compile(r"\x1b\[([0-?]*)([ -/]*[@-~])|\x1b|[\x00-\x1f]|[^\x00-\x1f]+")
+_BEGUN = re.compile(r"\x1b(\[[0-?]*[ -/]*)?\Z")
 _SECONDS = 60.0
 
 
@@ -28,9 +29,14 @@ class Screen:
         self.rows: list[str] = [""]
         self.hidden_cursor = False
         self._row = self._column = 0
+        self._begun = ""
+        """A sequence of which the end has not arrived."""
 
     def feed(self, text: str) -> None:
-        for token in _TOKEN.finditer(text):
+        text = self._begun + text
+        begun = _BEGUN.search(text)
+        self._begun = begun[0] if begun else ""
+        for token in _TOKEN.finditer(text.removesuffix(self._begun)):
             if token[2]:
                 self._control(token[1], token[2])
             else:

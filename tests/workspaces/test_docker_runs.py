@@ -252,8 +252,8 @@ def test_what_is_left_of_a_network_goes_with_the_rest(evalkit: Evalkit, engine: 
     ours = api.create_network("evalkit-test-left", labels=owner.labels())["Id"]
     living = api.create_network("evalkit-test-living", labels=Owner.this_process().labels())["Id"]
     try:
-        assert evalkit("doctor", "--sweep").document["swept"]["containers"] == ["evalkit-test-left"]
-        assert api.networks(ids=[ours]) == []
+        assert set(evalkit("doctor", "--sweep").document["swept"]["containers"]) <= {"evalkit-test-left"}
+        assert api.networks(ids=[ours]) == []  # swept now, or by another command on this machine
         assert len(api.networks(ids=[living])) == 1
     finally:
         api.remove_network(living)

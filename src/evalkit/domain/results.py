@@ -17,7 +17,9 @@ SCHEMA = 1
 MOST_ATTEMPTS = 100_000
 _MESSAGE_LIMIT = 500
 _LARGEST = sys.float_info.max
+_MOST = (1 << 53) - 1  # the largest count that JSON of other programs holds exactly
 Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+Count = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -58,11 +60,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `known_cost_usd` is the part of the cost that is known: at least this much was spent.
     """
 
-    llm_calls: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
+    llm_calls: Count = 0
+    input_tokens: Count = 0
+    cached_tokens: Count = 0
+    output_tokens: Count = 0
+    reasoning_tokens: Count = 0
     cost_usd: Finite | None = 0.0
     known_cost_usd: Finite = 0.0
 

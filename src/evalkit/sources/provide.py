@@ -97,9 +97,12 @@ class FetchPlan:
 
 def provide(text: str, git_host: str, *, tell: git.Tell = logger.info, again: bool = False) -> TaskSet:
     """The tasks that the text names, from the cache if it has them. Otherwise they are fetched."""
-    source = read_source(text, git_host)
-    if isinstance(source, FolderSource):
-        return _of_folder(source.path, text)
+    try:
+        source = read_source(text, git_host)
+        if isinstance(source, FolderSource):
+            return _of_folder(source.path, text)
+    except OSError as error:
+        raise DatasetError(f"{text} cannot be read: {error.strerror or error}") from error
     cache = TaskCache(cache_folder())
     key = f"{source!r}"
     known = cache.recall(key)
