@@ -72,7 +72,7 @@ def test_a_task_directory_of_other_tools_runs_unchanged(evalkit: Evalkit, engine
             (while :; do echo up >/app/server; sleep 1; done) &
         """,
         tests="""
-            cat /app/server || exit 1
+            cat /app/server || { echo 0 > /logs/verifier/reward.txt; exit 1; }
             if [ "$(cat /app/hello.txt)" = 'Hello, world!' ] && [ -f /solution/solve.sh ] && [ -f /tests/expected.txt ]
             then echo 1 > /logs/verifier/reward.txt
             else echo 0 > /logs/verifier/reward.txt

@@ -52,7 +52,7 @@ _CLEAR_ALL_LOGS = 'cd / && for name in agent artifacts; do rm -rf "$EVALKIT_LOGS
     'mkdir -p -m 777 "$EVALKIT_LOGS/agent" "$EVALKIT_LOGS/artifacts"; ' + _CLEAR_LOGS
 )
 _SETUP = "setup.sh"
-_ROOT, _OF_IMAGE = "root", ""
+_ROOT, _OF_IMAGE = "0", ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ class DockerWorkspaces:
         """Give the user of the workspace the folders that commands write to."""
         key = (image.id, workspace.user)
         if key not in self._users:
-            await workspace.exec(("true",), user="root")  # where this runs and the next does not, it is the user
+            await workspace.exec(("true",), user="0")  # where this runs and the next does not, it is the user
             said = await workspace.exec(("/bin/sh", "-c", "id -u && id -g"))
             try:
                 user, group = map(int, said.tail.split())
