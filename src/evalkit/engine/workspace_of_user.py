@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from evalkit.domain.networks import NetworkPolicy
 from evalkit.domain.outputs import ARTIFACTS, OutputLimit
@@ -25,30 +26,8 @@ class WorkspaceOfUser:
     def model(self) -> ModelAccess | None:
         return self.workspace.model
 
-    async def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: PurePosixPath | None = None,
-        stdin: Path | None = None,
-        stdout: Path | None = None,
-        stderr: Path | None = None,
-        limit: OutputLimit | None = None,
-        asks_model: bool = False,
-        user: str | None = None,
-    ) -> Exit:
-        return await self.workspace.exec(
-            argv,
-            env=env,
-            cwd=cwd,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            limit=limit,
-            asks_model=asks_model,
-            user=self.user if user is None else user,
-        )
+    async def exec(self, argv: Sequence[str], *, user: str | None = None, **options: Any) -> Exit:
+        return await self.workspace.exec(argv, user=self.user if user is None else user, **options)
 
     async def write(self, source: Path | bytes, target: PurePosixPath) -> None:
         await self.workspace.write(source, target)

@@ -41,6 +41,7 @@ _SETTINGS = (
 _FULL_FETCH = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 _PROGRESS = re.compile(r"^(?:remote: )?(?P<what>[A-Z][a-z]+ \w+):\s+(?P<share>\d+%)")
 _LAST_LINES = 20
+_LONGEST_LINE = 1 << 16
 _GLOB = re.compile(r"([\\*?\[\]])")
 _ESCAPED = r"\\\1"
 
@@ -245,6 +246,7 @@ def _follow(stream: IO[bytes], tell: Tell | None) -> list[str]:
     rest = b""
     while block := os.read(stream.fileno(), 1 << 16):
         *lines, rest = re.split(rb"[\r\n]", rest + block)
+        rest = rest[-_LONGEST_LINE:]  # a server writes into it, and need not end a line
         for line in (each.decode("utf-8", "replace").strip() for each in lines):
             progress = _PROGRESS.match(line)
             if progress and tell is not None:
