@@ -22,21 +22,11 @@ from evalkit.workspaces.network_log import FILE
 from tests.support.cli import Evalkit
 from tests.support.engine import Engine, own_containers
 from tests.support.tasks import make_task
+from tests.support.web import FETCH, HOSTS
 from tests.support.workspaces import Place, make_job, open_place
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
-HOSTS = ("mirror.example", "127.0.0.1")
-FETCH = """
-import sys, urllib.request, urllib.error
-for url in sys.argv[1:]:
-    try:
-        print(urllib.request.urlopen(url, timeout=20).read().decode())
-    except urllib.error.HTTPError as error:
-        print(error.code)
-    except OSError as error:
-        print(type(error).__name__)
-"""
 BRIDGE = NetworkPolicy("bridge")
 
 

@@ -17,19 +17,8 @@ from evalkit.domain.failures import Failed
 from evalkit.domain.networks import OFFLINE, Address, NetworkPolicy
 from evalkit.domain.protocols import Workspace
 from evalkit.workspaces.network_log import FILE
+from tests.support.web import FETCH, HOSTS
 from tests.support.workspaces import make_job, open_place
-
-HOSTS = ("mirror.example", "127.0.0.1")
-FETCH = """
-import sys, urllib.request, urllib.error
-for url in sys.argv[1:]:
-    try:
-        print(urllib.request.urlopen(url, timeout=20).read().decode())
-    except urllib.error.HTTPError as error:
-        print(error.code)
-    except OSError as error:
-        print(type(error).__name__)
-"""
 
 
 class Hello(BaseHTTPRequestHandler):
