@@ -133,6 +133,7 @@ def test_a_folder_that_no_guard_has_swept_is_gone_after_the_next_run(evalkit: Ev
 WORK = 3517  # seconds, of no other process here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retries", [0, 2])
 @pytest.mark.parametrize("removed", [True, False])
 def test_a_run_whose_folder_is_gone_stops_and_says_so(evalkit: Evalkit, removed: bool, retries: int) -> None:
@@ -254,6 +255,7 @@ def finish(path: Path, ids: list[str]) -> None:
     assert sorted(row.instance_id for row in rows if isinstance(row, Row)) == ids
 
 
+@pytest.mark.slow
 def test_death_while_a_run_is_created(tmp_path: Path) -> None:
     for path in die_everywhere("create", tmp_path):
         if not (path / "run.json").exists():

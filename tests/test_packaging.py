@@ -55,6 +55,7 @@ def test_the_wheel_has_the_licence_the_completions_and_nothing_beside_the_packag
     assert all(name.startswith("evalkit/") or ".dist-info/" in name for name in names)
 
 
+@pytest.mark.slow
 def test_completion_is_printed_where_the_wheel_is_installed(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

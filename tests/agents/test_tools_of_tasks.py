@@ -100,6 +100,7 @@ def test_a_preset_has_both_in_its_own_way(evalkit: Evalkit, fake: FakeEngine, pr
     assert "takes no" not in done.stderr
 
 
+@pytest.mark.slow
 def test_one_that_knows_no_servers_is_told_in_words_and_what_it_lacks_is_said_once(
     evalkit: Evalkit, fake: FakeEngine
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_verifier_gets_them_at_their_source_once_the_agents_container_has_stop
     assert (fake.containers, fake.networks, fake.volumes) == ([], [], [])
 
 
+@pytest.mark.slow
 def test_where_tests_run_beside_the_agents_files_nothing_is_stopped(evalkit: Evalkit, fake: FakeEngine) -> None:
     tests = "[ -e /app/first ]; echo $((1-$?)) >/logs/verifier/reward.txt"
     write(evalkit.folder, BOTH + IMAGE + HOOKS, tests=tests)

@@ -79,6 +79,7 @@ def test_the_verifier_gets_the_artifacts_in_its_own_image_with_the_tests_in_it(
     assert nop.document["ids"]["unresolved"] == ["one"], nop.stderr
 
 
+@pytest.mark.slow
 def test_without_an_image_of_its_own_it_has_a_fresh_one_of_the_agents_and_the_tests_are_uploaded(
     evalkit: Evalkit, fake: FakeEngine
 ) -> None:
@@ -90,6 +91,7 @@ def test_without_an_image_of_its_own_it_has_a_fresh_one_of_the_agents_and_the_te
     assert sum(request.endpoint == "container_create" for request in fake.requests) == 2
 
 
+@pytest.mark.slow
 def test_the_agents_container_is_gone_before_the_verifier_starts(evalkit: Evalkit, fake: FakeEngine) -> None:
     make_task(evalkit.folder / "tasks" / "one", solution=ANSWER, tests=JUDGES, toml=SEPARATE.format(artifacts=""))
     infer(evalkit, fake)
@@ -124,6 +126,7 @@ def test_hooks_run_once_the_agents_processes_are_gone_and_before_artifacts_are_r
     assert (attempt(evalkit) / "collect.log").read_text() == "said\n"
 
 
+@pytest.mark.slow
 def test_folders_are_emptied_first_and_patterns_leave_files_out(evalkit: Evalkit, fake: FakeEngine) -> None:
     solution = """
         mkdir -p /app/src/cache /app/lib && cd /app
@@ -144,6 +147,7 @@ def test_folders_are_emptied_first_and_patterns_leave_files_out(evalkit: Evalkit
     ]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_listed_and_the_verifier_judges(evalkit: Evalkit, fake: FakeEngine) -> None:
     toml = SEPARATE.format(artifacts='"/app/gone.txt", "/app/answer.txt"')
     make_task(evalkit.folder / "tasks" / "one", solution=ANSWER, tests=JUDGES, toml=toml)
@@ -279,6 +283,7 @@ def test_a_verifier_costs_few_requests_to_the_engine(evalkit: Evalkit, fake: Fak
     assert of_verifier.count("archive_get") == 1
 
 
+@pytest.mark.slow
 def test_artifacts_in_the_place_of_rewards_are_none(evalkit: Evalkit, fake: FakeEngine) -> None:
     solution = "mkdir -p /logs/verifier && echo 1 >/logs/verifier/reward.txt"
     toml = SEPARATE.format(artifacts='"/logs/verifier"')

@@ -94,6 +94,7 @@ def test_steps_go_on_in_one_container_and_make_one_row(evalkit: Evalkit, fake: F
     assert (attempt(evalkit) / "steps" / "second" / "verifier" / "reward.txt").read_text() == "1\n"
 
 
+@pytest.mark.slow
 def test_tests_and_logs_of_a_step_are_gone_before_the_next(evalkit: Evalkit, fake: FakeEngine) -> None:
     files = {
         "steps/first/instruction.md": "touch /logs/agent/mine /logs/artifacts/mine",

@@ -106,6 +106,7 @@ def test_the_document_and_the_rows_are_those_of_the_contract(evalkit: Evalkit) -
     assert manifest["origin"]["agent.name"].startswith("flag")
 
 
+@pytest.mark.slow
 def test_groups_and_a_table_for_people(evalkit: Evalkit) -> None:
     for name, difficulty in (("a", "easy"), ("b", "hard"), ("c", "hard")):
         toml = f'[metadata]\ndifficulty = "{difficulty}"\n'
@@ -121,6 +122,7 @@ def test_groups_and_a_table_for_people(evalkit: Evalkit) -> None:
     evalkit("aggregate", "--by", "colour").refused(2, "usage", "--by colour", "no such field")
 
 
+@pytest.mark.slow
 def test_while_it_runs(evalkit: Evalkit) -> None:
     make_tasks(evalkit.folder / "tasks", 3)
     script = "[ $EVALKIT_INSTANCE_ID = task-000 ] || sleep 300"

@@ -26,6 +26,7 @@ def bundled_ids() -> list[str]:
     return sorted(path.name for path in BUNDLED.iterdir() if is_task(path))
 
 
+@pytest.mark.slow
 def test_gold_resolves_all_bundled_tasks(evalkit: Evalkit) -> None:
     """Without config, arguments or anything else."""
     finished = evalkit("infer")

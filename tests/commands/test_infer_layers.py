@@ -72,6 +72,7 @@ def cache_agent(evalkit: Evalkit) -> StoredLayer:
     return cache.provide(name_layer(config, packages, "amd64"), make, lambda _: None)
 
 
+@pytest.mark.slow
 def test_an_agent_in_the_cache_needs_no_registry(evalkit: Evalkit, engine: FakeEngine) -> None:
     stored = cache_agent(evalkit)
     planned = infer(evalkit, "--dry-run").document["agent_layer"]
@@ -99,6 +100,7 @@ def test_agents_that_are_in_the_images_are_left_there(evalkit: Evalkit, engine: 
     assert planned.document["agent_layer"] is None
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_when_the_agent_was_made_anew(evalkit: Evalkit, engine: FakeEngine) -> None:
     stored = cache_agent(evalkit)
     infer(evalkit)

@@ -44,6 +44,7 @@ def ids(document: Any, bucket: str = "resolved") -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_tasks_of_an_array_start_finish_and_read_as_one_run(tasks: Evalkit) -> None:
     limits = ("--run-id", "big", "--set", "run.max_cost_usd=3", "--set", "model.max_in_flight=7")
     finished = [task(tasks, number, *limits) for number in (1, 2)]
@@ -106,6 +107,7 @@ def test_the_lines_of_the_page_run(evalkit: Evalkit) -> None:
     assert len((evalkit.runs / "whole" / "results.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_others_is_refused(tasks: Evalkit) -> None:
     assert task(tasks, 1, "--run-id", "big").code == 0
     alone = task(tasks, 1, "--run-id", "big", count=1)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -148,6 +149,7 @@ def choose_plainly(demand: Demand, hosts: Sequence[HostState], closed: Collectio
     return free[0].name if free else None
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(situations(), st.lists(st.tuples(st.integers(0, 64), st.booleans()), min_size=10, max_size=10), st.data())
 def test_what_is_left_out_of_the_search_never_changes_the_choice(

@@ -155,6 +155,7 @@ def test_parquet_with_text_that_is_no_utf8(tmp_path: Path) -> None:
     reads_or_refuses(lambda: load_rows(path), path)
 
 
+@pytest.mark.slow
 @AS_PROCESSES
 @given(content=st.binary(max_size=40) | st.integers(0, 40).map(lambda cut: as_parquet([ROW])[: -cut or None]))
 def test_files_that_are_no_parquet(tmp_path: Path, content: bytes) -> None:

@@ -54,6 +54,7 @@ def test_without_the_program_there_are_no_workspaces(tmp_path: Path, monkeypatch
         find_apptainer(tmp_path, tmp_path / "images")
 
 
+@pytest.mark.slow
 def test_a_program_that_makes_no_container_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "bin" / "apptainer"
     program.parent.mkdir()

@@ -41,7 +41,7 @@ from tests.support.workspaces import Place
 
 # The SDK leaves it to Python to close a socket that could not be connected.
 _UNCONNECTED = "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-pytestmark = pytest.mark.filterwarnings(_UNCONNECTED)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(_UNCONNECTED)]
 
 FAULTS: dict[str, Fault] = {
     "reset": Reset(),

@@ -46,6 +46,7 @@ def test_who_is_stopped_for_the_cpu_limit_is_told(docker: Place) -> None:
     assert found.memory_limit == 256 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_groups_of_this_machine_count_what_a_sandbox_took(tmp_path: Path) -> None:
     workspaces = create(Config.model_validate({"agent": {"name": "gold"}}), RunScope("run", tmp_path))
     if workspaces.groups is None:

@@ -45,6 +45,7 @@ def test_an_agent_works_in_the_image_of_its_task_and_is_graded_there(at_home: Ev
     at_home.assert_nothing_left()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_lines_of_the_page_run_in_unpacked_images(at_home: Evalkit, kind: str) -> None:
     """In the first task of an array of four, with an image that is there; its folder is this test's own."""

@@ -115,6 +115,7 @@ def test_an_engine_that_fails_everything_is_left_out(evalkit: Evalkit, pair: tup
     assert {row["host"] for row in evalkit.rows()} == {good.host}
 
 
+@pytest.mark.slow
 def test_only_the_host_that_has_an_image_runs_it_if_it_cannot_be_pulled(
     evalkit: Evalkit, pair: tuple[FakeEngine, FakeEngine]
 ) -> None:
@@ -136,6 +137,7 @@ def test_no_host_with_a_built_image_is_said_with_what_to_do(
     assert list(evalkit.runs.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_signal_leaves_nothing_on_any_host(evalkit: Evalkit, pair: tuple[FakeEngine, FakeEngine]) -> None:
     make_tasks(evalkit.folder / "tasks", 6)
     process = evalkit.start(*over(pair, "sleep 1000"))
