@@ -65,6 +65,42 @@ def test_one_file_of_the_agent_changes_all_tags_and_one_dockerfile_changes_one(b
     assert all(second[name] != third[name] for name in second)
 
 
+@pytest.mark.slow
+def test_a_base_that_moved_is_built_from_anew_and_what_was_built_is_found_without_its_registry(builds: Builds) -> None:
+    base = f"base-{secrets.token_hex(4)}:1"
+    with fake_registry() as registry:
+        registry.upstream = builds.registry
+        name = f"{registry.host}/{base}"
+
+        def publish(content: str) -> None:
+            command = ("run", "--name", base.replace(":", "-"), builds.busybox, "sh", "-c", f"echo {content} > /base")
+            docker(*command)
+            docker("commit", base.replace(":", "-"), f"{builds.registry}/{base}")
+            docker("rm", base.replace(":", "-"))
+            docker("push", "--quiet", f"{builds.registry}/{base}")
+            docker("image", "rm", f"{builds.registry}/{base}")
+
+        def build() -> str:
+            finished = builds.build()
+            assert finished.code == 0, finished.document
+            return str(by_instance(finished)["one"]["tag"])
+
+        builds.task("one", "RUN cat /base > /copy", base=name)
+        publish("first")
+        first = build()
+        docker("image", "rm", name)
+        publish("second")
+        second = build()
+        assert [builds.run(tag, "cat", "/copy").strip() for tag in (first, second)] == ["first", "second"]
+        docker("image", "rm", name)
+        registry.upstream = "127.0.0.1:9"
+        registry.says(base, *[Reply(503)] * 9)
+        finished = builds.infer("--agent", "nop")
+        assert finished.code == 0, finished.stderr
+        assert finished.document["buckets"]["resolved"] == 1
+        docker("image", "rm", first)
+
+
 # --- images ---
 
 
@@ -467,11 +503,13 @@ def test_bases_are_pulled_once_a_few_at_a_time_and_again_when_the_registry_says(
     for name in names:
         docker("tag", builds.busybox, f"{builds.registry}/{name}:1")
         docker("push", "--quiet", f"{builds.registry}/{name}:1")
+        digest = docker("image", "inspect", "--format", "{{json .RepoDigests}}", f"{builds.registry}/{name}:1")
         docker("image", "rm", f"{builds.registry}/{name}:1")
     with fake_registry() as registry:
         registry.upstream, registry.slowness = builds.registry, 0.1
         bases = [f"{registry.host}/{name}:1" for name in names]
-        registry.says(f"{names[0]}:1", *[Reply(429, (("Retry-After", "1"),))] * 3)
+        found = Reply(headers=(("Docker-Content-Digest", json.loads(digest)[0].partition("@")[2]),))
+        registry.says(f"{names[0]}:1", found, *[Reply(429, (("Retry-After", "1"),))] * 3)
         for number, base in enumerate(bases):
             for copy in range(2):
                 builds.task(f"task-{number}-{copy}", f"ENV COPY={copy}", base=base)

@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from evalkit.images import dockerfile
-from evalkit.images.dockerfile import PREFIX, Syntax, base_images, with_copied_agent, with_installed_agent
+from evalkit.images.dockerfile import (
+    PREFIX,
+    Syntax,
+    base_images,
+    with_copied_agent,
+    with_installed_agent,
+    with_label_of_bases,
+    with_pinned_bases,
+)
 
 
 def test_finds_the_images_that_a_dockerfile_starts_from() -> None:
@@ -30,6 +38,33 @@ FROM $UNKNOWN
         "python:3.13-slim",
         "r.example/tools:1",
     )
+
+
+def test_images_that_are_copied_from_are_bases_too_and_each_is_pinned_where_it_is_named() -> None:
+    text = """\
+ARG BASE=debian:12
+FROM ${BASE} AS build
+COPY --from=ghcr.io/uv:1 /uv /bin/
+RUN --mount=type=cache,target=/c --mount=type=bind,from=tools,source=/x,target=/x make --from=nothing
+COPY --chown=me --from=build debian:12 /there
+COPY --from=0 /a /b
+FROM scratch
+COPY --from=$BASE /c /d
+"""
+    assert base_images(text, {}) == ("debian:12", "ghcr.io/uv:1", "tools")
+    pinned = with_pinned_bases(text, {}, {"debian:12": "debian@sha256:d", "ghcr.io/uv:1": "ghcr.io/uv@sha256:u"})
+    assert pinned.splitlines() == [
+        "ARG BASE=debian:12",
+        "FROM debian@sha256:d AS build",
+        "COPY --from=ghcr.io/uv@sha256:u /uv /bin/",
+        *text.splitlines()[3:],
+    ]
+
+
+def test_the_bases_are_told_in_a_label_of_the_image() -> None:
+    text = with_label_of_bases("FROM b\nRUN true \\", {"b": "sha256:1", "a": "sha256:2"})
+    assert text.splitlines()[-1] == 'LABEL evalkit.bases="{\\"a\\":\\"sha256:2\\",\\"b\\":\\"sha256:1\\"}"'
+    assert with_label_of_bases("FROM scratch\n", {}) == "FROM scratch\n"
 
 
 def test_the_agent_is_added_after_all_that_the_task_says() -> None:

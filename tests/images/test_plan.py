@@ -31,6 +31,7 @@ INPUTS = Inputs(
         name: Pinned(name, f"sha256:{name}", f"{name}@sha256:{name}")
         for name in ("busybox", "swe/django_1776_django-11099:latest", "swe/flask:1")
     },
+    dockerfile_bases={name: Pinned(name, f"sha256:{name}", f"{name}@sha256:{name}") for name in ("x", "y")},
     agent=AGENT,
 )
 INSTANCES = (
@@ -120,6 +121,24 @@ def test_a_base_that_moved_changes_the_tags_of_what_starts_from_it() -> None:
     bases = {**INPUTS.bases, "swe/flask:1": Pinned("swe/flask:1", "sha256:newer", "swe/flask@sha256:newer")}
     after = plan(INSTANCES, replace(INPUTS, bases=bases))
     assert changed(plan(INSTANCES, INPUTS), after) == {"flask-1", "flask-2"}
+
+
+def test_a_base_of_a_dockerfile_that_moved_changes_what_is_built_from_it_and_is_what_is_built_from() -> None:
+    moved = {"x": Pinned("x", "sha256:new", "x@sha256:new")}
+    later = plan(INSTANCES, replace(INPUTS, dockerfile_bases={**INPUTS.dockerfile_bases, **moved}))
+    assert changed(plan(INSTANCES, INPUTS), later) == {"a"}
+    (image,) = (each for each in later.images if each.instances == ("a",))
+    assert image.start.splitlines()[0] == "FROM x@sha256:new"
+    assert image.needs == ("x",)
+
+
+def test_a_dockerfile_whose_base_nobody_knows_has_no_tag_and_one_that_does_not_exist_is_told_by_its_build() -> None:
+    unknown = replace(INPUTS, dockerfile_bases={"y": None}, problems={"x": "nobody knows whether it exists: no route"})
+    planned = plan(INSTANCES, unknown)
+    assert [(each.base, each.reason, each.instances) for each in planned.unplanned] == [
+        ("x", "nobody knows whether it exists: no route", ("a",))
+    ]
+    assert [each.start for each in planned.images if each.instances == ("b",)] == ["FROM y\n"]
 
 
 def test_build_arguments_are_named_by_the_tags_of_what_they_reach() -> None:

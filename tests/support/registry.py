@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
@@ -137,7 +137,7 @@ class _Handler(QuietHandler):
     def _pass_on(self) -> None:
         connection = http.client.HTTPConnection(self.registry.upstream, timeout=60)
         image = self.path.removeprefix("/v2/").partition("/manifests/")[0].partition("/blobs/")[0]
-        with self.registry.transit(image):
+        with self.registry.transit(image) if self.command == "GET" else nullcontext():
             # Engines send several headers Accept, and get another manifest, or none, where one of them is lost.
             names = {name.lower() for name in self.headers}
             sent = {name: ", ".join(self.headers.get_all(name) or ()) for name in names}

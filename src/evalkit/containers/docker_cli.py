@@ -157,6 +157,18 @@ class Docker:
         except ValueError:
             raise EngineUnavailable(f"the engine lists its images in no JSON: {said.last_line}") from None
 
+    async def read_label(self, label: str) -> list[str]:
+        """The values of this label on images that have it, of the newest image first."""
+        said = await self.ask("image", "ls", "--no-trunc", "--quiet", "--filter", f"label={label}")
+        ids = list(dict.fromkeys(said.output.split())) if said.code == 0 else []
+        values: list[str] = []
+        for some in (ids[start : start + _NAMES_AT_ONCE] for start in range(0, len(ids), _NAMES_AT_ONCE)):
+            written = f"{{{{json (index .Config.Labels {json.dumps(label)})}}}}"
+            said = await self.ask("image", "inspect", "--format", written, *some)
+            if said.code == 0:
+                values += map(json.loads, said.output.splitlines())
+        return values
+
     async def architectures(self, names: Sequence[str]) -> dict[str, str]:
         """The architecture of each image that states one. The engine must have all of them."""
         found: dict[str, str] = {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 PREFIX = "/opt/evalkit-agent"
 LABEL = "evalkit.image"
+BASES_LABEL = "evalkit.bases"
 INSTALLER = "install_agent.py"
 CONSTRAINTS = "constraints.txt"
 ENVIRONMENT, PIP_CONF, CA_BUNDLE = SECRETS = ("evalkit_env", "evalkit_pip_conf", "evalkit_ca_bundle")
@@ -17,6 +18,8 @@ _CONTEXT = "/evalkit-context"
 _TASK_STAGE = "evalkit-task"
 _FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?", re.IGNORECASE)
 _ARG = re.compile(r"ARG\s+(?P<name>\w+)(?:=[\"']?(?P<default>[^\"'\s]*)[\"']?)?", re.IGNORECASE)
+_FLAGS = re.compile(r"(?:COPY|RUN)\s+((?:--\S+\s+)*)", re.IGNORECASE)
+_OTHER_IMAGE = re.compile(r"(?:--from=|--mount=(?:[^\s,]*,)*from=)([^\s,]+)", re.IGNORECASE)
 _HEREDOC = re.compile(r"<<-?[\"']?(\w+)[\"']?")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
 
@@ -54,6 +57,12 @@ def agent_source(tag: str) -> str:
     return f"FROM scratch\n{_label(tag)}COPY . /\n"
 
 
+def with_label_of_bases(dockerfile: str, identities: Mapping[str, str]) -> str:
+    """Tell in the image what its bases were, for when nobody else can tell any more."""
+    told = json.dumps(dict(sorted(identities.items())), separators=(",", ":"))
+    return f"{_ended(dockerfile)}LABEL {BASES_LABEL}={json.dumps(told)}\n" if identities else dockerfile
+
+
 def with_copied_agent(start: str, agent: str, tag: str) -> str:
     return f"{_ended(start)}COPY --from={agent} {PREFIX} {PREFIX}\n{_path()}{_label(tag)}"
 
@@ -73,21 +82,41 @@ def without_agent(start: str, tag: str) -> str:
 
 
 def base_images(dockerfile: str, build_args: Mapping[str, str]) -> tuple[str, ...]:
-    """The base images of a Dockerfile, as far as they can be known without building it."""
+    """The images that a Dockerfile starts or copies from, as far as they can be known without building it."""
+    return tuple(dict.fromkeys(image for _, _, image in _named_images(dockerfile, build_args)))
+
+
+def with_pinned_bases(dockerfile: str, build_args: Mapping[str, str], references: Mapping[str, str]) -> str:
+    """Name each base by the reference given for it, so that one that moves meanwhile is not taken."""
+    lines = dockerfile.split("\n")
+    for end, written, image in _named_images(dockerfile, build_args):
+        if (pinned := references.get(image, image)) != image:
+            lines[end] = re.sub(rf"(?<![^\s=]){re.escape(written)}(?![^\s,])", lambda _: pinned, lines[end], count=1)
+    return "\n".join(lines)
+
+
+def _named_images(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, str]]:
+    """Each naming of another image: the last line of its instruction, the name as it is written, and in full."""
     values: dict[str, str] = {}
-    stages, found = {"scratch"}, []
-    for line in _instructions(dockerfile).values():
+    stages, number = {"scratch", ""}, 0
+    for end, line in _instructions(dockerfile).items():
         if declared := _ARG.fullmatch(line):
             name = declared["name"]
             values[name] = build_args.get(name, declared["default"] or "")
         elif start := _FROM.fullmatch(line):
-            image = _VARIABLE.sub(
-                lambda match: values.get(match[1] or match[2]) or match[3] or match[0], start["image"]
-            )
+            image = _filled_in(start["image"], values)
             if image.lower() not in stages and "$" not in image:
-                found.append(image)
-            stages.add((start["stage"] or "").lower())
-    return tuple(dict.fromkeys(found))
+                yield end, start["image"], image
+            stages |= {(start["stage"] or "").lower(), str(number)}
+            number += 1
+        elif flags := _FLAGS.match(line):
+            for image in _OTHER_IMAGE.findall(flags[1]):
+                if image.lower() not in stages and "$" not in image:
+                    yield end, image, image
+
+
+def _filled_in(text: str, values: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda match: values.get(match[1] or match[2]) or match[3] or match[0], text)
 
 
 def _name_last_stage(dockerfile: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -21,7 +22,7 @@ from evalkit.containers.registry import Found, Missing, Registry, Unknown, plain
 from evalkit.domain.records import Instance
 from evalkit.domain.services import ServiceBuild
 from evalkit.errors import ConfigError, EvalkitError
-from evalkit.images import own_wheels, plan, sdist
+from evalkit.images import dockerfile, own_wheels, plan, sdist
 from evalkit.images.dockerfile import CA_BUNDLE, CONSTRAINTS, ENVIRONMENT, INSTALLER, PIP_CONF
 from evalkit.images.plan import AgentPackage, Context, Inputs
 from evalkit.images.registry_agent import TREE, RegistryAgent
@@ -80,6 +81,7 @@ async def find_inputs(
         build_args=images.build_args,
         platform=images.platform or "",
     )
+    known = replace(known, **await _look_up_bases_of_contexts(known, sources))
     if images.agent_source is None and packages is None:
         return known
     source = await packing.pack(images.agent_source) if images.agent_source is not None else None
@@ -88,7 +90,7 @@ async def find_inputs(
     agent = _make_agent(config, source, packages, bases, sources.docker, folder)
     bases.problems.update(await _find_obstacles(agent, bases, sources.docker))
     fitting = {name: base for name, base in bases.found.items() if name not in bases.problems}
-    return replace(known, agent=agent, bases=fitting, problems=problems | bases.problems)
+    return replace(known, agent=agent, bases=fitting, problems={**known.problems, **bases.problems})
 
 
 def agent_context(folder: Path) -> Path:
@@ -123,6 +125,8 @@ class Bases:
     local: LocalImages
     found: dict[str, Pinned] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    """Those among the problems that do not exist."""
 
 
 async def _look_up(names: Iterable[str], sources: Sources) -> Bases:
@@ -130,10 +134,14 @@ async def _look_up(names: Iterable[str], sources: Sources) -> Bases:
 
     async def look_up(name: str) -> None:
         base = await _look_up_one(name, bases.local, sources.existence)
-        if isinstance(base, Pinned):
-            bases.found[name] = base
-        else:
-            bases.problems[name] = base
+        match base:
+            case Pinned():
+                bases.found[name] = base
+            case Missing():
+                bases.missing.append(name)
+                bases.problems[name] = f"there is no image {name}"
+            case str() as problem:
+                bases.problems[name] = problem
 
     async with anyio.create_task_group() as tasks:
         for name in dict.fromkeys(names):
@@ -141,8 +149,35 @@ async def _look_up(names: Iterable[str], sources: Sources) -> Bases:
     return bases
 
 
-async def _look_up_one(name: str, local: LocalImages, existence: Existence) -> Pinned | str:
-    """The image of this name, or why there is none."""
+async def _look_up_bases_of_contexts(known: Inputs, sources: Sources) -> dict[str, Any]:
+    """What Dockerfiles start from. What was known as images were made from it counts where nobody else can tell."""
+    names = plan.bases_of_contexts(known)
+    if not names:
+        return {}
+    bases = await _look_up(names, sources)
+    found: dict[str, Pinned | None] = {**bases.found, **dict.fromkeys(bases.missing)}
+    if lacking := [name for name in names if name not in bases.found]:
+        told = _remembered(await sources.docker.read_label(dockerfile.BASES_LABEL))
+        found |= {name: told[name] for name in lacking if name in told}
+    problems = {name: reason for name, reason in bases.problems.items() if name not in found}
+    return {"dockerfile_bases": found, "problems": {**known.problems, **problems}}
+
+
+def _remembered(labels: Iterable[str]) -> dict[str, Pinned]:
+    """The bases that images were made from, by name. The newest image comes first, and counts."""
+    found: dict[str, Pinned] = {}
+    for label in labels:
+        try:
+            told = dict(json.loads(label))
+        except ValueError:
+            continue  # not written by evalkit
+        for name, identity in told.items():
+            found.setdefault(name, Pinned(name, str(identity), name))
+    return found
+
+
+async def _look_up_one(name: str, local: LocalImages, existence: Existence) -> Pinned | Missing | str:
+    """The image of this name, or why nobody knows."""
     try:
         wanted = reference.parse(name)
     except ValueError as error:
@@ -154,8 +189,8 @@ async def _look_up_one(name: str, local: LocalImages, existence: Existence) -> P
     match await existence.ask(wanted):
         case Found(digest):
             return Pinned(name, digest, f"{wanted.familiar_name}@{digest}")
-        case Missing():
-            return f"there is no image {name}"
+        case Missing() as missing:
+            return missing
         case Unknown() as unknown:
             return f"nobody knows whether it exists: {unknown.reason}"
 

@@ -173,6 +173,8 @@ class Inputs:
     default_image: str
     contexts: Mapping[Path, Context] = field(default_factory=dict)
     bases: Mapping[str, Pinned] = field(default_factory=dict)
+    dockerfile_bases: Mapping[str, Pinned | None] = field(default_factory=dict)
+    """The images that Dockerfiles start or copy from; None for one that does not exist, as its build will say."""
     problems: Mapping[str, str] = field(default_factory=dict)
     """Why a base or a context is missing above."""
     service_contexts: Mapping[ServiceBuild, Context] = field(default_factory=dict)
@@ -191,6 +193,16 @@ def contexts(instances: Iterable[Instance]) -> list[Path]:
     """The folders that images are built from, each once."""
     environments = [environment for each in instances for environment in environments_of(each).values()]
     return list(dict.fromkeys(each.build for each in environments if each.build is not None))
+
+
+def bases_of_contexts(inputs: Inputs) -> list[str]:
+    """The images that the Dockerfiles of all folders start or copy from, each once."""
+    of_tasks = (dockerfile.base_images(each.dockerfile, inputs.build_args) for each in inputs.contexts.values())
+    of_services = (
+        dockerfile.base_images(each.dockerfile, _arguments_of(build, inputs))
+        for build, each in inputs.service_contexts.items()
+    )
+    return list(dict.fromkeys(name for names in (*of_tasks, *of_services) for name in names))
 
 
 def service_builds(instances: Iterable[Instance]) -> dict[ServiceBuild, str]:
@@ -275,14 +287,17 @@ def _plan_built(readable: str, environment: Environment, inputs: Inputs, *, has_
     context = inputs.contexts.get(folder)
     if context is None:
         return Unplanned(shown, inputs.problems.get(str(folder), "it was not read"))
+    start = _start_from_bases(context.dockerfile, inputs.build_args, inputs)
+    if isinstance(start, Unplanned):
+        return start
     arguments = sorted(f"{name}={value}" for name, value in inputs.build_args.items())
-    own, agent = _hash(context.digest, inputs.platform, *arguments), inputs.agent if has_agent else None
+    own, agent = _hash(context.digest, inputs.platform, *arguments, *start.told), inputs.agent if has_agent else None
     return ImageSpec(
         tag=_tag(inputs, readable, own, agent),
         content=f"{own}-{agent.digest if agent else ''}",
         base=shown,
-        start=context.dockerfile,
-        needs=dockerfile.base_images(context.dockerfile, inputs.build_args),
+        start=start.dockerfile,
+        needs=start.needs,
         context=folder,
         seconds=environment.build_seconds,
         has_agent=has_agent,
@@ -295,19 +310,50 @@ def _plan_service(readable: str, build: ServiceBuild, inputs: Inputs) -> ImageSp
     context = inputs.service_contexts.get(build)
     if context is None:
         return Unplanned(shown, inputs.problems.get(shown, "it was not read"))
-    given = {**inputs.build_args, **dict(build.arguments)}
+    given = _arguments_of(build, inputs)
+    start = _start_from_bases(context.dockerfile, given, inputs)
+    if isinstance(start, Unplanned):
+        return start
     arguments = sorted(f"{name}={value}" for name, value in given.items())
-    own = _hash(context.digest, context.dockerfile, build.target or "", inputs.platform, *arguments)
+    own = _hash(context.digest, context.dockerfile, build.target or "", inputs.platform, *arguments, *start.told)
     return ImageSpec(
         tag=_tag(inputs, readable, own, None),
         base=shown,
-        start=context.dockerfile,
-        needs=dockerfile.base_images(context.dockerfile, given),
+        start=start.dockerfile,
+        needs=start.needs,
         context=build.context,
         has_agent=False,
         target=build.target,
         arguments=build.arguments,
     )
+
+
+def _arguments_of(build: ServiceBuild, inputs: Inputs) -> dict[str, str]:
+    return {**inputs.build_args, **dict(build.arguments)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """The beginning of an image that is built from a folder: its Dockerfile, with bases fixed to their content."""
+
+    dockerfile: str
+    needs: tuple[str, ...]
+    identities: Mapping[str, str]
+
+    @property
+    def told(self) -> list[str]:
+        return [f"{name}@{identity}" for name, identity in sorted(self.identities.items())]
+
+
+def _start_from_bases(text: str, arguments: Mapping[str, str], inputs: Inputs) -> _Start | Unplanned:
+    needs = dockerfile.base_images(text, arguments)
+    for name in needs:
+        if name not in inputs.dockerfile_bases:
+            return Unplanned(name, inputs.problems.get(name, "it was not looked up"))
+    found = {name: base for name in needs if (base := inputs.dockerfile_bases[name])}
+    pinned = dockerfile.with_pinned_bases(text, arguments, {name: base.reference for name, base in found.items()})
+    identities = {name: base.identity for name, base in found.items()}
+    return _Start(dockerfile.with_label_of_bases(pinned, identities), needs, identities)
 
 
 def _plan_extended(name: str, inputs: Inputs) -> ImageSpec | Unplanned:
