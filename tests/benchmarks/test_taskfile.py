@@ -64,6 +64,24 @@ def notes(folder: Path, toml: str, *, network: str = "none", in_containers: bool
     return [note.removeprefix("task.toml of task: ") for note in notes_on([instance], network)]
 
 
+def test_short_values_of_metadata_are_fields_to_group_by(tmp_path: Path) -> None:
+    long, text = (
+        "x" * 81,
+        """
+[metadata]
+repo = "org/name"
+level = 3
+tested = true
+author_name = "Somebody"
+tags = ["a"]
+empty = ""
+lines = "a\\nb"
+""",
+    )
+    instance = read(tmp_path, f'{text}description = "{long}"\n')
+    assert instance.fields == {"repo": "org/name", "level": "3", "tested": "true"}
+
+
 def test_every_field_has_its_effect(tmp_path: Path) -> None:
     instance = read(tmp_path, EVERYTHING)
     assert (instance.overrides.solve, instance.overrides.grade) == (11, 12.5)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import structs
 
@@ -38,6 +38,7 @@ SETUP = "setup.sh"
 CONTAINER_FILES = (DOCKERFILE, ".dockerignore", COMPOSE_FILE)
 
 _CANARY = re.compile(r"(<!--.*canary.*-->|#.*canary.*)", re.IGNORECASE)
+_LONGEST_FIELD = 80
 _GRADES: Mapping[str | None, Literal["fresh", "in_place"]] = {"shared": "in_place", "separate": "fresh"}
 
 
@@ -245,7 +246,7 @@ def _read_one(
         gpus=table.gpus or 0,
         mcp_servers=tuple(each.plain() for each in table.mcp_servers),
         skills_dir=table.skills_dir or None,
-        fields={name: str(metadata[name]) for name in ("difficulty", "category") if name in metadata},
+        fields=_fields_in(metadata),
         overrides=_overrides(task.file, services.of_agent, collect_seconds),
         grades_in_place=in_place,
         verifier=None if problem or task.file.steps else _make_verifier(task, variables, services.of_verifier, network),
@@ -255,6 +256,20 @@ def _read_one(
         digest=digest,
         data=task,
     )
+
+
+def _fields_in(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What tasks can be grouped by: short values, and not who wrote them."""
+    told = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in metadata.items()
+        if isinstance(value, str | int | float)
+    }
+    return {
+        name: value
+        for name, value in told.items()
+        if 0 < len(value) <= _LONGEST_FIELD and "\n" not in value and not name.startswith("author")
+    }
 
 
 def _network_of(asked: NetworkPolicy | None, *, in_containers: bool) -> NetworkPolicy | None:
