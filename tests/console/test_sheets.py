@@ -86,6 +86,14 @@ def test_a_run_is_a_row_of_the_aggregate() -> None:
     )
 
 
+def test_tokens_that_an_agent_does_not_tell_are_left_blank() -> None:
+    counted = Tally([RunFacts("runs/c", ["p-1"], Attempts(1, "never"), {}, label="tasks command")])
+    counted.add([Row(instance_id="p-1", attempt=1, outcome="submitted", verdict="resolved", seconds=2.0)])
+    (names, values) = csv.reader(io.StringIO(sheet_of_runs(counted.summary()).write("csv")))
+    found = dict(zip(names, values, strict=True))
+    assert (found["input_tokens"], found["output_tokens"], found["rate"]) == ("", "", "1.0")
+
+
 def test_groups_are_rows_where_they_are_asked_for() -> None:
     assert sheet_of_runs(BEFORE.summary(by=["repo"])).write("csv").splitlines() == [
         "run,field,value,total,resolved,unresolved,ungraded,empty,timeout,error,incomplete",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.domain.comparison import Pairs, compare, compare_many, is_worse, mcnemar, paired_interval
+from evalkit.domain.estimates import mean_of
 from evalkit.domain.planning import Attempts
 from evalkit.domain.results import Failure, Row, Usage
 from evalkit.domain.samples import Sampled
@@ -153,6 +154,11 @@ def test_several_runs_are_corrected_for_their_number() -> None:
     assert [each["uncorrected"] for each in tests] == pytest.approx([2 / 2**6, 2 / 2**7, 2 / 2**8])
     assert [each["p_value"] for each in tests] == pytest.approx([2 / 2**6, 2 / 2**6, 6 / 2**8])
     assert all(each["correction"] == "holm" for each in tests)
+
+
+def test_tokens_that_an_agent_does_not_tell_are_unknown_and_not_0() -> None:
+    document = compare(("one", "two"), run({"a": "r", "b": "u"}), run({"a": "r", "b": "r"}))
+    assert document["tokens"] == {"a": None, "b": None, "difference": mean_of([])}
 
 
 def test_runs_without_a_common_instance_have_no_numbers() -> None:

@@ -129,6 +129,10 @@ def _name_differences(a: AnyRun, b: AnyRun) -> Iterator[str]:
         yield from name_differences(a.manifest, b.manifest)
 
 
+def _tokens(total: float | None) -> str:
+    return "unknown" if total is None else amount(round(total))
+
+
 def _rows(document: Mapping[str, Any]) -> Iterator[str]:
     rate, cost, seconds = document["resolve_rate"], document["cost_usd"], document["seconds"]
     yield f"{'resolved':12}{document['both'] + document['only_a']:>12}{document['both'] + document['only_b']:>12}"
@@ -138,7 +142,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'mean score':12}{score['a']:>12.3f}{score['b']:>12.3f}"
     yield f"{'cost':12}{_dollars(cost['a']):>12}{_dollars(cost['b']):>12}"
     if any(document["tokens"][letter] for letter in "ab"):
-        yield f"{'tokens':12}{amount(round(document['tokens']['a'])):>12}{amount(round(document['tokens']['b'])):>12}"
+        yield f"{'tokens':12}{_tokens(document['tokens']['a']):>12}{_tokens(document['tokens']['b']):>12}"
     yield f"{'time':12}{_time(seconds['a']):>12}{_time(seconds['b']):>12}"
     yield (
         f"of {document['total']}: both {document['both']}, only A {document['only_a']}, "

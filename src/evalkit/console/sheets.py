@@ -154,6 +154,7 @@ def sheet_of_runs(document: Document) -> Sheet:
 
 def _run_row(document: Document) -> list[Cell]:
     rate, usage = document["resolve_rate"], document["usage"]
+    are_told = document["per_instance"]["tokens"]["value"] is not None
     return [
         " + ".join(document["runs"]),
         document["label"],
@@ -163,8 +164,8 @@ def _run_row(document: Document) -> list[Cell]:
         document["score"]["value"],
         usage["cost_usd"],
         document["per_instance"]["cost_usd"]["value"],
-        usage["input_tokens"],
-        usage["output_tokens"],
+        usage["input_tokens"] if are_told else None,
+        usage["output_tokens"] if are_told else None,
         document["seconds"]["p50"],
         *_audited(document),
     ]

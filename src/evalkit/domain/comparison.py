@@ -231,9 +231,9 @@ def _amounts(names: Sequence[str], a: Sampled, b: Sampled, kind: Literal["tokens
         letter: round(math.fsum(getattr(run.all[name], kind) * run.all[name].attempts for name in names), 3)
         for letter, run in (("a", a), ("b", b))
     }
-    told = names if any(before) and any(after) else []
-    difference = _pair(before, after, a.clusters(names))["difference"] if told else mean_of([])
-    return {**totals, "difference": difference}
+    is_told = {"a": any(before), "b": any(after)}  # agents that tell no tokens have 0 of them
+    difference = _pair(before, after, a.clusters(names))["difference"] if all(is_told.values()) else mean_of([])
+    return {letter: totals[letter] if is_told[letter] else None for letter in totals} | {"difference": difference}
 
 
 def conclude(document: Mapping[str, Any]) -> str:
