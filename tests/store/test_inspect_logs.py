@@ -46,6 +46,20 @@ def test_samples_are_attempts_with_the_value_of_the_first_scorer(name: str) -> N
     assert "the sandbox went away" in failure.message
 
 
+@pytest.mark.parametrize("name", ["small.eval", "small.json"])
+def test_a_folder_with_one_log_is_that_log(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes((RECORDED / name).read_bytes())
+    assert opened(tmp_path).label == "small mockllm/model"
+
+
+def test_nobody_is_advised_to_resume_what_another_tool_has_run(evalkit: Evalkit) -> None:
+    aggregated = evalkit("aggregate", RECORDED / "small.eval").document
+    assert (aggregated["buckets"]["error"], aggregated["resumable"]) == (1, 0)
+    shown = evalkit("show", RECORDED / "small.eval", "breaks")
+    assert shown.document["failure"]["hint"] == ""
+    assert "resume" not in shown.stderr
+
+
 def test_both_formats_are_compared_with_each_other(evalkit: Evalkit) -> None:
     done = evalkit("compare", RECORDED / "small.eval", RECORDED / "small.json")
     assert done.code == 0, done.stderr

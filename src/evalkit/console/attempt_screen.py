@@ -92,10 +92,10 @@ def _work(document: Document) -> Iterator[tuple[str, str]]:
         yield "patch", _patch(patch)
     if (usage := document["usage"]) and (usage["llm_calls"] or usage["cost_usd"] or usage["input_tokens"]):
         cost = "cost unknown" if usage["cost_usd"] is None else money(usage["cost_usd"])
+        calls = f"{amount(usage['llm_calls'])} calls, " if usage["llm_calls"] else ""
         yield (
             "usage",
-            f"{cost}, {amount(usage['llm_calls'])} calls, {amount(usage['input_tokens'])} tokens in, "
-            f"{amount(usage['output_tokens'])} out",
+            f"{cost}, {calls}{amount(usage['input_tokens'])} tokens in, {amount(usage['output_tokens'])} out",
         )
     if document["seconds"] is not None:
         stages = "  ".join(f"{name} {precise_duration(value)}" for name, value in document["stages"].items())
@@ -109,7 +109,8 @@ def _work(document: Document) -> Iterator[tuple[str, str]]:
         yield "started", f"{document['started_at']}{where}{tries}{more}"
     if trajectory := document["trajectory"]:
         run, name = shlex.quote(document["run"]), shlex.quote(document["instance_id"])
-        steps = "not readable" if trajectory["steps"] is None else f"{trajectory['steps']} steps"
+        count = trajectory["steps"]
+        steps = "not readable" if count is None else f"{count} step{'' if count == 1 else 's'}"
         yield "trajectory", f"{steps}; evalkit trajectory {run} {name} --attempt {document['attempt']}"
     if document["folder"]:
         yield "folder", document["folder"]

@@ -87,7 +87,7 @@ def describe_foreign(
         "attempt": row.attempt,
         "attempts": list_attempts(others),
         "state": "finished",
-        **_describe_row(row, {}),
+        **_describe_row(row, {}, is_ours=False),
         "seconds": row.seconds or None,
         **(_NO_TESTS if folder is None else _describe_tests(folder, row.instance_id, row)),
         "patch": row.patch
@@ -143,13 +143,13 @@ def _state(run: RunDirectory, row: Row | None, folder: Path) -> str:
     return "running" if run.is_running else "not_finished"
 
 
-def _describe_row(row: Row | None, line: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_row(row: Row | None, line: Mapping[str, Any], *, is_ours: bool = True) -> dict[str, Any]:
     stages = {name: number_or_none(value) for name, value in mapping_of(line.get("stages")).items()}
     return {
         "outcome": row and row.outcome,
         "verdict": row and row.verdict,
         "score": row and row.score,
-        "failure": _describe_failure(row.failure) if row and row.failure else None,
+        "failure": _describe_failure(row.failure, is_ours=is_ours) if row and row.failure else None,
         "suspicious": list(row.suspicious) if row else [],
         "note": text_or_none(line.get("note")),
         "metrics": dict(row.metrics) if row else {},
@@ -165,7 +165,8 @@ def _describe_row(row: Row | None, line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe_failure(failure: Failure) -> dict[str, Any]:
+def _describe_failure(failure: Failure, *, is_ours: bool) -> dict[str, Any]:
+    """What failed. The advice is for runs that evalkit has made."""
     policy = policy_of(failure.kind)
     return {
         "kind": failure.kind,
@@ -173,7 +174,7 @@ def _describe_failure(failure: Failure) -> dict[str, Any]:
         "stage": failure.stage,
         "fault": policy and policy.fault,
         "counts_against_agent": policy and policy.counts_against_agent,
-        "hint": policy.hint if policy else "",
+        "hint": policy.hint if policy and is_ours else "",
     }
 
 

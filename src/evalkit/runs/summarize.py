@@ -66,7 +66,9 @@ def summarize(
     unreadable: list[Unreadable] = []
     counted = tally(directories, unreadable)
     unknown = sorted(counted.unknown_ids)
+    are_ours = any(isinstance(each, RunDirectory) for each in directories)
     return counted.summary(by=by, cluster=cluster, bad=bad, audit=find_audit(directories)) | {
+        **({} if are_ours else {"resumable": 0}),
         "unreadable": [{"file": each.file, "line": each.line, "reason": each.reason} for each in unreadable],
         "unknown_ids": unknown,
     }

@@ -54,7 +54,14 @@ def _open_folder(path: Path) -> ForeignRun | None:
     for depth in ("*/", "*/*/"):
         if any(any(path.glob(depth + name)) for name in (REPORT, LOG, OWN_LOG)):
             return _read_logs(path, sorted(path.glob(depth)))
-    return inspect_logs.read_folder(path)
+    return inspect_logs.read_folder(path) or _read_log_in(path)
+
+
+def _read_log_in(path: Path) -> ForeignRun | None:
+    """The one file in a folder, where Inspect has written its log as JSON."""
+    files = [each for each in sorted(path.iterdir())[:2] if each.suffix == ".json" and each.is_file()]
+    document = _read_document(files[0]) if len(files) == 1 else {}
+    return inspect_logs.read_log(files[0], document) if inspect_logs.is_log(document) else None
 
 
 def _open_file(path: Path) -> ForeignRun:
