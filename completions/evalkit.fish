@@ -74,7 +74,7 @@ complete -c evalkit -n '__evalkit_command infer' -l workspace -d 'Where instance
 complete -c evalkit -n '__evalkit_command infer' -l network -d 'Network of the agent: none, model (its endpoint only), allowlist, bridge, or a network'\''s name' -r -f
 complete -c evalkit -n '__evalkit_command infer' -l allow-host -d 'Where the network is allowlist: names, *.suffix, addresses or CIDR ranges that can be reached' -r -f
 complete -c evalkit -n '__evalkit_command infer' -l workers -d 'Instances run at once' -r -f
-complete -c evalkit -n '__evalkit_command infer' -l attempts -d 'Attempts at each instance' -r -f
+complete -c evalkit -n '__evalkit_command infer' -l attempts -d 'Attempts at each instance, at most; see run.stop_on' -r -f
 complete -c evalkit -n '__evalkit_command infer' -l timeout -d 'For the agent to solve one instance: seconds, or like 90s, 30m, 4h' -r -f
 complete -c evalkit -n '__evalkit_command infer' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
 complete -c evalkit -n '__evalkit_command infer' -l config -d 'Config file' -r -F
@@ -99,7 +99,7 @@ complete -c evalkit -n '__evalkit_command resume' -l agent -d 'Agent: who solves
 complete -c evalkit -n '__evalkit_command resume' -l model -d 'Model, as its endpoint calls it' -r -f
 complete -c evalkit -n '__evalkit_command resume' -l workspace -d 'Where instances run: docker, kubernetes, remote, rootfs, apptainer; local for the bundled tasks' -r -f -a '(__evalkit_ask workspaces)'
 complete -c evalkit -n '__evalkit_command resume' -l workers -d 'Instances run at once' -r -f
-complete -c evalkit -n '__evalkit_command resume' -l attempts -d 'Attempts at each instance' -r -f
+complete -c evalkit -n '__evalkit_command resume' -l attempts -d 'Attempts at each instance, at most; see run.stop_on' -r -f
 complete -c evalkit -n '__evalkit_command resume' -l timeout -d 'For the agent to solve one instance: seconds, or like 90s, 30m, 4h' -r -f
 complete -c evalkit -n '__evalkit_command resume' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
 complete -c evalkit -n '__evalkit_command resume' -l config -d 'Config file' -r -F
@@ -323,7 +323,7 @@ complete -c evalkit -n '__evalkit_command config' -l workspace -d 'Where instanc
 complete -c evalkit -n '__evalkit_command config' -l network -d 'Network of the agent: none, model (its endpoint only), allowlist, bridge, or a network'\''s name' -r -f
 complete -c evalkit -n '__evalkit_command config' -l allow-host -d 'Where the network is allowlist: names, *.suffix, addresses or CIDR ranges that can be reached' -r -f
 complete -c evalkit -n '__evalkit_command config' -l workers -d 'Instances run at once' -r -f
-complete -c evalkit -n '__evalkit_command config' -l attempts -d 'Attempts at each instance' -r -f
+complete -c evalkit -n '__evalkit_command config' -l attempts -d 'Attempts at each instance, at most; see run.stop_on' -r -f
 complete -c evalkit -n '__evalkit_command config' -l timeout -d 'For the agent to solve one instance: seconds, or like 90s, 30m, 4h' -r -f
 complete -c evalkit -n '__evalkit_command config' -l run-dir -d 'Directory that runs are kept in' -r -f -a '(__fish_complete_directories)'
 complete -c evalkit -n '__evalkit_command config' -l push -d 'Push each image when it is complete'

@@ -521,8 +521,10 @@ class ImagesConfig(Section):
 
 class RunConfig(Section):
     workers: int = Field(30, ge=1, description="Instances run at once")
-    attempts: int = Field(1, ge=1, le=1000, description="Attempts at each instance")
-    stop_on: Literal["critic", "never"] = Field("critic", description="Stop at an accepted attempt, or make all")
+    attempts: int = Field(1, ge=1, le=1000, description="Attempts at each instance, at most; see run.stop_on")
+    stop_on: Literal["critic", "never"] = Field(
+        "critic", description="Stop at an attempt that the critic accepts, or make all (never)"
+    )
     critic: str = Field("pass", description="Who accepts an attempt: pass, non_empty_patch, graded")
     retries: int = Field(2, ge=0, description="Tries again after a failure of the infrastructure")
     breaker: Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(parse_none)] = Field(
