@@ -14,6 +14,7 @@ import { Trajectory } from "./trajectory";
 import { List, type ListHandle } from "./vlist";
 
 const LETTERS = "ABCDEFGHIJ";
+const LEVEL = 0.05;
 
 export function Compare(props: { index: Index; route: Route }) {
   const { index, route } = props;
@@ -40,7 +41,7 @@ function Compared(props: { index: Index; runs: RunEntry[]; route: Route }) {
       <div class="title-line"><h1>Compare {count(runs.length)} runs</h1></div>
       {failed && <Problem error={failed} />}
       <Sides runs={runs} pages={pages} complete={complete} />
-      {runs.slice(1).map((run, at) => <Difference key={run.key} a={runs[0]} b={run} letter={LETTERS[at + 1]} index={index} />)}
+      <Differences index={index} runs={runs} />
       {complete && <Settings runs={runs} pages={pages} />}
       {!tables && !failed && <Loading what="the instances" />}
       {tables && side !== null && <SideBySide runs={runs} tables={tables} id={side} route={route} />}
@@ -78,34 +79,60 @@ function Sides(props: { runs: RunEntry[]; pages: RunPage[]; complete: boolean })
   );
 }
 
-function Difference(props: { a: RunEntry; b: RunEntry; letter: string; index: Index }) {
-  const { a, b, letter, index } = props;
-  const straight = index.pairs.some((pair) => pair.a === a.key && pair.b === b.key);
-  const turned = !straight && index.pairs.some((pair) => pair.a === b.key && pair.b === a.key);
-  const { value, error } = useDocument<ComparisonPage>(straight ? `comparisons/${a.key}+${b.key}` : turned ? `comparisons/${b.key}+${a.key}` : null);
-  if (!straight && !turned) return <p class="remark">{letter} − A: the report has no paired comparison of these two; the grid below still has their flips.</p>;
+/** The comparison of two runs, and whether it is the other way round; null where there is none. */
+function findPair(index: Index, a: RunEntry, b: RunEntry): { key: string; turned: boolean } | null {
+  if (index.pairs.some((pair) => pair.a === a.key && pair.b === b.key)) return { key: `comparisons/${a.key}+${b.key}`, turned: false };
+  return index.pairs.some((pair) => pair.a === b.key && pair.b === a.key) ? { key: `comparisons/${b.key}+${a.key}`, turned: true } : null;
+}
+
+/** Holm's correction: what to take instead of each p-value where several are looked at. */
+export function correct(values: (number | null)[]): (number | null)[] {
+  const known = values.flatMap((value, at) => (value === null ? [] : [{ value, at }])).sort((a, b) => a.value - b.value);
+  const corrected: (number | null)[] = values.map(() => null);
+  let least = 0;
+  known.forEach(({ value, at }, rank) => (corrected[at] = least = Math.max(least, Math.min(1, value * (known.length - rank)))));
+  return corrected;
+}
+
+function Differences(props: { index: Index; runs: RunEntry[] }) {
+  const { index, runs } = props;
+  const pairs = runs.slice(1).map((run) => findPair(index, runs[0], run));
+  const { values, complete } = useDocuments<ComparisonPage>(pairs.flatMap((pair) => (pair ? [pair.key] : [])));
+  const corrected = complete && values.length > 1 ? correct(values.map((each) => (each.comparison.test?.p_value ?? null) as number | null)) : [];
+  let at = 0;
+  return <>{runs.slice(1).map((run, number) => <Difference key={run.key} pair={pairs[number]} corrected={pairs[number] ? corrected[at++] ?? null : null} tests={values.length} letter={LETTERS[number + 1]} />)}</>;
+}
+
+function Difference(props: { pair: { key: string; turned: boolean } | null; corrected: number | null; tests: number; letter: string }) {
+  const { pair, corrected, tests, letter } = props;
+  const { value, error } = useDocument<ComparisonPage>(pair?.key ?? null);
+  if (!pair) return <p class="remark">{letter} − A: the report has no paired comparison of these two; the grid below still has their flips.</p>;
   if (error) return <Problem error={error} />;
   if (!value) return <Loading what="the comparison" />;
   const { comparison } = value;
+  const { turned } = pair;
   const given = comparison.difference as Estimate;
   const minus = (number: number | null) => (number === null ? null : -number || 0);
   const difference: Estimate = turned ? { value: minus(given.value), low: minus(given.high), high: minus(given.low), n: given.n } : given;
   const [gained, lost] = turned ? [comparison.only_a, comparison.only_b] : [comparison.only_b, comparison.only_a];
-  const p = comparison.test?.p_value as number | null;
+  const alone = comparison.test?.p_value as number | null;
+  const p = corrected ?? alone;
+  const isLost = alone !== null && p !== null && alone < LEVEL && p >= LEVEL;
+  const conclusion = isLost ? `no evidence of a difference once ${count(tests)} comparisons are counted` : String(comparison.conclusion ?? "").replace(/\bB\b/g, letter);
   return (
     <section class="difference" aria-label={`${letter} minus A`}>
       <div class="difference-figures">
         <span class="muted">{letter} − A</span>
         <b class="big number">{difference.value === null ? "–" : `${points(difference.value)} points`}</b>
         {difference.low !== null && <span class="number">95 %: {points(difference.low)} to {points(difference.high!)}</span>}
-        <span class="number">p = {pValue(p)}</span>
+        <span class="number" title={corrected === null ? undefined : `${pValue(alone)} for this comparison alone`}>p = {pValue(p)}{corrected !== null && <span class="muted"> after Holm</span>}</span>
         <span class="number muted">n = {count(comparison.total)}</span>
         <span class="gained number">↑ {count(gained)} gained</span>
         <span class="lost number">↓ {count(lost)} lost</span>
         <span class="muted number">{count(comparison.both)} both, {count(comparison.neither)} neither</span>
       </div>
       <Interval estimate={difference} low={-0.5} high={0.5} label={`${letter} minus A`} />
-      <p class="muted small">{turned ? "" : <bdi>{String(comparison.conclusion ?? "").replace(/\bB\b/g, letter)}.</bdi>} <span>Scale −50 to +50 points; {comparison.test?.method}</span></p>
+      <p class="muted small">{turned && !isLost ? "" : <bdi>{conclusion}.</bdi>} <span>Scale −50 to +50 points; {comparison.test?.method}</span></p>
     </section>
   );
 }
@@ -140,13 +167,19 @@ interface Joined {
   lost: boolean;
 }
 
+/** Of several attempts, half have to resolve it, as where runs are compared instance by instance. */
+function outcomeAt(table: TableChunk, at: number): "resolved" | "unresolved" | null {
+  const rate = table.rates[at];
+  return rate == null ? null : rate >= 0.5 ? "resolved" : "unresolved";
+}
+
 function joinRows(tables: TableChunk[]): Joined[] {
   const places = tables.map((table) => new Map(table.ids.map((id, at) => [id, at])));
   const ids = [...new Set(tables.flatMap((table) => table.ids))];
   return ids.map((id) => {
     const own = places.map((each) => each.get(id) ?? -1);
-    const solved = own.map((at, run) => (at < 0 ? null : tables[run].verdicts[at] ?? (tables[run].buckets[at] === "resolved" ? "resolved" : null)));
-    const judged = solved.filter((each) => each === "resolved" || each === "unresolved");
+    const solved = own.map((at, run) => (at < 0 ? null : outcomeAt(tables[run], at)));
+    const judged = solved.filter((each) => each !== null);
     const first = solved[0];
     const others = solved.slice(1);
     const gained = first === "unresolved" && others.includes("resolved");
@@ -201,7 +234,7 @@ function Grid(props: { runs: RunEntry[]; tables: TableChunk[]; route: Route }) {
             return (
               <div role="row" class="grid-row" aria-rowindex={index + 2} aria-selected={index === at} style={{ gridTemplateColumns: template }}>
                 <div role="cell" class="col-id"><a href={address(route.path, withInstance(query, row.id))} title={row.id}><bdi>{row.id}</bdi></a></div>
-                {row.places.map((place, number) => <div role="cell" key={number}>{place < 0 ? <span class="muted" title="not in this run">–</span> : <a class="cell-link" href={address(["runs", runs[number].key, "i", tables[number].keys[place]])} aria-label={`${LETTERS[number]}: ${tables[number].buckets[place]}`}><Icon bucket={tables[number].buckets[place]} /><span class={isTight ? "unseen" : ""}>{tables[number].buckets[place]}</span></a>}</div>)}
+                {row.places.map((place, number) => <div role="cell" key={number}>{place < 0 ? <span class="muted" title="not in this run">–</span> : <Cell table={tables[number]} at={place} letter={LETTERS[number]} to={address(["runs", runs[number].key, "i", tables[number].keys[place]])} isTight={isTight} />}</div>)}
               </div>
             );
           }} />
@@ -209,6 +242,14 @@ function Grid(props: { runs: RunEntry[]; tables: TableChunk[]; route: Route }) {
       </div>
     </section>
   );
+}
+
+function Cell(props: { table: TableChunk; at: number; letter: string; to: string; isTight: boolean }) {
+  const { table, at, letter, to, isTight } = props;
+  const isRepeated = table.attempts[at] > 1 && table.rates[at] != null;
+  const bucket = (isRepeated && outcomeAt(table, at)) || table.buckets[at];
+  const said = isRepeated ? `${percent(table.rates[at], 0)} of ${count(table.attempts[at])}` : bucket;
+  return <a class="cell-link" href={to} aria-label={`${letter}: ${isRepeated ? `${bucket}, ${said} attempts` : bucket}`}><Icon bucket={bucket} /><span class={isTight ? "unseen" : "number"}>{said}</span></a>;
 }
 
 function withInstance(query: URLSearchParams, id: string): URLSearchParams {
@@ -289,7 +330,7 @@ function Curves(props: { runs: RunEntry[]; pages: RunPage[]; tables: TableChunk[
         {byCost.some((each) => each.x.at(-1)! > 0) && <Lines title="Resolved over cost" series={byCost} xName="cost" yName="resolved" xFormat={money} yFormat={count} stepped />}
         {byTime.length > 0 && <Lines title="Resolved over time" series={byTime} xName="time since the start" yName="resolved" xFormat={duration} yFormat={count} stepped />}
       </div>
-      {known.length < runs.length && <p class="muted small">Runs of unknown cost or rate are not in the plot of cost and rate: {runs.filter((run) => !known.some((each) => each.name === nameOf(run))).map(nameOf).join(", ") || percent(null)}</p>}
+      {known.length < runs.length && <p class="muted small">Runs of unknown cost or rate are not in the plot of cost and rate: {LETTERS.slice(0, runs.length).split("").filter((letter) => !known.some((each) => each.letter === letter)).join(", ")}</p>}
     </Section>
   );
 }

@@ -102,7 +102,7 @@ export interface TableChunk {
   ids: string[];
   keys: string[];
   buckets: string[];
-  verdicts: (string | null)[];
+  rates: (number | null)[];
   attempts: number[];
   scores: (number | null)[];
   costs_usd: (number | null)[];

@@ -9,7 +9,7 @@ import { address, choose, go, here, type Route } from "./route";
 import { COLUMNS, type Column, chosen, useSelection } from "./selection";
 import { List, type ListHandle } from "./vlist";
 
-const TITLES: Record<Column, string> = { bucket: "Bucket", attempts: "Tries", score: "Score", cost: "Cost", tokens: "Tokens", steps: "Steps", seconds: "Time", failure: "Failure", group: "Group" };
+const TITLES: Record<Column, string> = { bucket: "Bucket", attempts: "Attempts", score: "Score", cost: "Cost", tokens: "Tokens", steps: "Steps", seconds: "Time", failure: "Failure", group: "Group" };
 const TEXTUAL = new Set<Column>(["bucket", "failure", "group"]);
 
 export const columnsOf = (query: URLSearchParams, table: TableChunk): Column[] => {

@@ -152,7 +152,7 @@ export function join(tables: TableChunk[]): TableChunk {
     ids: columns((each) => each.ids),
     keys: columns((each) => each.keys),
     buckets: columns((each) => each.buckets),
-    verdicts: columns((each) => each.verdicts),
+    rates: columns((each) => each.rates),
     attempts: columns((each) => each.attempts),
     scores: columns((each) => each.scores),
     costs_usd: columns((each) => each.costs_usd),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.browsed_runs import make_run, report_on
+from tests.support.browsed_runs import make_repeated_run, make_run, report_on
 from tests.support.browser import NARROW, WIDE, Scheme, Tab, open_tab
+from tests.support.cli import Evalkit
 
 AXE = Path(__file__).parents[2] / "frontend/node_modules/axe-core/axe.min.js"
 EVERY = (
@@ -157,6 +158,34 @@ def test_runs_are_compared_with_their_flips_first(tab: Tab, address: str) -> Non
     tab.page.click(".grid-row .col-id a >> nth=0")
     tab.page.wait_for_selector(".side-by-side .call")
     assert len(tab.texts(".side-by-side .trajectory")) == 2
+
+
+def test_repeats_and_several_runs_are_compared_as_on_the_command_line(
+    tab: Tab, tmp_path: Path, evalkit: Evalkit
+) -> None:
+    """Of several attempts half must resolve an instance, in the figures and in the grid; p-values are corrected."""
+    names = [f"task-{number}" for number in range(12)]
+    shares = {"first": [0, 1, 2, 4] * 3, "second": [4] * 10 + [1, 0], "third": [1, 2] * 6}
+    runs = [
+        make_repeated_run(
+            tmp_path / "runs" / name,
+            {task: [attempt < share for attempt in range(4)] for task, share in zip(names, resolved, strict=True)},
+        )
+        for name, resolved in shares.items()
+    ]
+    told = evalkit("compare", *runs).document["comparisons"]
+    shown(tab, report_on(tmp_path / "report", *runs), "#/compare/first/second/third")
+    tab.page.wait_for_selector(".difference-figures:has-text('Holm') >> nth=1")
+
+    for figures, comparison in zip(tab.texts(".difference-figures"), told, strict=True):
+        assert f"p = {comparison['test']['p_value']:.2g} after Holm" in " ".join(figures.split())
+        assert f"↑ {comparison['only_b']} gained" in " ".join(figures.split())
+        assert f"↓ {comparison['only_a']} lost" in " ".join(figures.split())
+    flips = {name for each in told for kind in ("only_a", "only_b") for name in each["ids"][kind]}
+    assert set(tab.ids) == flips
+    tab.page.click("button:has-text('all')")
+    row = tab.page.inner_text(".grid-row:has(a[title='task-1'])").split("\n")
+    assert [" ".join(each.split()) for each in row if "%" in each] == ["25 % of 4", "100 % of 4", "50 % of 4"]
 
 
 def test_settings_that_differ_are_compared(tab: Tab, tmp_path: Path) -> None:

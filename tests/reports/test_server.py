@@ -306,11 +306,7 @@ def test_rows_of_a_run_that_goes_on_are_told_and_served(run: RunDirectory) -> No
             found |= events.until("runs/one/run", "runs/one/row-1", "runs/one/i/b")
             assert not found & {"runs/one/table-0", "runs/one/row-0", "runs/one/i/a"}
             changed = payload(client.get("/data/runs/one/rows-1.js"))
-            assert (changed["places"], changed["rows"]["ids"], changed["rows"]["verdicts"]) == (
-                [1],
-                ["b"],
-                ["resolved"],
-            )
+            assert (changed["places"], changed["rows"]["ids"], changed["rows"]["rates"]) == ([1], ["b"], [1.0])
             entry = payload(client.get("/data/runs/one/run.js"))["entry"]
             assert (entry["state"], entry["done"]) == ("running", 2)
         events.until("runs/one/run", "runs/one/i/a", "runs/one/i/c")  # of the end, which lets answers be shown

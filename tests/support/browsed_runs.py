@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,20 @@ def make_events(name: str, steps: int, started: str, output: str = "one line\n")
         ]
         found[-1]["exit_code"] = int(step % 5 == 0)
     return [*found, {"type": "end", "reason": "finish", **at}]
+
+
+def make_repeated_run(path: Path, resolved: Mapping[str, Sequence[bool]]) -> Path:
+    """A run with several attempts at each instance, which are all made."""
+    most = max(map(len, resolved.values()))
+    config = Config.model_validate({"agent": {"name": "nop"}, "run": {"attempts": most, "stop_on": "never"}})
+    manifest = make_manifest(list(resolved), run_id=path.name, config=config.model_dump(mode="json"))
+    directory = RunDirectory.create(path, manifest)
+    with directory.writing():
+        for name, each in resolved.items():
+            for attempt, is_resolved in enumerate(each, 1):
+                verdict = "resolved" if is_resolved else "unresolved"
+                directory.append([make_result(name, attempt, verdict=verdict, score=float(is_resolved))])
+    return path
 
 
 def report_on(target: Path, *runs: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from evalkit import __version__
 from evalkit.domain.results import timestamp
 from evalkit.errors import EvalkitError
-from evalkit.reports.format import ComparisonPage, Index, Pair, RunEntry, TableRows
+from evalkit.reports.format import ComparisonPage, Index, Pair, RunEntry, TableChunk, TableRows
 from evalkit.reports.instance_page import AttemptSource, Flags, InstanceSource
 from evalkit.reports.instance_table import make_statements
 from evalkit.reports.run_page import make_run_page
@@ -182,13 +182,17 @@ class DocumentSet:
     def _table(self, content: RunContent, number: int) -> Any:
         if number >= content.table.chunks:
             raise LookupError(number)
-        return content.table.chunk(number, content.instance_keys, content.fields)
+        return self._rows_of(content, content.table.places_of(number))
 
     def _rows(self, content: RunContent, places: Sequence[int]) -> TableRows:
         """Some rows of the table, for a page that has the others. LookupError where there is no such row."""
         if len(places) > MOST_ROWS:
             raise LookupError(len(places))
-        return TableRows(places=places, rows=content.table.rows(places, content.instance_keys, content.fields))
+        return TableRows(places=places, rows=self._rows_of(content, places))
+
+    @staticmethod
+    def _rows_of(content: RunContent, places: Sequence[int]) -> TableChunk:
+        return content.table.rows(places, content.instance_keys, content.fields, content.sampled.rated)
 
     def _statements(self, content: RunContent, number: int) -> Any:
         table, local = self._table(content, number), content.local_instances

@@ -153,7 +153,8 @@ class TableChunk(Document, frozen=True, kw_only=True):
     keys: Sequence[str]
     """The key of each instance's document is `runs/KEY/i/` and this."""
     buckets: Sequence[str]
-    verdicts: Sequence[str | None]
+    rates: Sequence[float | None]
+    """The share of its attempts that have resolved it, of those that count; null where none does."""
     attempts: Sequence[int]
     scores: Sequence[float | None]
     """The mean over attempts."""

@@ -12,6 +12,7 @@ from typing import Any
 from evalkit.domain.json_values import mapping_of, number_or_none
 from evalkit.domain.planning import Mark, bucket_of, mark_of, replaces
 from evalkit.domain.results import Row, TimedRow, round_money
+from evalkit.domain.samples import Sample
 from evalkit.reports.format import Statements, TableChunk
 from evalkit.runs.summarize import AnyRun
 from evalkit.store.run_directory import RunDirectory
@@ -92,12 +93,6 @@ class InstanceRecord:
         return self._bucket
 
     @property
-    def verdict(self) -> str | None:
-        """The best of its attempts."""
-        verdicts = {each.verdict for each in self.attempts.values()}
-        return next((each for each in ("resolved", "unresolved", "ungraded") if each in verdicts), None)
-
-    @property
     def score(self) -> float | None:
         given = [each.score if each.score is not None else each.mark.value for each in self.attempts.values()]
         known = [each for each in given if each is not None]
@@ -174,11 +169,17 @@ class InstanceTable:
     def chunks(self) -> int:
         return -(-len(self.records) // ROWS)
 
-    def chunk(self, number: int, keys: Mapping[str, str], fields: Mapping[str, Sequence[str]]) -> TableChunk:
-        first = number * ROWS
-        return self.rows(range(first, min(first + ROWS, len(self.records))), keys, fields)
+    def places_of(self, chunk: int) -> Sequence[int]:
+        first = chunk * ROWS
+        return range(first, min(first + ROWS, len(self.records)))
 
-    def rows(self, places: Sequence[int], keys: Mapping[str, str], fields: Mapping[str, Sequence[str]]) -> TableChunk:
+    def rows(
+        self,
+        places: Sequence[int],
+        keys: Mapping[str, str],
+        fields: Mapping[str, Sequence[str]],
+        rated: Mapping[str, Sample],
+    ) -> TableChunk:
         """The instances at these places of the run's order."""
         ids = [self.ids[place] for place in places]
         records = [self.records[name] for name in ids]
@@ -189,7 +190,7 @@ class InstanceTable:
             ids=ids,
             keys=[keys[name] for name in ids],
             buckets=[record.bucket for record in records],
-            verdicts=[record.verdict for record in records],
+            rates=[rated[name].mean if name in rated else None for name in ids],
             attempts=[len(record.attempts) for record in records],
             scores=[record.score for record in records],
             costs_usd=[record.cost for record in records],
