@@ -38,7 +38,7 @@ export function readDiff(text: string): Line[] {
       }
       lines.push({ kind: "hunk", text: line, old: null, new: null, language });
     } else if (line.startsWith("diff --git ")) {
-      const name = / b\/(.*)$/.exec(line)?.[1] ?? line.slice(11);
+      const name = /^diff --git [ab]\/(.*) b\/\1$/.exec(line)?.[1] ?? / b\/(.*)$/.exec(line)?.[1] ?? line.slice(11);
       language = languageOf(name);
       lines.push({ kind: "file", text: name, old: null, new: null, language });
     } else if (line.startsWith("+++ ")) {

@@ -188,6 +188,16 @@ def test_repeats_and_several_runs_are_compared_as_on_the_command_line(
     assert [" ".join(each.split()) for each in row if "%" in each] == ["25 % of 4", "100 % of 4", "50 % of 4"]
 
 
+@pytest.mark.parametrize("header", ["diff --git a/a b/c.py b/a b/c.py", "diff --git b/a b/c.py b/a b/c.py"])
+def test_a_file_of_a_patch_is_named_once(tab: Tab, tmp_path: Path, header: str) -> None:
+    run = make_run(tmp_path / "runs" / "one", ["a-1"], {"a-1"})
+    patch = f"{header}\nnew file mode 100644\n--- /dev/null\n+++ b/a b/c.py\n@@ -0,0 +1 @@\n+0\n"
+    (run / "instances" / "a-1" / "attempt-1" / "patch.diff").write_text(patch)
+    shown(tab, report_on(tmp_path / "report", run), "#/runs/one/i/a-1")
+    tab.page.wait_for_selector(".diff")
+    assert tab.page.inner_text(".diff").count("c.py") == 1
+
+
 def test_settings_that_differ_are_compared(tab: Tab, tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "runs" / name, ["a-1", "a-2"], {"a-1"}) for name in ("before", "after")]
     manifest = json.loads((runs[1] / "run.json").read_text())
