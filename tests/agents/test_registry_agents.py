@@ -165,3 +165,11 @@ def test_an_agent_of_npm_works_in_any_image_without_a_network(
 ) -> None:
     run = Scripted(evalkit, engine, serve(use_the_shell))
     solve_in_any_image(run, path, **settings(engine, repository, preset))
+
+
+@pytest.mark.parametrize("preset", ["mini-swe-agent@2.4.6", "aider@0.86.2"])
+def test_an_agent_of_pypi_works_in_any_image_without_a_network(
+    evalkit: Evalkit, engine: Engine, serve: Any, repository: str, preset: str
+) -> None:
+    run = Scripted(evalkit, engine, serve(use_the_shell))
+    solve_in_any_image(run, "/chat/completions", **settings(engine, repository, preset))
