@@ -23,9 +23,10 @@ from evalkit.errors import SandboxRequired
 from evalkit.system import files, processes, scratch
 from evalkit.workspaces.allow_list import Bind, system_places
 from evalkit.workspaces.rootfs import namespaces, owner_filter, paths_inside, writable_root
-from evalkit.workspaces.rootfs.bubblewrap import CAPABILITIES, memory_file, require_folder
+from evalkit.workspaces.rootfs.bubblewrap import CAPABILITIES, memory_file
 from evalkit.workspaces.rootfs.image_sandbox import LIMIT, Launch, SandboxedCommand
 from evalkit.workspaces.rootfs.image_users import ImageUser
+from evalkit.workspaces.rootfs.sandbox_search import NO_OVERLAY, find_strongest, require_folder
 from evalkit.workspaces.rootfs.writable_root import Layering, WritableRoot, trial
 
 PROGRAMS = ("apptainer", "singularity")
@@ -200,19 +201,13 @@ def find_apptainer(temporary: Path, images: Path) -> ApptainerSandbox:
             hint="load its module, or install it; --workspace rootfs needs only bubblewrap",
         )
     require_folder(images)
-    problems: list[str] = []
-    for layering in ("overlay", "copy"):
-        for takes_settings, limits_nesting, lacks in _WAYS:
-            weaker = () if layering == "overlay" else (f"each workspace is a copy of its image ({problems[0]})",)
-            found = ApptainerSandbox(program, takes_settings, limits_nesting, layering, (*lacks, _IN_MEMORY, *weaker))
-            if (problem := _try(found, temporary, images)) is None:
-                return found
-            problems.append(problem)
-            if problem.startswith("no overlay"):
-                break
-    raise SandboxRequired(
-        f"workspaces of kind apptainer cannot be had here: {problems[-1]}",
-        hint="a kernel that lets users make user namespaces is needed; see docs/clusters.md",
+    return find_strongest(
+        "apptainer",
+        lambda layering, weaker: (
+            ApptainerSandbox(program, takes_settings, limits_nesting, layering, (*lacks, _IN_MEMORY, *weaker))
+            for takes_settings, limits_nesting, lacks in _WAYS
+        ),
+        lambda sandbox: _try(sandbox, temporary, images),
     )
 
 
@@ -231,7 +226,7 @@ def _try(sandbox: ApptainerSandbox, temporary: Path, images: Path) -> str | None
                 found = replace(sandbox, binds=binds)
                 return _try_out(found, root, ImageUser()) or _try_out(found, root, _STRANGER)
         except (Failed, OSError, subprocess.SubprocessError) as error:
-            return f"no {'overlay' if sandbox.layering == 'overlay' else 'workspace'} can be had: {error}"
+            return f"{NO_OVERLAY if sandbox.layering == 'overlay' else 'no workspace'} can be had: {error}"
         finally:
             scratch.remove(Path(folder))
             Path(folder).mkdir(exist_ok=True)

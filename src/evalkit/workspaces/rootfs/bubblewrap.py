@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from evalkit.domain.failures import Failed
-from evalkit.errors import ConfigError, SandboxRequired
+from evalkit.errors import SandboxRequired
 from evalkit.system import files, scratch
 from evalkit.workspaces.rootfs import owner_filter
 from evalkit.workspaces.rootfs.image_sandbox import HOSTNAME, LIMIT, Launch, SandboxedCommand
 from evalkit.workspaces.rootfs.image_users import ImageUser
+from evalkit.workspaces.rootfs.sandbox_search import NO_OVERLAY, find_strongest, require_folder
 from evalkit.workspaces.rootfs.writable_root import Layering, WritableRoot, trial
 from evalkit.workspaces.sandbox import SETUP_TRIES, find_bubblewrap, has_begun
 
@@ -24,7 +25,6 @@ from evalkit.workspaces.sandbox import SETUP_TRIES, find_bubblewrap, has_begun
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 _SHARED_MEMORY = 512 << 20
 _TRIAL_SECONDS = 30
-_WHERE = "name a folder of yours with room for images by EVALKIT_CACHE"
 _ENTER = 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"'
 
 
@@ -99,10 +99,10 @@ def inside(argv: Sequence[str], cwd: str, processes: int | None) -> list[str]:
 
 
 _NESTING = "programs can make user namespaces of their own"
-_OPTIONS: Sequence[tuple[Sequence[str], bool, str]] = (
-    (("--disable-userns",), True, ""),
-    ((), True, _NESTING),
-    ((), False, f"{_NESTING}, and what is in /dev/shm is not limited"),
+_OPTIONS: Sequence[tuple[Sequence[str], bool, tuple[str, ...]]] = (
+    (("--disable-userns",), True, ()),
+    ((), True, (_NESTING,)),
+    ((), False, (f"{_NESTING}, and what is in /dev/shm is not limited",)),
 )
 
 
@@ -115,32 +115,15 @@ def find_sandbox(temporary: Path, images: Path) -> BubblewrapSandbox:
             hint="install bubblewrap, on a machine that lets users make user namespaces",
         )
     require_folder(images)
-    problems: list[str] = []
-    for layering in ("overlay", "copy"):
-        for options, limits_size, lack in _OPTIONS:
-            weaker = "" if layering == "overlay" else f"each workspace is a copy of its image ({problems[0]})"
-            lacks = tuple(filter(None, (lack, weaker)))
-            found = BubblewrapSandbox(bubblewrap.program, options, limits_size, layering, lacks)
-            if (problem := _try(found, temporary, images)) is None:
-                return found
-            problems.append(problem)
-            if problem.startswith("no overlay"):
-                break
-    raise SandboxRequired(
-        f"workspaces of kind rootfs cannot be had here: {problems[-1]}",
-        hint="a kernel that lets users make user namespaces is needed; see docs/clusters.md",
+    program = bubblewrap.program
+    return find_strongest(
+        "rootfs",
+        lambda layering, weaker: (
+            BubblewrapSandbox(program, options, limits_size, layering, (*lacks, *weaker))
+            for options, limits_size, lacks in _OPTIONS
+        ),
+        lambda sandbox: _try(sandbox, temporary, images),
     )
-
-
-def require_folder(images: Path) -> None:
-    try:
-        images.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="trial-", dir=images):
-            pass
-    except OSError as error:
-        raise ConfigError(f"images cannot be kept in {images}: {error.strerror}", hint=_WHERE) from error
-    if images.stat().st_uid != os.geteuid():
-        raise ConfigError(f"{images} belongs to somebody else, and so do its images", hint=_WHERE)
 
 
 def _try(sandbox: BubblewrapSandbox, temporary: Path, images: Path) -> str | None:
@@ -155,10 +138,10 @@ def _try(sandbox: BubblewrapSandbox, temporary: Path, images: Path) -> str | Non
         try:
             with trial(Path(image), Path(folder), sandbox.layering) as root:
                 if sandbox.layering == "overlay" and not _hides(root.path):
-                    return "no overlay hides what was removed: their file system has no attributes of users"
+                    return f"{NO_OVERLAY} hides what was removed: their file system has no attributes of users"
                 return _try_out(sandbox, [*root.holder.enter(own_network=True)])
         except (Failed, OSError, subprocess.SubprocessError) as error:
-            return f"no {'overlay' if sandbox.layering == 'overlay' else 'workspace'} can be had: {error}"
+            return f"{NO_OVERLAY if sandbox.layering == 'overlay' else 'no workspace'} can be had: {error}"
         finally:
             scratch.remove(Path(folder))
             Path(folder).mkdir(exist_ok=True)
