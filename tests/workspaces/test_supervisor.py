@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
 import pytest
 
-from evalkit.workspaces.docker.supervisor import Supervisor, SupervisorGone, is_alone
+from evalkit.workspaces.docker.supervisor import FUNCTIONS, Supervisor, SupervisorGone, is_alone
 
 BLOCK = 1 << 16
 
@@ -79,3 +81,22 @@ def test_numbers_that_no_kernel_counts_are_unknown() -> None:
 )
 def test_only_the_supervisor_and_its_children_may_be_left(parents: dict[int, int], expected: bool) -> None:
     assert is_alone(40, parents) is expected
+
+
+def test_groups_that_a_rootless_container_shares_with_others_say_nothing_of_it(tmp_path: Path) -> None:
+    """Of version 1, it has none of its own: what the machine uses, or is killed there, is not the agent's."""
+    told = {"memory/memory.max_usage_in_bytes": "4096\n", "memory/memory.oom_control": "oom_kill 3\n"}
+    told |= {"pids/pids.events": "max 2\n", "cpuacct/cpuacct.usage": "5000000\n"}
+    for name, content in told.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    script = FUNCTIONS.replace("/sys/fs/cgroup", str(tmp_path)) + "\nmeasure 1\n"
+
+    def measured() -> str:
+        return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+    assert measured() == "1 3 2 4096 5000 - - -"
+    (tmp_path / "cpuset").mkdir()
+    (tmp_path / "cpuset" / "release_agent").touch()
+    assert measured() == "1 0 0 - - - - -"

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import anyio
 
 from evalkit.containers.connection import Endpoint, EngineError, Exchange, Refused, Unreachable, Unsupported
+from evalkit.containers.process_list import Processes, processes_in_docker, processes_in_podman
 from evalkit.domain.failures import Failed, Kind
 from evalkit.logs import logger
 from evalkit.system import threads
@@ -91,6 +92,14 @@ def _ask_version(api: Any) -> str:
     return str(told or api.version(api_version=False)["ApiVersion"])
 
 
+def is_podman(api: Any) -> bool:
+    """Whether it is Podman that speaks Docker's API here.
+
+    https://docs.podman.io/en/latest/_static/api.html
+    """
+    return "Libpod-Api-Version" in api.get(f"{api.base_url}/_ping").headers
+
+
 def _keep_one_pool(api: Any) -> None:
     """Have a client use its connections for all calls, rather than a pool of its own for each of the last 25 URLs.
 
@@ -116,7 +125,10 @@ def make_client(
     """A client with that many calls at once; where there are several engines, within the threads of all."""
     times = (_CALL_SECONDS, _PATIENT_SECONDS, _CLOSING_SECONDS)
     api, patient, closing = (connect(endpoint, calls, seconds) for seconds in times)
-    return Client(endpoint, api, patient, closing, anyio.CapacityLimiter(calls), reconnect, root, threads_of_all)
+    with typed_errors(endpoint.host):
+        processes_in = processes_in_podman if is_podman(api) else processes_in_docker
+    limiter = anyio.CapacityLimiter(calls)
+    return Client(endpoint, api, patient, closing, limiter, reconnect, root, threads_of_all, processes_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +160,8 @@ class Client:
     """The engine's folder, if it is on this machine."""
     threads_of_all: anyio.CapacityLimiter | None = None
     """The threads that it shares with other engines."""
+    processes_in: Callable[[Any, str], Processes] = processes_in_docker
+    """Lists the processes of a container, given the SDK's client and a name."""
     left: dict[str, Removal] = field(default_factory=dict)
     """What could not be removed while the engine was away, by name."""
     _looking: anyio.Lock = field(default_factory=anyio.Lock)

@@ -201,13 +201,11 @@ class Container:
     async def _is_quiet(self) -> bool:
         """Whether the engine sees nothing in it but the supervisor. Under gVisor, it sees no process of it at all."""
         try:
-            first = int((await self.state())["Pid"])
-            listed = await self.client.call(self.client.api.top, self.name, "-eo pid,ppid")
+            listed = await self.client.call(self.client.processes_in, self.client.api, self.name)
         except EngineError as error:
             logger.info("container %s: its processes are not listed: %s", self.name, error)
             return True
-        parents = {int(pid): int(parent) for pid, parent, *_ in listed["Processes"] or ()}
-        return supervisor.is_alone(first, parents)
+        return supervisor.is_alone(listed.first, listed.parents)
 
     async def end_session(self, leader: int) -> None:
         """Kill a process and what stayed in its session; if the supervisor cannot, everything by a restart."""

@@ -16,6 +16,8 @@ from evalkit.domain.outputs import OutputLimit
 _BLOCK = 1 << 18
 _NOT_FOUND, _SERVER_ERROR = 404, 500
 _KILLED = 137
+_LINK = 1 << 27
+"""Of a mode as Go has them: https://pkg.go.dev/io/fs#FileMode"""
 
 
 def cancellable(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -29,8 +31,10 @@ async def fetch_files(client: Client, container: str, source: PurePosixPath, tar
     """Copy a file or the contents of a directory out of a container."""
 
     def fetch() -> None:
-        blocks, _ = client.api.get_archive(container, str(source), chunk_size=_BLOCK)
+        blocks, status = client.api.get_archive(container, str(source), chunk_size=_BLOCK)
         try:
+            if status["mode"] & _LINK:  # Docker would give the link, and Podman what it leads to
+                raise FileNotFoundError(f"{source} is a link in the container")
             archives.unpack(cancellable(blocks), target, limit)
         finally:
             blocks.close()

@@ -35,14 +35,18 @@ _LINE = re.compile(r"([0-9]{1,18}) ([0-9]{1,18}) ([0-9]{1,18}) (.*)")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 FUNCTIONS = """
+# With groups of version 1, a rootless container has none of its own. It sees those of others, and the root of some,
+# which is where this file is.
+shared=
+for file in /sys/fs/cgroup/*/release_agent; do [ -e "$file" ] && shared=yes; done
 reply() {
   kills=
   for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
-    [ -r $file ] && while read -r key value; do [ "$key" = oom_kill ] && kills=$value; done <$file
+    [ -z "$shared" ] && [ -r $file ] && while read -r key value; do [ "$key" = oom_kill ] && kills=$value; done <$file
   done
   refused=
   for file in /sys/fs/cgroup/pids.events /sys/fs/cgroup/pids/pids.events; do
-    [ -r $file ] && while read -r key value; do [ "$key" = max ] && refused=$value; done <$file
+    [ -z "$shared" ] && [ -r $file ] && while read -r key value; do [ "$key" = max ] && refused=$value; done <$file
   done
   echo "$1 ${kills:-0} ${refused:-0} $2"
 }
@@ -50,6 +54,7 @@ measure() {
   groups=/sys/fs/cgroup peak= used= periods= stopped= written=
   # The root of version 2, which a container without a namespace of its own sees, counts the whole machine.
   [ -r $groups/cgroup.controllers ] && [ ! -e $groups/cgroup.events ] && groups=/nothing
+  [ "$shared" ] && groups=/nothing
   for file in $groups/memory.peak $groups/memory/memory.max_usage_in_bytes; do
     [ -r $file ] && read -r peak <$file
   done
