@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def test_a_script_whose_interpreter_is_not_there_says_so(evalkit: Evalkit) -> No
     assert solve(evalkit, "./fixer.sh") == [("error", "ungraded")]
     (row,) = evalkit.rows("run")
     assert "the interpreter in its first line is not in the workspace" in row["failure"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ('["sh", "-c", "./nowhere"]', r"sh exited with status 127: sh: .*\./nowhere: .+"),
+        ('["sh", "-c", "exit 127"]', "sh exited with status 127: it printed nothing"),
+    ],
+)
+def test_what_a_shell_does_not_find_is_told_in_its_words(evalkit: Evalkit, command: str, said: str) -> None:
+    assert solve(evalkit, command) == [("error", "ungraded")]
+    (row,) = evalkit.rows("run")
+    assert row["failure"]["kind"] == "agent"
+    assert re.fullmatch(said, row["failure"]["message"])
 
 
 def test_further_files_come_along(evalkit: Evalkit) -> None:

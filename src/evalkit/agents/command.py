@@ -173,7 +173,8 @@ class CommandAgent:
             last_line = end.tail.strip().rpartition("\n")[2]
             if self.program and end.code == _NOT_FOUND and last_line.endswith(f" {self.program}: not found"):
                 raise Failed("agent", str(describe_missing(self.program, workspace)))
-            if self.program is None and end.code == _NOT_FOUND and _is_not_found(self.files.inside[0], last_line):
+            brought = self.files.inside.get(0)
+            if brought is not None and end.code == _NOT_FOUND and _is_not_found(brought, last_line):
                 raise Failed("agent", f"{name}: the interpreter in its first line is not in the workspace: {last_line}")
             raise Failed("agent", f"{name} exited with status {end.code}: {last_line or 'it printed nothing'}")
 
