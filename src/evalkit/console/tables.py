@@ -137,7 +137,7 @@ def _numbers(document: Document) -> Iterator[tuple[str, str]]:
         )
     unreadable = document.get("unreadable")
     if unreadable:
-        yield "unreadable", f"{len(unreadable)} lines of results cannot be read"
+        yield "unreadable", f"{len(unreadable)} line{'' if len(unreadable) == 1 else 's'} of results cannot be read"
 
 
 def _alike(groups: Sequence[Document]) -> Iterator[tuple[str, str]]:
