@@ -22,6 +22,9 @@ from tests.support.tasks import make_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
+TAKES_MINUTES = pytest.mark.skipif(
+    os.environ.get("EVALKIT_TEST_AGENTS") != "all", reason="its packages take minutes: EVALKIT_TEST_AGENTS=all"
+)
 COMMAND = "echo baked >answer.txt"
 TESTS = "grep -q baked answer.txt"
 WITHOUT_TOOLS = "answer.txt\n```\nbaked\n```\n"  # how aider's model writes a file
@@ -167,7 +170,7 @@ def test_an_agent_of_npm_works_in_any_image_without_a_network(
     solve_in_any_image(run, path, **settings(engine, repository, preset))
 
 
-@pytest.mark.parametrize("preset", ["mini-swe-agent@2.4.6", "aider@0.86.2"])
+@pytest.mark.parametrize("preset", ["mini-swe-agent@2.4.6", pytest.param("aider@0.86.2", marks=TAKES_MINUTES)])
 def test_an_agent_of_pypi_works_in_any_image_without_a_network(
     evalkit: Evalkit, engine: Engine, serve: Any, repository: str, preset: str
 ) -> None:
