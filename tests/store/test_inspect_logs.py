@@ -105,9 +105,10 @@ def test_the_journal_of_a_log_without_an_end_is_read(tmp_path: Path) -> None:
     assert len(run.facts.instance_ids) == 4
 
 
-def test_several_logs_in_a_folder_are_to_be_named(tmp_path: Path) -> None:
-    for name in ("a.eval", "b.eval"):
-        (tmp_path / name).write_bytes((RECORDED / "small.eval").read_bytes())
+@pytest.mark.parametrize("kind", ["eval", "json"])
+def test_several_logs_in_a_folder_are_to_be_named(tmp_path: Path, kind: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.{kind}").write_bytes((RECORDED / f"small.{kind}").read_bytes())
     with pytest.raises(UsageError, match="2 logs of Inspect"):
         open_foreign(tmp_path)
 

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import anyio
 
@@ -19,6 +18,7 @@ from evalkit.containers.docker_cli import Docker, LocalImages
 from evalkit.containers.existence import Existence
 from evalkit.containers.reference import Pinned
 from evalkit.containers.registry import Found, Missing, Registry, Unknown, plain_hosts
+from evalkit.domain.json_values import mapping_of
 from evalkit.domain.records import Instance
 from evalkit.domain.services import ServiceBuild
 from evalkit.errors import ConfigError, EvalkitError
@@ -81,7 +81,7 @@ async def find_inputs(
         build_args=images.build_args,
         platform=images.platform or "",
     )
-    known = replace(known, **await _look_up_bases_of_contexts(known, sources))
+    known = await _with_bases_of_contexts(known, sources)
     if images.agent_source is None and packages is None:
         return known
     source = await packing.pack(images.agent_source) if images.agent_source is not None else None
@@ -149,18 +149,18 @@ async def _look_up(names: Iterable[str], sources: Sources) -> Bases:
     return bases
 
 
-async def _look_up_bases_of_contexts(known: Inputs, sources: Sources) -> dict[str, Any]:
-    """What Dockerfiles start from. What was known as images were made from it counts where nobody else can tell."""
+async def _with_bases_of_contexts(known: Inputs, sources: Sources) -> Inputs:
+    """Add what Dockerfiles start from. What was known as images were made from it counts where nobody else can tell."""
     names = plan.bases_of_contexts(known)
     if not names:
-        return {}
+        return known
     bases = await _look_up(names, sources)
     found: dict[str, Pinned | None] = {**bases.found, **dict.fromkeys(bases.missing)}
     if lacking := [name for name in names if name not in bases.found]:
         told = _remembered(await sources.docker.read_label(dockerfile.BASES_LABEL))
         found |= {name: told[name] for name in lacking if name in told}
     problems = {name: reason for name, reason in bases.problems.items() if name not in found}
-    return {"dockerfile_bases": found, "problems": {**known.problems, **problems}}
+    return replace(known, dockerfile_bases=found, problems={**known.problems, **problems})
 
 
 def _remembered(labels: Iterable[str]) -> dict[str, Pinned]:
@@ -168,11 +168,12 @@ def _remembered(labels: Iterable[str]) -> dict[str, Pinned]:
     found: dict[str, Pinned] = {}
     for label in labels:
         try:
-            told = dict(json.loads(label))
+            told = mapping_of(json.loads(label))
         except ValueError:
-            continue  # not written by evalkit
+            continue  # any image can have a label of this name
         for name, identity in told.items():
-            found.setdefault(name, Pinned(name, str(identity), name))
+            if isinstance(identity, str):
+                found.setdefault(name, Pinned(name, identity, name))
     return found
 
 

@@ -58,10 +58,13 @@ def _open_folder(path: Path) -> ForeignRun | None:
 
 
 def _read_log_in(path: Path) -> ForeignRun | None:
-    """The one file in a folder, where Inspect has written its log as JSON."""
-    files = [each for each in sorted(path.iterdir())[:2] if each.suffix == ".json" and each.is_file()]
-    document = _read_document(files[0]) if len(files) == 1 else {}
-    return inspect_logs.read_log(files[0], document) if inspect_logs.is_log(document) else None
+    """The log in a folder, where Inspect has written it as JSON."""
+    logs = sorted(path.glob("*.json"))
+    document = _read_document(logs[0]) if logs else {}
+    if not inspect_logs.is_log(document):
+        return None
+    inspect_logs.require_one(path, logs)
+    return inspect_logs.read_log(logs[0], document)
 
 
 def _open_file(path: Path) -> ForeignRun:

@@ -46,9 +46,13 @@ def is_log(document: Mapping[str, Any]) -> bool:
 def read_folder(path: Path) -> ForeignRun | None:
     """The one log in a folder; None if there is none."""
     logs = sorted(path.glob(f"*{SUFFIX}"))
-    if len(logs) > 1:
-        raise UsageError(f"{path} has {len(logs)} logs of Inspect", hint=f"name them one by one, like {logs[0]}")
+    require_one(path, logs)
     return read_archive(logs[0]) if logs else None
+
+
+def require_one(folder: Path, logs: Sequence[Path]) -> None:
+    if len(logs) > 1:
+        raise UsageError(f"{folder} has {len(logs)} logs of Inspect", hint=f"name them one by one, like {logs[0]}")
 
 
 def read_log(path: Path, document: Mapping[str, Any]) -> ForeignRun:

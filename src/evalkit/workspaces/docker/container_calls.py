@@ -33,7 +33,7 @@ async def fetch_files(client: Client, container: str, source: PurePosixPath, tar
     def fetch() -> None:
         blocks, status = client.api.get_archive(container, str(source), chunk_size=_BLOCK)
         try:
-            if status["mode"] & _LINK:  # Docker would give the link, and Podman what it leads to
+            if status and status["mode"] & _LINK:  # Docker would give the link, and Podman what it leads to
                 raise FileNotFoundError(f"{source} is a link in the container")
             archives.unpack(cancellable(blocks), target, limit)
         finally:
