@@ -117,8 +117,8 @@ function Difference(props: { pair: { key: string; turned: boolean } | null; corr
   const [gained, lost] = turned ? [comparison.only_a, comparison.only_b] : [comparison.only_b, comparison.only_a];
   const alone = comparison.test?.p_value as number | null;
   const p = corrected ?? alone;
-  const isLost = alone !== null && p !== null && alone < LEVEL && p >= LEVEL;
-  const conclusion = isLost ? `no evidence of a difference once ${count(tests)} comparisons are counted` : String(comparison.conclusion ?? "").replace(/\bB\b/g, letter);
+  const isUndone = alone !== null && p !== null && alone < LEVEL && p >= LEVEL;
+  const conclusion = isUndone ? `no evidence of a difference once ${count(tests)} comparisons are counted` : String(comparison.conclusion ?? "").replace(/\bB\b/g, letter);
   return (
     <section class="difference" aria-label={`${letter} minus A`}>
       <div class="difference-figures">
@@ -132,7 +132,7 @@ function Difference(props: { pair: { key: string; turned: boolean } | null; corr
         <span class="muted number">{count(comparison.both)} both, {count(comparison.neither)} neither</span>
       </div>
       <Interval estimate={difference} low={-0.5} high={0.5} label={`${letter} minus A`} />
-      <p class="muted small">{turned && !isLost ? "" : <bdi>{conclusion}.</bdi>} <span>Scale −50 to +50 points; {comparison.test?.method}</span></p>
+      <p class="muted small">{turned && !isUndone ? "" : <bdi>{conclusion}.</bdi>} <span>Scale −50 to +50 points; {comparison.test?.method}</span></p>
     </section>
   );
 }
@@ -246,9 +246,9 @@ function Grid(props: { runs: RunEntry[]; tables: TableChunk[]; route: Route }) {
 
 function Cell(props: { table: TableChunk; at: number; letter: string; to: string; isTight: boolean }) {
   const { table, at, letter, to, isTight } = props;
-  const isRepeated = table.attempts[at] > 1 && table.rates[at] != null;
-  const bucket = (isRepeated && outcomeAt(table, at)) || table.buckets[at];
-  const said = isRepeated ? `${percent(table.rates[at], 0)} of ${count(table.attempts[at])}` : bucket;
+  const isRepeated = table.counted[at] > 1;
+  const bucket = (table.attempts[at] > 1 && outcomeAt(table, at)) || table.buckets[at];
+  const said = isRepeated ? `${percent(table.rates[at], 0)} of ${count(table.counted[at])}` : bucket;
   return <a class="cell-link" href={to} aria-label={`${letter}: ${isRepeated ? `${bucket}, ${said} attempts` : bucket}`}><Icon bucket={bucket} /><span class={isTight ? "unseen" : "number"}>{said}</span></a>;
 }
 

@@ -103,6 +103,7 @@ export interface TableChunk {
   keys: string[];
   buckets: string[];
   rates: (number | null)[];
+  counted: number[];
   attempts: number[];
   scores: (number | null)[];
   costs_usd: (number | null)[];

@@ -153,6 +153,7 @@ export function join(tables: TableChunk[]): TableChunk {
     keys: columns((each) => each.keys),
     buckets: columns((each) => each.buckets),
     rates: columns((each) => each.rates),
+    counted: columns((each) => each.counted),
     attempts: columns((each) => each.attempts),
     scores: columns((each) => each.scores),
     costs_usd: columns((each) => each.costs_usd),

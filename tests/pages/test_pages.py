@@ -169,7 +169,10 @@ def test_repeats_and_several_runs_are_compared_as_on_the_command_line(
     runs = [
         make_repeated_run(
             tmp_path / "runs" / name,
-            {task: [attempt < share for attempt in range(4)] for task, share in zip(names, resolved, strict=True)},
+            {
+                task: [None, *(attempt < share for attempt in range(4))]
+                for task, share in zip(names, resolved, strict=True)
+            },
         )
         for name, resolved in shares.items()
     ]

@@ -114,8 +114,8 @@ def make_events(name: str, steps: int, started: str, output: str = "one line\n")
     return [*found, {"type": "end", "reason": "finish", **at}]
 
 
-def make_repeated_run(path: Path, resolved: Mapping[str, Sequence[bool]]) -> Path:
-    """A run with several attempts at each instance, which are all made."""
+def make_repeated_run(path: Path, resolved: Mapping[str, Sequence[bool | None]]) -> Path:
+    """A run with several attempts at each instance, which are all made; None is one that the machine broke."""
     most = max(map(len, resolved.values()))
     config = Config.model_validate({"agent": {"name": "nop"}, "run": {"attempts": most, "stop_on": "never"}})
     manifest = make_manifest(list(resolved), run_id=path.name, config=config.model_dump(mode="json"))
@@ -123,6 +123,10 @@ def make_repeated_run(path: Path, resolved: Mapping[str, Sequence[bool]]) -> Pat
     with directory.writing():
         for name, each in resolved.items():
             for attempt, is_resolved in enumerate(each, 1):
+                if is_resolved is None:
+                    broken = {"outcome": "error", "verdict": "ungraded", "failure": Failure(kind="engine")}
+                    directory.append([make_result(name, attempt, **broken)])
+                    continue
                 verdict = "resolved" if is_resolved else "unresolved"
                 directory.append([make_result(name, attempt, verdict=verdict, score=float(is_resolved))])
     return path

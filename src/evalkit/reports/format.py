@@ -155,6 +155,8 @@ class TableChunk(Document, frozen=True, kw_only=True):
     buckets: Sequence[str]
     rates: Sequence[float | None]
     """The share of its attempts that have resolved it, of those that count; null where none does."""
+    counted: Sequence[int]
+    """So many of its attempts count: none that the machine broke, and the first where a critic asked for more."""
     attempts: Sequence[int]
     scores: Sequence[float | None]
     """The mean over attempts."""

@@ -191,6 +191,7 @@ class InstanceTable:
             keys=[keys[name] for name in ids],
             buckets=[record.bucket for record in records],
             rates=[rated[name].mean if name in rated else None for name in ids],
+            counted=[len(rated[name].values) if name in rated else 0 for name in ids],
             attempts=[len(record.attempts) for record in records],
             scores=[record.score for record in records],
             costs_usd=[record.cost for record in records],
